@@ -1,0 +1,37 @@
+"""Models, vectors and the index: seven modalities in one space.
+
+>>> import bind
+>>> model = bind.load("small")
+>>> model.embed(["dog.jpg", "text:a red car"])
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bind.arithmetic import combine
+    from bind.index import Index
+    from bind.model import BatchError, BindModel
+    from bind.space import Embeddings, SpaceError
+    from bind.zoo import load, names
+
+_HOME = {
+    "BatchError": "bind.model",
+    "BindModel": "bind.model",
+    "Embeddings": "bind.space",
+    "Index": "bind.index",
+    "SpaceError": "bind.space",
+    "combine": "bind.arithmetic",
+    "load": "bind.zoo",
+    "names": "bind.zoo",
+}
+__all__ = ["BatchError", "BindModel", "Embeddings", "Index", "SpaceError", "combine", "load", "names"]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when first used: `import bind` alone must not cost the import of torch, let alone of model libraries.
+    if name not in _HOME:
+        raise AttributeError(f"module 'bind' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)

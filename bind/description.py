@@ -1,0 +1,132 @@
+"""`model.toml`: what a model consists of. The same typed table for a checkpoint folder and for an entry of the zoo."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from bind import modalities
+
+
+class ModalityTable(BaseModel):
+    """One `[modalities.NAME]` table.
+
+    `shares` names the modality whose encoder this one uses, and whose head too unless it has a `head` of its own.
+    `encoder.source` says where its makers' weights lie (`package:PATH` inside an installed package, `hub:TAG` of
+    open_clip, or a file); an encoder without source has its weights in the checkpoint folder.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    encoder: dict[str, Any] | None = None
+    head: dict[str, Any] | None = None
+    shares: str | None = None
+    preprocess: dict[str, Any] = {}
+
+
+class Description(BaseModel):
+    """A whole `model.toml`. `source` is the default of `weights=`, where weights come from elsewhere.
+    `trained` lists the modality pairs it was trained on, as `["image", "audio"]`.
+
+    `digests` names weights by something else than the SHA-256 of their file (random ones by their seed).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1]
+    name: str
+    dim: int
+    license: str
+    about: str = ""
+    source: str = ""
+    trained: tuple[tuple[str, str], ...] = ()
+    digests: dict[str, str] = {}
+    modalities: dict[str, ModalityTable]
+
+    def towers(self) -> dict[str, str]:
+        """Modality -> the modality whose table has its encoder (itself, or the one it shares)."""
+        return {name: table.shares or name for name, table in self.modalities.items()}
+
+    def preprocess(self, modality: str) -> Any:
+        """The typed preprocessing constants of a modality. Raises ValueError for unknown keys and wrong types."""
+        spec = modalities.spec(modality)
+        table = self.modalities[modality].preprocess
+        known = {field.name for field in fields(spec.config)}
+        if unknown := sorted(set(table) - known):
+            raise ValueError(f"unknown keys {unknown}; known: {sorted(known)}")
+        return TypeAdapter(spec.config).validate_python(table)
+
+    def space(self, digests: Mapping[str, str]) -> str:
+        """The identity of the space: a hash over configuration and weights of all its modalities, 16 hex digits.
+
+        `digests` has one entry a file of weights. Names, licences and remarks do not count.
+        """
+        content = {
+            name: {
+                "encoder": {k: v for k, v in (table.encoder or {}).items() if k != "source"},
+                "head": table.head,
+                "shares": table.shares,
+                "preprocess": asdict(self.preprocess(name)),
+            }
+            for name, table in self.modalities.items()
+        }
+        text = json.dumps([self.dim, content, dict(digests)], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def write(self, file: Path) -> None:
+        """Writes the table as TOML."""
+        file.write_text(tomli_w.dumps(self.model_dump(exclude_none=True, exclude_defaults=True) | {"format": 1}))
+
+
+def read(file: Path) -> Description:
+    """A `model.toml` -> its description. Raises ValueError that lists every error of the file at once."""
+    try:
+        return parse(tomllib.loads(file.read_text()), file.name)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"{file}: {error}") from None
+
+
+def parse(table: Mapping[str, Any], name: str) -> Description:
+    """A parsed table -> its description. Raises ValueError that lists every error at once."""
+    errors: list[str] = []
+    try:
+        description = Description.model_validate(table)
+    except ValidationError as error:
+        raise ValueError(_listed(name, _messages(error, ()))) from None
+    for modality, entry in description.modalities.items():
+        where = f"modalities.{modality}"
+        if modality not in modalities.specs():
+            errors.append(f"{where}: unknown modality; known: {', '.join(modalities.specs())}")
+            continue
+        shared = description.modalities.get(entry.shares) if entry.shares else None
+        if entry.shares and (shared is None or shared.encoder is None):
+            errors.append(f"{where}.shares: {entry.shares!r} has no encoder here")
+        if bool(entry.encoder) == bool(entry.shares):
+            errors.append(f"{where}: needs either an encoder or `shares`")
+        if entry.encoder and not entry.head:
+            errors.append(f"{where}: needs a head")
+        try:
+            description.preprocess(modality)
+        except ValidationError as error:
+            errors.extend(_messages(error, (where, "preprocess")))
+        except ValueError as error:
+            errors.append(f"{where}.preprocess: {error}")
+    if errors:
+        raise ValueError(_listed(name, errors))
+    return description
+
+
+def _messages(error: ValidationError, prefix: tuple[str, ...]) -> list[str]:
+    return [f"{'.'.join([*prefix, *map(str, e['loc'])])}: {e['msg']}" for e in error.errors()]
+
+
+def _listed(name: str, errors: list[str]) -> str:
+    return "\n  ".join([f"{name}: {len(errors)} error(s)", *errors])

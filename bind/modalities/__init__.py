@@ -1,0 +1,91 @@
+"""The modalities. One file of this folder = one modality = one `SPEC`; the folder is the registry.
+
+To add one, write `bind/modalities/NAME.py` with a `SPEC` (see `ModalitySpec`), and a reader in `preprocess/` if none fits.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from preprocess.isolation import Read
+from preprocess.media import Limits, MediaError, Source, sniff
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class ModalitySpec:
+    """Joins reading, preparing, encoder, head and anchor of one modality.
+
+    `config` is the frozen dataclass of preprocessing constants; every model brings its own values. `read` turns a
+    source into segments of raw views, without torch (it runs in a decode worker, unless `isolated` is False);
+    `prepare` turns raw views (K, ...) into the (K, *shape) tensor an encoder takes; `shape` says that shape.
+    `families` are the content families (see `preprocess.media.Format`) it reads; `default_for` those it takes when
+    nothing else is said; `name_hints` the words in a file's or its folder's name that choose it (`x.depth.png`).
+    `encoder` is the default trainable encoder as a `model.toml` table (`{"module": ..., ...}`), `head` likewise;
+    None where the modality has frozen encoders only. `anchor` is the modality it is bound to in training.
+    """
+
+    name: str
+    config: type[Any]
+    read: Read
+    prepare: Callable[[np.ndarray, Any], torch.Tensor]
+    shape: Callable[[Any], tuple[int, ...]]
+    families: frozenset[str]
+    default_for: frozenset[str] = frozenset()
+    name_hints: tuple[str, ...] = ()
+    isolated: bool = True
+    anchor: str | None = "image"
+    encoder: Mapping[str, Any] | None = None
+    head: Mapping[str, Any] | None = None
+
+
+@cache
+def specs() -> dict[str, ModalitySpec]:
+    """Every modality by name, in alphabetical order."""
+    found: dict[str, ModalitySpec] = {}
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        spec: ModalitySpec = importlib.import_module(f"{__name__}.{module.name}").SPEC
+        if spec.name != module.name:
+            raise ValueError(f"bind/modalities/{module.name}.py: SPEC.name is {spec.name!r}, expected {module.name!r}")
+        found[spec.name] = spec
+    return found
+
+
+def spec(name: str) -> ModalitySpec:
+    """The modality called `name`. Raises KeyError that lists the known ones."""
+    try:
+        return specs()[name]
+    except KeyError:
+        raise KeyError(f"no modality {name!r}; known: {', '.join(specs())}") from None
+
+
+def detect(source: Source, limits: Limits) -> str:
+    """The modality of an encoded source: a word in its name (`x.depth.png`, `thermal/x.png`), else its content.
+
+    Raises MediaError where `sniff` does, and where the content alone does not tell (a bare `.npy`).
+    """
+    family = sniff(source, limits).family
+    path = Path(source.name)
+    # The file's own name speaks before its folder's: depth/17.thermal.png is thermal.
+    for words in (re.split(r"[^a-z0-9]+", path.stem.lower()), [path.parent.name.lower()]):
+        for candidate in specs().values():
+            if family in candidate.families and any(hint in words for hint in candidate.name_hints):
+                return candidate.name
+    for candidate in specs().values():
+        if family in candidate.default_for:
+            return candidate.name
+    raise MediaError(
+        source.name,
+        f"its content ({family}) does not tell its modality; name it like NAME.depth{path.suffix} or say it",
+    )

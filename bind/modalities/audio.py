@@ -1,0 +1,14 @@
+"""Sound, also the sound track of a video."""
+
+from bind.modalities import ModalitySpec
+from preprocess import audio
+
+SPEC = ModalitySpec(
+    name="audio",
+    config=audio.AudioConfig,
+    read=audio.read,
+    prepare=audio.prepare,
+    shape=audio.shape,
+    families=frozenset({"audio", "video"}),
+    default_for=frozenset({"audio"}),
+)

@@ -1,0 +1,14 @@
+"""Depth maps."""
+
+from bind.modalities import ModalitySpec
+from preprocess import depth
+
+SPEC = ModalitySpec(
+    name="depth",
+    config=depth.DepthConfig,
+    read=depth.read,
+    prepare=depth.prepare,
+    shape=depth.shape,
+    families=frozenset({"image", "array"}),
+    name_hints=("depth", "disparity", "disp"),
+)

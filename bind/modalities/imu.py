@@ -1,0 +1,16 @@
+"""Inertial measurements: accelerometer and gyroscope."""
+
+from bind.modalities import ModalitySpec
+from preprocess import imu
+
+SPEC = ModalitySpec(
+    name="imu",
+    config=imu.ImuConfig,
+    read=imu.read,
+    prepare=imu.prepare,
+    shape=imu.shape,
+    families=frozenset({"table", "array"}),
+    default_for=frozenset({"table"}),
+    name_hints=("imu", "accelerometer", "gyroscope", "motion"),
+    anchor="video",
+)

@@ -1,0 +1,14 @@
+"""Thermal (infrared) pictures and temperature maps."""
+
+from bind.modalities import ModalitySpec
+from preprocess import thermal
+
+SPEC = ModalitySpec(
+    name="thermal",
+    config=thermal.ThermalConfig,
+    read=thermal.read,
+    prepare=thermal.prepare,
+    shape=thermal.shape,
+    families=frozenset({"image", "array"}),
+    name_hints=("thermal", "infrared", "ir", "lwir", "flir"),
+)

@@ -1,0 +1,17 @@
+"""Video: clips of frames, for the image encoder or one of its own."""
+
+from __future__ import annotations
+
+from bind.modalities import ModalitySpec
+from preprocess import video
+
+SPEC = ModalitySpec(
+    name="video",
+    config=video.VideoConfig,
+    read=video.read,
+    prepare=video.prepare,
+    shape=video.shape,
+    families=frozenset({"video"}),
+    default_for=frozenset({"video"}),
+    anchor=None,
+)

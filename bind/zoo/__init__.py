@@ -1,0 +1,130 @@
+"""Named models: one TOML file each, and a folder of the same name where its weights are shipped with us."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+import torch
+
+from bind import checkpoint, description
+from bind.description import Description
+from bind.model import BindModel
+
+_HERE = Path(__file__).parent
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def names() -> list[str]:
+    """The names `load` knows besides checkpoint folders and `clip-*`."""
+    return sorted(file.stem for file in _HERE.glob("*.toml"))
+
+
+def describe(name: str) -> Description:
+    """The description of a named model, or of `clip-MODEL` for any model of open_clip. Raises ValueError for others."""
+    file = _HERE / f"{name}.toml"
+    if file.is_file() and file.parent == _HERE:
+        return description.read(file)
+    if name.startswith("clip-"):
+        return _any_clip(name)
+    raise ValueError(
+        f"no model {name!r}; known: {', '.join(names())}, clip-MODEL for any open_clip model, or a checkpoint folder"
+    )
+
+
+def load(
+    name: str | os.PathLike[str] = "small",
+    weights: str | os.PathLike[str] | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    modalities: Collection[str] | None = None,
+) -> BindModel:
+    """A named model or a checkpoint folder -> BindModel, in evaluation mode.
+
+    `weights` is None (where the model's own description says), "random" (right shapes, nothing read), a tag of
+    open_clip's hub, a file (the official ImageBind `.pth`, an open_clip checkpoint) or a checkpoint folder.
+    `modalities` loads only those. Raises ValueError (CheckpointError for damaged or missing files).
+    """
+    if dtype not in _DTYPES:
+        raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(_DTYPES)}")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device is {device!r}, but this PyTorch sees no CUDA device; use device='cpu'")
+    number = _DTYPES[dtype]
+    if (Path(name) / checkpoint.TABLE).is_file():
+        if weights is not None:
+            raise ValueError(f"{name} is a checkpoint folder and brings its own weights; leave out weights=")
+        return checkpoint.load(Path(name), device, number, modalities)
+    found = describe(os.fspath(name))
+    if weights == "random":
+        return checkpoint.random(found, device, number, modalities)
+    if weights is None and not found.source:
+        return checkpoint.load_described(found, _HERE / found.name, device, number, modalities)
+    return _from_weights(found, weights, device, number, modalities)
+
+
+def _from_weights(
+    found: Description,
+    weights: str | os.PathLike[str] | None,
+    device: str,
+    dtype: torch.dtype,
+    modalities: Collection[str] | None,
+) -> BindModel:
+    wanted = os.fspath(weights) if weights is not None else found.source
+    path = Path(wanted)
+    modules = {table.encoder["module"] for table in found.modalities.values() if table.encoder}
+    if (path / checkpoint.TABLE).is_file():
+        return checkpoint.load(path, device, dtype, modalities)
+    if modules == {"imagebind"}:
+        from bind.zoo import official
+
+        return checkpoint.load(official.converted(path, found), device, dtype, modalities)
+    if modules == {"openclip"}:
+        from bind.encoders import openclip
+
+        model = next(table.encoder["model"] for table in found.modalities.values() if table.encoder)
+        file = path if path.is_file() else openclip.download(model, wanted)
+        return checkpoint.load_described(_with_source(found, file), path, device, dtype, modalities)
+    raise ValueError(f"model {found.name!r} takes no weights={wanted!r}; leave it out, or pass 'random'")
+
+
+def _with_source(found: Description, file: Path) -> Description:
+    """The same model, the weights of all its encoders in one file."""
+    where = {"source": f"file:{file.resolve()}", "sha256": checkpoint.sha256(file)}
+    tables = {
+        name: table.model_copy(update={"encoder": table.encoder and table.encoder | where})
+        for name, table in found.modalities.items()
+    }
+    return found.model_copy(update={"modalities": tables})
+
+
+def _any_clip(name: str) -> Description:
+    from bind.encoders import openclip
+
+    model = openclip.find_model(name.removeprefix("clip-"))
+    if model is None:
+        raise ValueError(f"no model {name!r}: open_clip has none of that name; open_clip.list_models() lists them")
+    facts = openclip.describe(model)
+    picture = {key: facts[key] for key in ("size", "mean", "std")}
+    frames = {"stack_frames": False, "crops": 1, "interpolation": "bicubic"}
+    table = {
+        "format": 1,
+        "name": name,
+        "dim": facts["dim"],
+        "license": "see the weights",
+        "about": f"open_clip's {model}, frozen",
+        "modalities": {
+            "image": {
+                "encoder": {"module": "openclip", "model": model, "tower": "image"},
+                "head": {"type": "identity"},
+                "preprocess": picture | {"resize": facts["size"]},
+            },
+            "text": {
+                "encoder": {"module": "openclip", "model": model, "tower": "text"},
+                "head": {"type": "identity"},
+                "preprocess": {"tokenizer": facts["tokenizer"], "context_length": facts["context_length"]},
+            },
+            "video": {"shares": "image", "preprocess": picture | frames},
+        },
+    }
+    return description.parse(table, name)

@@ -1,0 +1,51 @@
+"""The official ImageBind checkpoint, converted once to a checkpoint folder of ours."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from bind import checkpoint
+from bind.description import Description
+from bind.encoders import imagebind
+
+
+def cache_folder() -> Path:
+    """Where converted checkpoints are kept: `$CROSSBIND_CACHE`, else `crossbind` in the user's cache folder."""
+    chosen = os.environ.get("CROSSBIND_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(chosen) if chosen else Path(base) / "crossbind"
+
+
+def converted(pth: Path, description: Description) -> Path:
+    """An official `.pth` -> the checkpoint folder made of it, which is kept and found again next time.
+
+    Raises ValueError where the file is missing or is not the checkpoint of these towers.
+    """
+    if not pth.is_file():
+        raise ValueError(
+            f"{pth}: no such file; {description.name} needs weights=PATH of the official checkpoint "
+            f"({description.about}), or weights='random'"
+        )
+    # The file is 4.5 GB: its place, size and time identify it without reading it.
+    status = pth.stat()
+    identity = f"{pth.resolve()} {status.st_size} {status.st_mtime_ns} {description.space({})}"
+    folder = cache_folder() / f"{description.name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+    if (folder / checkpoint.SUMS).is_file():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=".converting-", dir=folder.parent))
+    try:
+        tables = {name: table.encoder for name, table in description.modalities.items() if table.encoder}
+        files = {table["modality"]: aside / f"{name}.safetensors" for name, table in tables.items()}
+        imagebind.convert(pth, files, {table["modality"]: table for table in tables.values()})
+        description.write(aside / checkpoint.TABLE)
+        checkpoint.write_sums(aside)
+        checkpoint.replace_folder(aside, folder)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    return folder

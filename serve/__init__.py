@@ -1,0 +1,1 @@
+"""What a person or a program talks to: command line, library, HTTP API, web page."""

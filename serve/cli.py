@@ -1,0 +1,192 @@
+"""The command line, `crossbind`. Exit status: 0 done, 1 some inputs failed, 2 usage error."""
+
+from __future__ import annotations
+
+# Nothing heavy is imported here: `crossbind --help` answers at once.
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from bind.model import BindModel
+
+app = typer.Typer(
+    name="crossbind",
+    help="One embedding space and one search engine for image, text, video, audio, depth, thermal and IMU.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Model = Annotated[str, typer.Option("--model", help="A name from `crossbind models`, or a checkpoint folder.")]
+Weights = Annotated[str | None, typer.Option(help="Weights file, folder or tag for that model; `random` for none.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+@app.command()
+def embed(
+    paths: Annotated[list[str], typer.Argument(help="Files, folders, `text:WORDS`, or `MODALITY:FILE`.")],
+    out: Annotated[Path, typer.Option("--out", help="The file to write: .npz or .parquet.")],
+    model: Model = "small",
+    weights: Weights = None,
+    modality: Annotated[str | None, typer.Option(help="What all of them are; recognised when left out.")] = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    as_json: Json = False,
+) -> None:
+    """Turn files of any kind into comparable unit vectors."""
+    if out.suffix not in (".npz", ".parquet"):
+        _usage(f"--out: expected a name that ends in .npz or .parquet, got {out}")
+    if not out.parent.is_dir():
+        _usage(f"--out: there is no folder {out.parent}")
+    loaded = _load(model, weights, device, dtype)
+    if modality is not None and modality not in loaded.modalities:
+        _usage(f"--modality: model {model} has {', '.join(loaded.modalities)}, not {modality}")
+    import numpy as np
+    from tqdm import tqdm
+
+    from bind.pipeline import Embedded, Failed
+
+    items = [item for path in paths for item in _expand(path)]
+    done: dict[int, Embedded] = {}
+    failed: dict[int, Failed] = {}
+    results = loaded.stream(items, modality, batch_size)
+    for result in tqdm(results, total=len(items), unit="item", delay=2, disable=None):
+        if isinstance(result, Failed):
+            failed[result.position] = result
+        else:
+            done[result.position] = result
+    rows = sorted(done)
+    vectors = np.stack([done[row].vector for row in rows]) if rows else np.zeros((0, loaded.dim), np.float32)
+    _write_vectors(out, vectors, [items[row] for row in rows], [done[row].modality for row in rows], loaded.space)
+    skipped = [{"path": items[row], "reason": failed[row].error.reason} for row in sorted(failed)]
+    if as_json:
+        report = {"out": str(out), "embedded": len(rows), "dim": loaded.dim, "space": loaded.space, "skipped": skipped}
+        print(json.dumps(report))
+    else:
+        for row in rows:
+            for note in done[row].notes:
+                print(f"{items[row]}: {note}", file=sys.stderr)
+        for entry in skipped:
+            print(f"skipped {entry['path']}: {entry['reason']}", file=sys.stderr)
+        print(f"{len(rows)} vectors of {loaded.dim} dimensions, space {loaded.space} -> {out}")
+    if skipped:
+        raise typer.Exit(1)
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """List the models that can be loaded."""
+    from bind import zoo
+
+    found = [zoo.describe(name) for name in zoo.names()]
+    if as_json:
+        keys = ("name", "dim", "license", "about", "source")
+        print(json.dumps([{k: getattr(d, k) for k in keys} | {"modalities": list(d.modalities)} for d in found]))
+        return
+    for d in found:
+        weights = (
+            f"--weights, {d.source} unless you say otherwise" if d.source else "come with Crossbind and its packages"
+        )
+        print(f"{d.name}  ({d.dim} dimensions: {', '.join(d.modalities)})")
+        print(f"    {d.about}\n    weights: {weights}\n    licence: {d.license}")
+    print("Also: clip-MODEL for any open_clip model (clip-vit-l-14 --weights TAG or FILE), or a checkpoint folder.")
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what works on this machine, and what to install for the rest."""
+    from serve import doctor as checks
+
+    found = checks.check()
+    if as_json:
+        print(json.dumps([{"name": c.name, "state": c.state, "detail": c.detail} for c in found]))
+    else:
+        for c in found:
+            print(f"{c.state:<9} {c.name}: {c.detail}")
+    if any(c.state == "missing" for c in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo() -> None:
+    """Embed sample pictures, clips and sentences of installed packages and compare them."""
+    from serve import demo as shown
+
+    loaded = _load("small", None, "cpu", "float32")
+    shown.run(loaded, _console())
+
+
+def main() -> None:
+    """Runs the command line; a bad input never ends in a traceback."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        print("crossbind: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _load(model: str, weights: str | None, device: str, dtype: str) -> BindModel:
+    from bind import zoo
+
+    try:
+        return zoo.load(model, weights, device, dtype)
+    except ValueError as error:
+        _usage(str(error))
+
+
+def _usage(message: str) -> NoReturn:
+    print(f"crossbind: {message}", file=sys.stderr)
+    raise typer.Exit(2)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console()
+
+
+def _expand(path: str) -> Iterator[str]:
+    """A folder stands for the files below it, without hidden ones and sidecars (`x.png.json`)."""
+    if not Path(path).is_dir():
+        yield path
+        return
+    for file in sorted(Path(path).rglob("*")):
+        hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
+        sidecar = file.suffix == ".json" and file.with_suffix("").is_file()
+        if file.is_file() and not hidden and not sidecar:
+            yield str(file)
+
+
+def _write_vectors(out: Path, vectors: Any, paths: list[str], modalities: list[str], space: str) -> None:
+    try:
+        if out.suffix == ".npz":
+            import numpy as np
+
+            np.savez(
+                out, vectors=vectors, paths=np.array(paths, str), modalities=np.array(modalities, str), space=space
+            )
+            return
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        values = pa.array(vectors.reshape(-1), pa.float32())
+        columns = {
+            "path": pa.array(paths, pa.string()),
+            "modality": pa.array(modalities, pa.string()),
+            "vector": pa.FixedSizeListArray.from_arrays(values, vectors.shape[1]),
+        }
+        parquet.write_table(pa.table(columns).replace_schema_metadata({"space": space}), out)
+    except OSError as error:
+        _usage(f"--out: {out} could not be written: {error}")
+
+
+if __name__ == "__main__":
+    main()

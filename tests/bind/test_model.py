@@ -1,0 +1,155 @@
+"""Embedding of mixed batches: order, recognition, bad items, segments."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import bind
+from bind import modalities
+from bind.model import BatchError, BindModel, source_of
+from bind.pipeline import Embedded, Failed
+from bind.space import concatenate
+from preprocess.media import Limits, MediaError, Source
+from serve.demo import CLIPS, EVERYDAY
+
+
+@pytest.fixture(scope="module")
+def small() -> BindModel:
+    return bind.load("small")
+
+
+def png(seed: int, size: int = 64) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 255, (size, size, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
+
+
+def test_every_way_to_name_a_picture_gives_one_vector(small: BindModel, tmp_path: Path) -> None:
+    content = png(0)
+    file = tmp_path / "a.png"
+    file.write_bytes(content)
+    picture = Image.open(io.BytesIO(content))
+    items = [str(file), file, f"image:{file}", content, bytearray(content), picture, Source(content, "x")]
+    vectors = small.embed(items).vectors
+    array = small.embed([np.asarray(picture)], modality="image").vectors
+    np.testing.assert_allclose(np.concatenate([vectors, array]), np.repeat(vectors[:1], 8, 0), atol=1e-6)
+
+
+def test_order_is_kept_over_modalities_and_batches(small: BindModel) -> None:
+    items: list[object] = ["text:one", png(1), "text:two", CLIPS[0].path, png(2), "text:three"]
+    together = small.embed(items, batch_size=2)
+    alone = concatenate([small.embed([item]) for item in items])
+    assert together.space == alone.space
+    np.testing.assert_allclose(together.vectors, alone.vectors, atol=1e-5)
+
+
+def test_bad_items_leave_the_good_ones(small: BindModel, tmp_path: Path) -> None:
+    missing = tmp_path / "missing.png"
+    broken_sidecar = tmp_path / "b.png"
+    broken_sidecar.write_bytes(png(3))
+    broken_sidecar.with_name("b.png.json").write_text("{")
+    items = [
+        png(1),
+        missing,
+        "text:words",
+        b"",
+        tmp_path,
+        broken_sidecar,
+        png(1)[:100],
+        png(2),
+        "thermal:x.png",
+        np.ones(3),
+    ]
+    with pytest.raises(BatchError) as caught:
+        small.embed(items)
+    error = caught.value
+    assert isinstance(error, MediaError)
+    assert error.rows.tolist() == [0, 2, 7]
+    np.testing.assert_allclose(error.embeddings.vectors, small.embed([items[0], items[2], items[7]]).vectors, atol=1e-5)
+    reasons = [e.reason for e in error.errors]
+    for reason, part in zip(
+        reasons,
+        ["does not exist", "empty", "directory", "not JSON", "truncated", "no encoder for thermal", "modality=..."],
+        strict=True,
+    ):
+        assert part in reason, reasons
+
+
+def test_nothing_gives_nothing(small: BindModel) -> None:
+    assert small.embed([]).vectors.shape == (0, small.dim)
+
+
+def test_stream_gives_segments_with_times(small: BindModel) -> None:
+    results = list(small.stream([CLIPS[1].path, "text:a"], plan="segments"))
+    assert all(isinstance(result, Embedded) for result in results)
+    clip = [r for r in results if isinstance(r, Embedded) and r.position == 0]
+    assert [r.last for r in clip] == [False] * (len(clip) - 1) + [True]
+    assert clip[0].start_s == 0
+    words = next(r for r in results if r.position == 1)
+    assert isinstance(words, Embedded)
+    assert (words.start_s, words.last) == (None, True)
+
+
+def test_stream_does_not_run_ahead(small: BindModel) -> None:
+    """However many items there are, only a few are taken before the first result comes."""
+    taken = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield png(taken, 16)
+
+    results = small.stream(endless(), batch_size=4)
+    for _ in range(8):
+        assert isinstance(next(results), Embedded)
+    assert taken < 8 + 4 + 2 * (os.cpu_count() or 1) + 8
+
+
+def test_limits_reach_the_decoder(small: BindModel) -> None:
+    (failed,) = small.stream([png(0)], limits=Limits(max_pixels=100))
+    assert isinstance(failed, Failed)
+    assert "pixels" in failed.error.reason
+
+
+def test_prefixes() -> None:
+    assert source_of("text:a: b")[0].content == "a: b"
+    assert source_of("depth:x/y.png") == (Source.from_path("x/y.png"), "depth")
+    assert source_of("C:x.png")[0].name == "C:x.png"
+    assert source_of("a red car", "text")[0].content == "a red car"
+
+
+def test_names_choose_the_modality(tmp_path: Path) -> None:
+    for name, expected in {
+        "a.png": "image",
+        "a.depth.png": "depth",
+        "room_disparity.png": "depth",
+        "thermal/a.png": "thermal",
+        "depth/17.thermal.png": "thermal",
+        "indepth.png": "image",
+    }.items():
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(png(0))
+        assert modalities.detect(Source.from_path(file), Limits()) == expected
+    table = tmp_path / "walk.csv"
+    table.write_text("t,ax,ay,az,gx,gy,gz\n")
+    assert modalities.detect(Source.from_path(table), Limits()) == "imu"
+    array = tmp_path / "x.npy"
+    np.save(array, np.zeros((4, 4)))
+    with pytest.raises(MediaError, match=r"name it like NAME.depth.npy"):
+        modalities.detect(Source.from_path(array), Limits())
+
+
+@pytest.mark.slow
+def test_large_batch_of_photographs(small: BindModel) -> None:
+    paths = [sample.path for sample in EVERYDAY] * 20
+    assert len(small.embed(paths)) == len(paths)

