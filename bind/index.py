@@ -7,62 +7,59 @@ which are ranked by their exact scores. So scores are exact cosines, and equal o
 
 from __future__ import annotations
 
-import hashlib
+import importlib
 import json
 import math
 import os
-import shutil
-import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from bind import exact
+from bind.exact import Floats, Integers, Rows
+from bind.generations import CorruptFile, Generation, NewGeneration, write_generation
 from bind.space import Embeddings, SpaceError
 
-Floats = npt.NDArray[np.float32]
-Integers = npt.NDArray[np.int64]
-
-CANDIDATES = 16
+CANDIDATES = 64
 """A factory proposes this many candidates for each wanted result, and 128 at least."""
+GRAPH_CANDIDATES = 16
+"""Likewise for graphs over the full vectors, which rank them right themselves."""
 MINIMUM_CANDIDATES = 128
-TRAINING_ROWS_PER_CENTROID = 39
-"""FAISS's own minimum (`ClusteringParameters.min_points_per_centroid`); below it k-means warns."""
-MINIMUM_CENTROIDS = 256
+PROBES = 8
+"""An inverted file with L lists looks into `PROBES` * sqrt(L) of them (FAISS's default is one)."""
+EXACT_BELOW = 39 * 256
+"""Smaller shelves are searched exactly whatever the factory: that is as fast, and a graph of a few misses some."""
+EXACT_ABOVE = 1 / 8
+"""Likewise when a search would rank more than this share of a shelf as candidates, which a large k asks for."""
+TRAINING_ROWS_LEAST = 39
+"""Vectors a centroid below which FAISS's k-means warns (`ClusteringParameters.min_points_per_centroid`)."""
+TRAINING_ROWS_MOST = 64
+"""Vectors a centroid that training looks at; FAISS would take 256, four times as slow for the same recall here."""
 REBUILD_SHARE = 0.25
 """Removed vectors stay in a FAISS index as tombstones until they are more than this share; then it is refilled."""
 GPU_CANDIDATES = 2048
-"""The most results one query may ask of a FAISS GPU index (its documented limit)."""
+CAGRA_CANDIDATES = 512
+"""The most results one query may ask of a FAISS GPU index, and of a CAGRA graph at full speed; for more: exactly."""
 
 _FORMAT = 1
-_QUERIES_PER_BLOCK = 256
-_ROWS_PER_BLOCK = 8192
-_SLACK = np.float32(2e-5)
-"""More than two float32 matrix products of unit rows can differ by rounding: nothing within it is dropped early."""
+_ROWS_PER_ADD = 65_536
 
 
-class IndexCorrupt(ValueError):
-    """A stored index that is damaged or incomplete; `path` is the file at fault. Build the index again."""
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path}: {reason}; build the index again")
-        self.path = path
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[type[IndexCorrupt], tuple[Path, str]]:
-        return type(self), (self.path, self.reason)
+class IndexCorrupt(CorruptFile):
+    """A stored index that is damaged or incomplete; `path` is the file at fault."""
 
 
 class Index:
     """(N, dim) unit rows of one space under int64 ids, searchable per modality.
 
-    `factory` is any FAISS factory string ("Flat", "HNSW32", "IVF256,PQ64", "LSH", "RaBitQ", ...), or "CAGRA". What needs
-    training is trained once a shelf holds 39 vectors a centroid and 9,984 at least; until then the shelf is searched
-    exactly. `device` "cuda" keeps "Flat" as fp16 on the GPU (scores rounded: see `bind.exact_gpu`) and moves others
-    to FAISS's GPU indexes.
+    `factory` is any FAISS factory string ("Flat", "HNSW32", "IVF256,PQ64", "LSH", "RaBitQ", ...), or "CAGRA". A shelf
+    is searched exactly until it holds enough vectors (9,984, and 39 for each centroid that the factory trains); then
+    its FAISS index is trained and filled. `device` "cuda" keeps "Flat" as fp16 on the GPU (scores rounded: see
+    `bind.exact_gpu`) and moves others to FAISS's GPU indexes.
 
     Raises ValueError for a factory that FAISS does not know or cannot run on the device, RuntimeError when "cuda" is
     asked for and there is no GPU. Searches may run in several threads on the CPU; changes need the index to themselves.
@@ -116,7 +113,7 @@ class Index:
             if (known := shelf.first_known(given)) is not None:
                 raise ValueError(f"index: id {known} is there already (modality {name!r}); remove it first")
         if len(given):
-            shelf = self._shelves.get(modality) or self._shelf(modality, _Rows(np.empty((0, self.dim), np.float32)))
+            shelf = self._shelves.get(modality) or self._shelf(modality, Rows(np.empty((0, self.dim), np.float32)))
             shelf.add(given, embeddings.vectors)
 
     def remove(self, ids: npt.ArrayLike) -> int:
@@ -130,7 +127,8 @@ class Index:
         """(Q, D) queries -> (Q, k) cosines, descending, equal ones by ascending id, and (Q, k) ids.
 
         `modality` is one, several, or None for all; one without vectors finds nothing. Where there are fewer than k
-        results the score is -inf and the id -1. Raises SpaceError for another space, ValueError for another dim or k < 1.
+        results the score is -inf and the id -1. Raises SpaceError for another space, ValueError for another dim and
+        for k < 1.
         """
         self._check(queries)
         if k < 1:
@@ -139,7 +137,7 @@ class Index:
         shelves = [self._shelves[name] for name in dict.fromkeys(wanted) if self.count(name)]
         vectors = np.ascontiguousarray(queries.vectors)
         found = [shelf.search(vectors, min(k, shelf.live)) for shelf in shelves]
-        return _best(found, len(queries), k)
+        return exact.best(found, len(queries), k)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes a new generation inside `folder`, then makes it the current one in one atomic step.
@@ -147,27 +145,14 @@ class Index:
         A crash or a full disk at any moment leaves the previous generation in place and readable. Raises OSError when
         writing fails. One process may save to a folder at a time.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        generation = folder / f"generation-{uuid.uuid4().hex}"
-        generation.mkdir()
-        try:
-            sums = self._write(generation)
-            listing = "".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode()
-            with _written(generation / "SHA256SUMS") as out:
-                out.write(listing)
-            _sync_folder(generation)
-            pointer = generation / "CURRENT"
-            with _written(pointer) as out:
-                out.write(f"{generation.name} {hashlib.sha256(listing).hexdigest()}\n".encode())
-            os.replace(pointer, folder / "CURRENT")
-        except BaseException:
-            shutil.rmtree(generation, ignore_errors=True)
-            raise
-        _sync_folder(folder)
-        for old in folder.glob("generation-*"):
-            if old != generation:
-                shutil.rmtree(old, ignore_errors=True)  # a reader that has it mapped keeps it until it closes it
+        shelves = []
+        with write_generation(Path(folder)) as new:
+            for number, name in enumerate(self.modalities):
+                shelf = self._shelves[name]
+                shelves.append({"modality": name, "count": shelf.live, "indexed": shelf.write(new, str(number))})
+            meta = {"format": _FORMAT, "space": self.space, "dim": self.dim, "factory": self.factory}
+            with new.file("index.json") as out:
+                out.write(json.dumps(meta | {"shelves": shelves}, indent=1).encode())
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], device: str = "cpu", verify: bool = False) -> Index:
@@ -177,66 +162,40 @@ class Index:
         before its hash matched); `verify` checks the hashes of the vectors as well, which reads them once.
         Raises FileNotFoundError when there is no index, IndexCorrupt when it is damaged, else what `Index` raises.
         """
-        folder = Path(folder)
-        while True:
-            current = _read_current(folder)
-            try:
-                return cls._load_generation(folder, current, device, verify)
-            except FileNotFoundError as error:
-                # A writer may have switched generations between the two steps; then there is a new one to read.
-                if _read_current(folder) == current:
-                    raise IndexCorrupt(Path(error.filename), "is missing") from None
+        try:
+            while True:
+                generation = Generation(Path(folder))
+                try:
+                    return cls._load_generation(generation, device, verify)
+                except FileNotFoundError:
+                    if generation.is_current():
+                        raise
+                    # A writer has switched generations meanwhile: read the new one.
+        except CorruptFile as error:
+            raise IndexCorrupt(error.path, f"{error.reason}; build the index again") from None
 
     @classmethod
-    def _load_generation(cls, folder: Path, current: str, device: str, verify: bool) -> Index:
-        name, _, digest = current.strip().partition(" ")
-        if not name.startswith("generation-") or Path(name).name != name:
-            raise IndexCorrupt(folder / "CURRENT", "does not name a generation")
-        generation = folder / name
-        listing = _read_checked(generation / "SHA256SUMS", digest).decode()
-        sums = {line[66:]: line[:64] for line in listing.splitlines()}
-        meta = json.loads(_read_checked(generation / "index.json", sums.get("index.json", "")))
+    def _load_generation(cls, generation: Generation, device: str, verify: bool) -> Index:
+        meta = json.loads(generation.read("index.json"))
         if meta["format"] != _FORMAT:
-            raise ValueError(f"{generation}: expected index format {_FORMAT}, got {meta['format']}; update crossbind")
+            raise ValueError(f"index: expected format {_FORMAT}, got {meta['format']}; update crossbind")
         index = cls(meta["space"], meta["dim"], meta["factory"], device)
         for number, entry in enumerate(meta["shelves"]):
-            part = _Part(generation, number, sums)
-            rows = _Rows(part.vectors(entry["count"], index.dim, verify))
-            shelf = index._shelf(entry["modality"], rows, part.integers("ids"))
+            name, count = str(number), entry["count"]
+            path = generation.path(f"{name}.vectors", count * index.dim * 4)
+            if verify:
+                with generation.open(path.name):
+                    pass  # opening checks the hash
+            # A plain array over the mapping: numpy's memmap type makes every result a memmap again.
+            vectors = np.asarray(np.memmap(path, dtype="<f4", mode="r", shape=(count, index.dim)))
+            shelf = index._shelf(entry["modality"], Rows(vectors), _read_integers(generation, f"{name}.ids"))
             if entry["indexed"]:
-                shelf.adopt(part.faiss(), part.integers("positions"), entry["indexed"])
+                positions = _read_integers(generation, f"{name}.positions")
+                shelf.adopt(_read_faiss(generation, f"{name}.faiss"), positions, entry["indexed"])
             shelf.absorb()
         return index
 
-    def _write(self, generation: Path) -> dict[str, str]:
-        """All files but the listing -> their SHA-256 by name."""
-        sums: dict[str, str] = {}
-        entries = []
-        for number, name in enumerate(self.modalities):
-            shelf = self._shelves[name]
-            alive = shelf.ids >= 0
-            with _written(generation / f"{number}.vectors", sums) as out:
-                for start, block in shelf.rows.blocks():
-                    kept = alive[start : start + len(block)]
-                    out.write(block if kept.all() else block[kept])
-            with _written(generation / f"{number}.ids", sums) as out:
-                out.write(shelf.ids[alive])
-            stored = shelf.stored()
-            if stored is not None:
-                faiss_index, positions = stored
-                with _written(generation / f"{number}.positions", sums) as out:
-                    # Removed rows are not written: the others move up, and tombstones point at none.
-                    out.write(np.where(alive, np.cumsum(alive) - 1, -1)[positions].astype(np.int64))
-                with _written(generation / f"{number}.faiss", sums) as out:
-                    _write_faiss(faiss_index, out.write)
-            indexed = int(alive[: shelf.indexed].sum()) if stored is not None else 0
-            entries.append({"modality": name, "count": shelf.live, "indexed": indexed})
-        meta = {"format": _FORMAT, "space": self.space, "dim": self.dim, "factory": self.factory, "shelves": entries}
-        with _written(generation / "index.json", sums) as out:
-            out.write(json.dumps(meta, indent=1).encode())
-        return sums
-
-    def _shelf(self, modality: str, rows: _Rows, ids: Integers | None = None) -> _Shelf:
+    def _shelf(self, modality: str, rows: Rows, ids: Integers | None = None) -> _Shelf:
         shelf = _Shelf(self.factory, self.device, rows, np.empty(0, np.int64) if ids is None else ids)
         self._shelves[modality] = shelf
         return shelf
@@ -248,46 +207,6 @@ class Index:
             raise ValueError(f"index: expected vectors of dim {self.dim}, got {embeddings.dim}")
 
 
-class _Rows:
-    """(N, D) float32 rows: a base that is never copied (often memory-mapped) and a tail that grows."""
-
-    def __init__(self, base: Floats) -> None:
-        self._base = base
-        self._tail = np.empty((0, base.shape[1]), np.float32)
-        self._count = len(base)
-
-    def __len__(self) -> int:
-        return self._count
-
-    def append(self, vectors: Floats) -> None:
-        used = self._count - len(self._base)
-        needed = used + len(vectors)
-        if needed > len(self._tail):
-            grown = np.empty((max(needed, 2 * used), self._tail.shape[1]), np.float32)
-            grown[:used] = self._tail[:used]
-            self._tail = grown
-        self._tail[used:needed] = vectors
-        self._count += len(vectors)
-
-    def take(self, rows: Integers) -> Floats:
-        """(M,) row numbers -> (M, D), a copy."""
-        split = len(self._base)
-        if self._count == split:
-            return self._base[rows]
-        taken = np.empty((len(rows), self._tail.shape[1]), np.float32)
-        in_base = rows < split
-        taken[in_base] = self._base[rows[in_base]]
-        taken[~in_base] = self._tail[rows[~in_base] - split]
-        return taken
-
-    def blocks(self, start: int = 0) -> Iterator[tuple[int, Floats]]:
-        """Views of up to `_ROWS_PER_BLOCK` rows each, with the number of their first row."""
-        split = len(self._base)
-        for part, offset, count in ((self._base, 0, split), (self._tail, split, self._count - split)):
-            for at in range(max(start - offset, 0), count, _ROWS_PER_BLOCK):
-                yield offset + at, part[at : min(at + _ROWS_PER_BLOCK, count)]
-
-
 class _Shelf:
     """The vectors of one modality, by row number.
 
@@ -295,7 +214,7 @@ class _Shelf:
     row `positions[p]`; rows after them are searched exactly. On a GPU, "Flat" has its rows in `half`.
     """
 
-    def __init__(self, factory: str, device: str, rows: _Rows, ids: Integers) -> None:
+    def __init__(self, factory: str, device: str, rows: Rows, ids: Integers) -> None:
         self.factory = factory
         self.device = device
         self.rows = rows
@@ -306,11 +225,14 @@ class _Shelf:
         self._faiss: Any = None
         self._cpu_faiss: Any = None
         self._row_of: dict[int, int] | None = None
+        self._needed = 0 if factory == "Flat" else _rows_needed(factory, rows.dim)
+        self._proposed = GRAPH_CANDIDATES if factory != "Flat" and _is_full_graph(factory, rows.dim) else CANDIDATES
+        self._most = sys.maxsize if device == "cpu" else CAGRA_CANDIDATES if factory == "CAGRA" else GPU_CANDIDATES
         self._half: Any = None
         if device == "cuda" and factory == "Flat":
             from bind.exact_gpu import HalfRows  # here: torch is needed on a GPU only
 
-            self._half = HalfRows(rows.take(np.empty(0, np.int64)).shape[1], device)
+            self._half = HalfRows(rows.dim, device)
             for _, block in rows.blocks():
                 self._half.append(block)
 
@@ -346,25 +268,36 @@ class _Shelf:
         """(Q, D) -> (Q, k) scores and ids; k is at most the number of live rows."""
         if self._half is not None:
             scores, rows = self._half.search(queries, k)
-            return _best([(scores, np.where(rows >= 0, self.ids[rows], -1))], len(queries), k)
-        if self._faiss is None:
-            return _exact(queries, self.rows, self.ids, k)
-        proposed = self._rerank(queries, self._candidates(queries, k), k)
-        return _best([proposed, _exact(queries, self.rows, self.ids, k, self.indexed)], len(queries), k)
+            return exact.best([(scores, np.where(rows >= 0, self.ids[rows], -1))], len(queries), k)
+        wanted = max(self._proposed * k, MINIMUM_CANDIDATES)
+        if self._faiss is None or wanted > EXACT_ABOVE * self.live:
+            return exact.search(queries, self.rows, self.ids, k)
+        candidates = self._candidates(queries, wanted)
+        # Rows that are not in the FAISS index, in full; best() below drops what the candidates beat.
+        scores, ids = exact.search(queries, self.rows, self.ids, k, self.indexed)
+        proposed, proposed_ids = exact.nothing(len(queries), k)
+        for place, rows in enumerate(candidates):
+            exact.rank(queries[place], self.rows, self.ids, rows[rows >= 0], proposed[place], proposed_ids[place])
+        scores, ids = exact.best([(proposed, proposed_ids), (scores, ids)], len(queries), k)
+        # Tombstones, few probed lists or a large k can leave a query with too few to choose from.
+        available = len(self.positions) - self._tombstones()
+        short = (candidates >= 0).sum(axis=1) < min(max(min(wanted, self._most) // 2, k), available)
+        if short.any():
+            scores[short], ids[short] = exact.search(queries[short], self.rows, self.ids, k)
+        return scores, ids
 
     def absorb(self) -> None:
-        """Moves rows after `indexed` into the FAISS index, where there can be one and they are enough for it."""
+        """Moves rows after `indexed` into the FAISS index, if there is one or can be one now."""
         if self.factory == "Flat":
             return
         waiting = np.flatnonzero(self.ids[self.indexed :] >= 0) + self.indexed
         if self._faiss is None:
-            if self.live and self.live >= _rows_needed(self.factory, self._dim()):
+            if self.live >= self._needed:
                 self._build()
-        elif not _grows(self.factory):
-            if len(waiting) > REBUILD_SHARE * len(self.positions):
-                self._build()
-        elif len(waiting):
+        elif _grows(self.factory):
             self._fill(self._faiss, waiting)
+        elif len(waiting) > REBUILD_SHARE * len(self.positions):
+            self._build()
 
     def adopt(self, faiss_index: Any, positions: Integers, indexed: int) -> None:
         """Takes a FAISS index that was read from a file."""
@@ -372,59 +305,64 @@ class _Shelf:
         self.indexed = indexed
         self._faiss = _on_device(faiss_index, self.device)
 
-    def stored(self) -> tuple[Any, Integers] | None:
-        """What a file keeps of the FAISS index: None where there is none, and for CAGRA, which is built after a load."""
+    def write(self, new: NewGeneration, name: str) -> int:
+        """Writes NAME.vectors, NAME.ids and, with a FAISS index, NAME.positions and NAME.faiss -> the new `indexed`.
+
+        Removed rows are left out. A CAGRA graph is not written either: it is built again after a load.
+        """
+        alive = self.ids >= 0
+        with new.file(f"{name}.vectors") as out:
+            for start, block in self.rows.blocks():
+                kept = alive[start : start + len(block)]
+                out.write((block if kept.all() else block[kept]).data.cast("B"))
+        with new.file(f"{name}.ids") as out:
+            out.write(self.ids[alive].tobytes())
         if self._faiss is None or self.factory == "CAGRA":
-            return None
-        return _on_cpu(self._faiss, self.device), self.positions
+            return 0
+        # The rows after a removed one move up, and what pointed at it (or at none before) points at none: -1.
+        moved = np.append(np.where(alive, np.cumsum(alive) - 1, -1), -1)
+        with new.file(f"{name}.positions") as out:
+            out.write(moved[self.positions].astype(np.int64).tobytes())
+        faiss = _faiss()
+        with new.file(f"{name}.faiss") as out:
+            # Through Python, not by name: a name need not be UTF-8.
+            faiss.write_index(_on_cpu(self._faiss, self.device), faiss.PyCallbackIOWriter(out.write))
+        return int(alive[: self.indexed].sum())
 
     def _build(self) -> None:
-        """Makes the FAISS index from the live rows: the first time, without tombstones, or because it cannot grow."""
-        alive = np.flatnonzero(self.ids >= 0)
+        """Makes the FAISS index anew from the live rows, without tombstones; none where they are too few."""
         self._faiss, self.positions, self.indexed = None, np.empty(0, np.int64), 0
-        if not len(alive):
+        alive = np.flatnonzero(self.ids >= 0)
+        if not len(alive) or len(alive) < self._needed:
             return
         if self.factory == "CAGRA":
             built = _build_cagra(self.rows.take(alive))
-            self._faiss, self.positions, self.indexed = built, alive, len(self.rows)
-            return
-        built = _new_faiss(self.factory, self._dim())
-        if not built.is_trained:
-            # FAISS uses 256 rows a centroid at most; evenly spaced ones make the result depend on the rows alone.
-            most = _rows_needed(self.factory, self._dim()) * 256 // TRAINING_ROWS_PER_CENTROID
-            built.train(self.rows.take(alive[np.linspace(0, len(alive) - 1, min(most, len(alive))).astype(np.int64)]))
-        built = _on_device(built, self.device)
-        self._fill(built, alive)
+            self.positions, self.indexed = alive, int(alive[-1]) + 1
+        else:
+            built = _new_faiss(self.factory, self.rows.dim)
+            if not built.is_trained:
+                # Evenly spaced rows, so that the result depends on the rows alone.
+                most = min(len(alive), self._needed * TRAINING_ROWS_MOST // TRAINING_ROWS_LEAST)
+                built.train(self.rows.take(alive[np.linspace(0, len(alive) - 1, most).astype(np.int64)]))
+            built = _on_device(built, self.device)
+            self._fill(built, alive)
         self._faiss = built
 
     def _fill(self, faiss_index: Any, rows: Integers) -> None:
-        step = len(rows) if not _grows(self.factory) else 8 * _ROWS_PER_BLOCK
+        step = _ROWS_PER_ADD if _grows(self.factory) else max(len(rows), 1)
         for start in range(0, len(rows), step):
-            faiss_index.add(self.rows.take(rows[start : start + step]))
-        self.positions = np.concatenate([self.positions, rows])
-        self.indexed = len(self.rows)
+            block = rows[start : start + step]
+            faiss_index.add(self.rows.take(block))
+            self.positions = np.concatenate([self.positions, block])
+            self.indexed = int(block[-1]) + 1
 
-    def _candidates(self, queries: Floats, k: int) -> Integers:
+    def _candidates(self, queries: Floats, wanted: int) -> Integers:
         """(Q, D) -> (Q, F) rows that FAISS proposes, -1 where there is none or a tombstone."""
-        wanted = max(CANDIDATES * k, MINIMUM_CANDIDATES)
-        most = len(self.positions) if self.device == "cpu" else min(len(self.positions), GPU_CANDIDATES)
-        fetch = min(wanted + min(self._tombstones(), wanted), most)
-        enough = min(k, len(self.positions) - self._tombstones())
-        while True:
-            places = self._faiss.search(queries, fetch)[1]
-            rows = np.where(places >= 0, self.positions[places], -1)
-            rows[(rows >= 0) & (self.ids[rows] < 0)] = -1
-            # Only a query whose list is full of tombstones can gain by asking for more.
-            short = ((rows >= 0).sum(axis=1) < enough) & (places[:, -1] >= 0)
-            if fetch == most or not short.any():
-                return rows
-            fetch = min(4 * fetch, most)
-
-    def _rerank(self, queries: Floats, candidates: Integers, k: int) -> tuple[Floats, Integers]:
-        scores, ids = _nothing(len(queries), k)
-        for place, (query, rows) in enumerate(zip(queries, candidates, strict=True)):
-            _rank(query, self.rows, self.ids, rows[rows >= 0], scores[place], ids[place])
-        return scores, ids
+        fetch = min(wanted + min(self._tombstones(), wanted), len(self.positions), self._most)
+        places = self._faiss.search(queries, fetch, params=_search_parameters(self._faiss, fetch))[1]
+        rows = np.where(places >= 0, self.positions[places], -1)
+        rows[(rows >= 0) & (self.ids[rows] < 0)] = -1
+        return rows
 
     def _tombstones(self) -> int:
         alive = self.live - int((self.ids[self.indexed :] >= 0).sum())
@@ -435,67 +373,6 @@ class _Shelf:
             alive = np.flatnonzero(self.ids >= 0)
             self._row_of = dict(zip(self.ids[alive].tolist(), alive.tolist(), strict=True))
         return self._row_of
-
-    def _dim(self) -> int:
-        return int(self.rows.take(np.empty(0, np.int64)).shape[1])
-
-
-# Exact search
-
-
-def _nothing(queries: int, k: int) -> tuple[Floats, Integers]:
-    return np.full((queries, k), -np.inf, np.float32), np.full((queries, k), -1, np.int64)
-
-
-def _exact(queries: Floats, rows: _Rows, ids: Integers, k: int, start: int = 0) -> tuple[Floats, Integers]:
-    """(Q, D) against the live rows from `start` on -> the best (Q, k) scores and ids, ties by id.
-
-    Matrix products choose, block by block, all rows within rounding of the k best; one dot product each ranks them.
-    """
-    scores, found = _nothing(len(queries), k)
-    for first in range(0, len(queries), _QUERIES_PER_BLOCK):
-        block = queries[first : first + _QUERIES_PER_BLOCK]
-        floor = np.full((len(block), 1), -np.inf, np.float32)
-        kept: list[tuple[Floats, Integers]] = [(np.empty(0, np.float32), np.empty(0, np.int64))] * len(block)
-        for at, vectors in rows.blocks(start):
-            products = block @ vectors.T
-            removed = np.flatnonzero(ids[at : at + len(vectors)] < 0)
-            if removed.size:
-                products[:, removed] = -np.inf
-            above = products > floor
-            for place in np.flatnonzero(above.any(axis=1)):
-                hits = np.flatnonzero(above[place])
-                values = np.concatenate([kept[place][0], products[place, hits]])
-                numbers = np.concatenate([kept[place][1], hits + at])
-                if len(values) > k:
-                    floor[place] = np.partition(values, -k)[-k] - _SLACK
-                    near = values > floor[place]
-                    values, numbers = values[near], numbers[near]
-                kept[place] = values, numbers
-        for place, (_, numbers) in enumerate(kept):
-            _rank(block[place], rows, ids, numbers, scores[first + place], found[first + place])
-    return scores, found
-
-
-def _rank(query: Floats, rows: _Rows, ids: Integers, numbers: Integers, scores: Floats, found: Integers) -> None:
-    """Writes the best of the rows `numbers` into `scores` and `found` (k,), by exact score, then by id.
-
-    einsum adds in the same order for every row, unlike a matrix product: equal vectors get equal scores, wherever
-    they are stored.
-    """
-    exact = np.einsum("md,d->m", rows.take(numbers), query)
-    order = np.lexsort((ids[numbers], -exact))[: len(scores)]
-    scores[: len(order)] = exact[order]
-    found[: len(order)] = ids[numbers[order]]
-
-
-def _best(parts: Sequence[tuple[Floats, Integers]], queries: int, k: int) -> tuple[Floats, Integers]:
-    """Several (Q, any) scores and ids -> the best (Q, k) of all, ties by id, filled up with -inf and -1."""
-    parts = [*parts, _nothing(queries, k)]
-    scores = np.concatenate([part[0] for part in parts], axis=1)
-    ids = np.concatenate([part[1] for part in parts], axis=1)
-    order = np.lexsort((ids, -scores), axis=1)[:, :k]
-    return np.take_along_axis(scores, order, axis=1), np.take_along_axis(ids, order, axis=1)
 
 
 def _as_ids(ids: npt.ArrayLike) -> Integers:
@@ -510,6 +387,16 @@ def _as_ids(ids: npt.ArrayLike) -> Integers:
 # FAISS
 
 
+def gpu_count() -> int:
+    """How many GPUs the installed FAISS can use."""
+    return int(_faiss().get_num_gpus())
+
+
+def _faiss() -> Any:
+    """The library, loaded when first needed; untyped, because its stubs lack many of its names."""
+    return importlib.import_module("faiss")
+
+
 def _check_device(factory: str, device: str) -> None:
     if device == "cpu":
         if factory == "CAGRA":
@@ -520,9 +407,9 @@ def _check_device(factory: str, device: str) -> None:
 
         present = torch.cuda.is_available()
     else:
-        import faiss
+        faiss = _faiss()
 
-        present = faiss.get_num_gpus() > 0
+        present = gpu_count() > 0
         if factory == "CAGRA" and not hasattr(faiss, "GpuIndexCagra"):
             raise ValueError(
                 "index: the installed FAISS has no CAGRA (a build with cuVS has); use 'Flat' or 'IVF1024,Flat'"
@@ -537,7 +424,7 @@ def _check_device(factory: str, device: str) -> None:
 
 def _new_faiss(factory: str, dim: int) -> Any:
     """A factory string -> an empty FAISS index. Raises ValueError with FAISS's reason."""
-    import faiss
+    faiss = _faiss()
 
     if factory == "CAGRA":
         return None
@@ -553,13 +440,18 @@ def _new_faiss(factory: str, dim: int) -> Any:
         raise ValueError(f"index: {factory!r} maps ids, which Index does itself; leave IDMap out")
     core = _core(made)
     if isinstance(core, faiss.IndexIVF):
-        core.nprobe = min(core.nlist, math.ceil(2 * math.sqrt(core.nlist)))  # FAISS's default is one list
+        core.nprobe = min(core.nlist, math.ceil(PROBES * math.sqrt(core.nlist)))
+        coarse = faiss.downcast_index(core.quantizer)
+        if isinstance(coarse, faiss.IndexHNSW):
+            coarse.hnsw.efSearch = 2 * core.nprobe
+    if hasattr(core, "do_polysemous_training"):
+        core.do_polysemous_training = False  # it takes most of the training time, and only polysemous search gains
     return made
 
 
 def _core(faiss_index: Any) -> Any:
     """The index inside transforms and refinements; valid as long as the outer one is."""
-    import faiss
+    faiss = _faiss()
 
     while isinstance(faiss_index, (faiss.IndexPreTransform, faiss.IndexRefine)):
         inner = faiss_index.index if isinstance(faiss_index, faiss.IndexPreTransform) else faiss_index.base_index
@@ -567,14 +459,33 @@ def _core(faiss_index: Any) -> Any:
     return faiss_index
 
 
+def _search_parameters(faiss_index: Any, fetch: int) -> Any:
+    """What makes a graph look at `fetch` nodes at least: FAISS's default is 16, however many results are wanted."""
+    faiss = _faiss()
+
+    if isinstance(faiss_index, faiss.IndexPreTransform):
+        inner = _search_parameters(faiss.downcast_index(faiss_index.index), fetch)
+        return inner and faiss.SearchParametersPreTransform(index_params=inner)
+    if isinstance(faiss_index, faiss.IndexRefine):
+        inner = _search_parameters(faiss.downcast_index(faiss_index.base_index), fetch)
+        return inner and faiss.IndexRefineSearchParameters(k_factor=faiss_index.k_factor, base_index_params=inner)
+    if isinstance(faiss_index, faiss.IndexHNSW):
+        return faiss.SearchParametersHNSW(efSearch=fetch)
+    if hasattr(faiss, "GpuIndexCagra") and isinstance(faiss_index, faiss.GpuIndexCagra):
+        return faiss.SearchParametersCagra(itopk_size=fetch)
+    return None
+
+
 def _rows_needed(factory: str, dim: int) -> int:
     """How many live vectors a shelf needs before its FAISS index is made."""
-    made = _new_faiss(factory, dim)
-    if made is not None and made.is_trained and _grows(factory):
-        return 0
-    core = _core(made)
-    centroids = max(MINIMUM_CENTROIDS, getattr(core, "nlist", 0), core.pq.ksub if hasattr(core, "pq") else 0)
-    return max(TRAINING_ROWS_PER_CENTROID * centroids, dim)
+    core = _core(_new_faiss(factory, dim))
+    centroids = max(getattr(core, "nlist", 0), core.pq.ksub if hasattr(core, "pq") else 0)
+    return max(EXACT_BELOW, TRAINING_ROWS_LEAST * centroids)
+
+
+def _is_full_graph(factory: str, dim: int) -> bool:
+    faiss = _faiss()
+    return factory == "CAGRA" or isinstance(_new_faiss(factory, dim), (faiss.IndexHNSWFlat, faiss.IndexNSGFlat))
 
 
 def _grows(factory: str) -> bool:
@@ -585,7 +496,7 @@ def _grows(factory: str) -> bool:
 def _on_device(faiss_index: Any, device: str) -> Any:
     if device == "cpu":
         return faiss_index
-    import faiss
+    faiss = _faiss()
 
     options = faiss.GpuClonerOptions()
     options.useFloat16LookupTables = True  # 64 sub-quantizers of 8 bits do not fit the shared memory otherwise
@@ -599,115 +510,25 @@ def _on_device(faiss_index: Any, device: str) -> Any:
 def _on_cpu(faiss_index: Any, device: str) -> Any:
     if device == "cpu":
         return faiss_index
-    import faiss
+    faiss = _faiss()
 
     return faiss.index_gpu_to_cpu(faiss_index)
 
 
 def _build_cagra(vectors: Floats) -> Any:
-    import faiss
+    faiss = _faiss()
 
     built = faiss.GpuIndexCagra(faiss.StandardGpuResources(), vectors.shape[1], faiss.METRIC_INNER_PRODUCT)
     built.train(vectors)  # builds the graph and keeps the vectors
     return built
 
 
-def _write_faiss(faiss_index: Any, write: Callable[[bytes], None]) -> None:
-    import faiss
+def _read_faiss(generation: Generation, name: str) -> Any:
+    faiss = _faiss()
 
-    faiss.write_index(faiss_index, faiss.PyCallbackIOWriter(write))  # through Python: names need not be UTF-8
-
-
-# Files
+    with generation.open(name) as file:
+        return faiss.read_index(faiss.PyCallbackIOReader(file.read))
 
 
-class _Output:
-    """A binary file that hashes what is written to it."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.digest = hashlib.sha256()
-
-    def write(self, data: bytes | npt.NDArray[Any]) -> None:
-        view = memoryview(np.ascontiguousarray(data)).cast("B") if isinstance(data, np.ndarray) else data
-        self.digest.update(view)
-        self._file.write(view)
-
-
-@contextmanager
-def _written(path: Path, sums: dict[str, str] | None = None) -> Iterator[_Output]:
-    """A new file that is on the disk, not only in its cache, when the block ends; its hash goes into `sums`."""
-    with open(path, "xb") as file:
-        out = _Output(file)
-        yield out
-        file.flush()
-        os.fsync(file.fileno())
-    if sums is not None:
-        sums[path.name] = out.digest.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _read_current(folder: Path) -> str:
-    try:
-        return (folder / "CURRENT").read_text(encoding="ascii")
-    except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(f"{folder}: there is no index here (no file CURRENT)") from None
-    except UnicodeDecodeError:
-        raise IndexCorrupt(folder / "CURRENT", "does not name a generation") from None
-
-
-def _read_checked(path: Path, digest: str) -> bytes:
-    data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != digest:
-        raise IndexCorrupt(path, "its SHA-256 is not the recorded one")
-    return data
-
-
-class _Part:
-    """Reads the files of one shelf."""
-
-    def __init__(self, generation: Path, number: int, sums: dict[str, str]) -> None:
-        self._generation = generation
-        self._number = number
-        self._sums = sums
-
-    def vectors(self, count: int, dim: int, verify: bool) -> Floats:
-        path, digest = self._file("vectors")
-        expected, size = count * dim * 4, path.stat().st_size
-        if size != expected:
-            raise IndexCorrupt(path, f"has {size} bytes, expected {expected}")
-        if verify:
-            with open(path, "rb") as file:
-                self._check(file, path, digest)
-        # A plain array over the mapping: arithmetic on numpy's memmap type is slower and gives memmaps again.
-        return np.asarray(np.memmap(path, dtype="<f4", mode="r", shape=(count, dim)))
-
-    def integers(self, kind: str) -> Integers:
-        path, digest = self._file(kind)
-        return np.frombuffer(_read_checked(path, digest), dtype="<i8").copy()
-
-    def faiss(self) -> Any:
-        import faiss
-
-        path, digest = self._file("faiss")
-        with open(path, "rb") as file:
-            # The hash and FAISS read the same open file: it cannot be exchanged in between.
-            self._check(file, path, digest)
-            file.seek(0)
-            return faiss.read_index(faiss.PyCallbackIOReader(file.read))
-
-    def _file(self, kind: str) -> tuple[Path, str]:
-        name = f"{self._number}.{kind}"
-        return self._generation / name, self._sums.get(name, "")
-
-    def _check(self, file: BinaryIO, path: Path, digest: str) -> None:
-        if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-            raise IndexCorrupt(path, "its SHA-256 is not the recorded one")
+def _read_integers(generation: Generation, name: str) -> Integers:
+    return np.frombuffer(generation.read(name), dtype="<i8").copy()

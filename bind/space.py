@@ -108,6 +108,6 @@ def unit(vectors: npt.ArrayLike) -> npt.NDArray[np.float32]:
     if wrong.size:
         what = "is all zeros" if largest[wrong[0]] == 0 else "is not finite"
         raise ValueError(f"unit: row {wrong[0]} {what}, so it has no direction")
-    scaled = (given / largest[:, None]).astype(np.float32, copy=False)
+    scaled: npt.NDArray[np.float32] = (given / largest[:, None]).astype(np.float32, copy=False)
     scaled /= np.sqrt(np.einsum("nd,nd->n", scaled, scaled))[:, None]
     return scaled

@@ -18,7 +18,6 @@ import subprocess
 import sys
 import threading
 import time
-import zlib
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, BinaryIO
@@ -30,18 +29,6 @@ from preprocess.media import Limits, MediaError, Plan, Segment, Source
 Read = Callable[[Source, Any, Limits, Plan], list[Segment]]
 """`(source, preprocessing constants, limits, plan) -> segments`. A module-level function; raises MediaError."""
 
-# What decoders raise for bad data (Pillow: SyntaxError, PyAV: OSError, tifffile: LookupError, ...).
-_DECODER_ERRORS = (
-    OSError,
-    ValueError,
-    ArithmeticError,
-    LookupError,
-    EOFError,
-    SyntaxError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-)
 _LENGTH = struct.Struct("<Q")
 _MAX_REPLY_BYTES = 8 * 2**30
 
@@ -100,7 +87,7 @@ class DecodePool:
             try:
                 if worker is None or not worker.alive:
                     worker = _Worker(limits)
-                future.set_result(worker.run(arguments, source.name, limits))
+                future.set_result(worker.run(arguments, source, limits))
             except BaseException as error:
                 future.set_exception(error)
         if worker is not None:
@@ -129,8 +116,9 @@ class _Worker:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def run(self, arguments: Any, name: str, limits: Limits) -> list[Segment]:
-        deadline = time.monotonic() + limits.decode_timeout_s
+    def run(self, arguments: Any, source: Source, limits: Limits) -> list[Segment]:
+        name, allowance_s = source.name, source.decode_allowance_s(limits)
+        deadline = time.monotonic() + allowance_s
         try:
             _write_frame(self._stdin, pickle.dumps(arguments, protocol=pickle.HIGHEST_PROTOCOL))
             header = json.loads(self._read(deadline))
@@ -140,9 +128,7 @@ class _Worker:
             ]
         except TimeoutError:
             self.stop(kill=True)
-            raise MediaError(
-                name, f"decoding took longer than {limits.decode_timeout_s:g} s (decode_timeout_s)"
-            ) from None
+            raise MediaError(name, f"decoding took longer than {allowance_s:.3g} s (decode_timeout_s)") from None
         except (EOFError, BrokenPipeError, ConnectionResetError):
             raise MediaError(name, f"its decoder {self._cause_of_death()}") from None
         except BaseException:
@@ -150,8 +136,6 @@ class _Worker:
             raise
         if "reason" in header:
             raise MediaError(name, str(header["reason"]))
-        if "fault" in header:
-            raise RuntimeError(f"{name}: a fault in Crossbind, not in the file: {header['fault']}")
         return [
             Segment(array, spec["start_s"], spec["end_s"], tuple(spec["notes"]))
             for array, spec in zip(arrays, header["segments"], strict=True)
@@ -223,7 +207,8 @@ def read_here(read: Read, source: Source, config: Any, limits: Limits, plan: Pla
         raise
     except MemoryError:
         raise MediaError(source.name, "needs more memory than a decode worker may use") from None
-    except _DECODER_ERRORS as error:
+    except Exception as error:
+        # Decoders raise what they like for bad data (Pillow: SyntaxError, PyAV: its own, tifffile: LookupError).
         raise MediaError(source.name, f"could not be decoded: {type(error).__name__}: {error}") from error
 
 
@@ -256,8 +241,6 @@ def _work(memory_bytes: int) -> None:
             }
         except MediaError as error:
             header = {"reason": error.reason}
-        except Exception as error:
-            header = {"fault": repr(error)}
         _write_frame(replies, json.dumps(header).encode())
         for segment in segments:
             array = np.ascontiguousarray(segment.views)

@@ -33,13 +33,18 @@ class MediaError(ValueError):
 
 @dataclass(frozen=True)
 class Limits:
-    """Upper bounds of one medium. Whatever exceeds one is a `MediaError`, before it costs memory or time."""
+    """Upper bounds of one medium. Whatever exceeds one is a `MediaError`, before it costs memory or time.
+
+    Decoding may take `decode_timeout_s` and, as a long film takes longer, one second more for each
+    `decode_bytes_per_s` of the file.
+    """
 
     max_bytes: int = 4 * 2**30
     max_pixels: int = 200_000_000
     max_duration_s: float = 4 * 3600.0
     max_rows: int = 50_000_000
-    decode_timeout_s: float = 120.0
+    decode_timeout_s: float = 60.0
+    decode_bytes_per_s: float = 1e6
     worker_memory_bytes: int = 6 * 2**30
 
 
@@ -105,6 +110,13 @@ class Source:
     def is_encoded(self) -> bool:
         """Whether the content still has to be decoded (a path or bytes)."""
         return isinstance(self.content, (Path, bytes))
+
+    def decode_allowance_s(self, limits: Limits) -> float:
+        """How long decoding this may take."""
+        size = 0
+        with contextlib.suppress(OSError, ValueError):
+            size = len(self.content) if isinstance(self.content, bytes) else os.stat(self.content).st_size
+        return limits.decode_timeout_s + size / limits.decode_bytes_per_s
 
     @contextlib.contextmanager
     def open(self, limits: Limits) -> Iterator[BinaryIO]:

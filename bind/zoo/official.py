@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 from pathlib import Path
 
 from bind import checkpoint
+from bind.cache import cache_folder
 from bind.description import Description
 from bind.encoders import imagebind
-
-
-def cache_folder() -> Path:
-    """Where converted checkpoints are kept: `$CROSSBIND_CACHE`, else `crossbind` in the user's cache folder."""
-    chosen = os.environ.get("CROSSBIND_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(chosen) if chosen else Path(base) / "crossbind"
 
 
 def converted(pth: Path, description: Description) -> Path:

@@ -14,7 +14,7 @@ from bind.index import Index
 from bind.space import Embeddings, unit
 
 SPACE = "bench"
-FACTORIES = ("Flat", "HNSW32", "IVF256,PQ64", "LSH", "RaBitQ")
+FACTORIES = ("Flat", "HNSW32", "IVF256,PQ64", "IVF256,PQ128x4fs", "LSH", "RaBitQ")
 
 
 def latent_vectors(count: int, dim: int = 1024, latent: int = 32, seed: int = 0) -> Embeddings:
@@ -31,7 +31,7 @@ def recall(found: np.ndarray, truth: np.ndarray) -> float:
     return float(np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(found.tolist(), truth.tolist(), strict=True)]))
 
 
-def run(count: int = 50_000, dim: int = 1024, queries: int = 200, k: int = 10) -> list[dict[str, Any]]:
+def run(count: int = 50_000, dim: int = 1024, queries: int = 100, k: int = 10) -> list[dict[str, Any]]:
     """One row a factory: recall@k against Flat, build seconds, milliseconds for one query and for each of a batch."""
     vectors = latent_vectors(count, dim)
     asked = latent_vectors(queries, dim, seed=1)

@@ -83,6 +83,11 @@ def test_queries(query: str, expected: list[Term]) -> None:
     assert parse_query(query, NAMES) == expected
 
 
+def test_the_registered_modalities_are_known_by_default() -> None:
+    query = "image:dog.jpg + 0.5*audio:rain.wav - text:'indoors'"
+    assert parse_query(query) == parse_query(query, NAMES)
+
+
 @pytest.mark.parametrize(
     ("query", "position", "reason"),
     [

@@ -76,6 +76,7 @@ def test_any_sequence_of_changes_ranks_like_numpy(
     with pytest.MonkeyPatch.context() as patch:
         # 8-bit codes that propose every vector: each step passes through FAISS, tombstones and reranking.
         patch.setattr(index_module, "EXACT_BELOW", 1)
+        patch.setattr(index_module, "EXACT_ABOVE", np.inf)
         check_sequence(Index(space=SPACE, dim=DIM, factory=factory), steps, k, shift, tmp_path_factory.mktemp("index"))
 
 
@@ -187,6 +188,7 @@ def assert_same_results(index: Index, other: Index, queries: Embeddings, k: int 
 def test_removed_neighbours_do_not_crowd_out_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """400 vectors around the query are removed (fewer than trigger a rebuild): the next ones must still be found."""
     monkeypatch.setattr(index_module, "EXACT_BELOW", 1)
+    monkeypatch.setattr(index_module, "EXACT_ABOVE", np.inf)
     near = unit(
         np.random.default_rng(1).standard_normal((1, 32)) + 0.05 * np.random.default_rng(2).standard_normal((400, 32))
     )
@@ -291,6 +293,7 @@ def test_importing_does_not_load_faiss() -> None:
 @pytest.fixture
 def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(index_module, "EXACT_BELOW", 1)
+    monkeypatch.setattr(index_module, "EXACT_ABOVE", np.inf)
     index = filled("SQ8", POOL[:40])
     index.add(np.arange(100, 120), POOL[40:60], "audio")
     index.remove([3, 4, 105])

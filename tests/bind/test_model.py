@@ -17,7 +17,7 @@ from bind.model import BatchError, BindModel, source_of
 from bind.pipeline import Embedded, Failed
 from bind.space import concatenate
 from preprocess.media import Limits, MediaError, Source
-from serve.demo import CLIPS, EVERYDAY
+from serve.samples import CLIPS, EVERYDAY
 
 
 @pytest.fixture(scope="module")

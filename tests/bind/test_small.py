@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 import bind
 from bind import checkpoint, zoo
 from bind.model import BindModel
-from serve.demo import EVERYDAY, SCIENTIFIC, zero_shot
+from serve.demo import zero_shot
+from serve.samples import EVERYDAY, SCIENTIFIC
 from train import closed_form
 
 

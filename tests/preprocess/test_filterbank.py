@@ -104,5 +104,7 @@ def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
 @pytest.mark.gpu
 def test_equals_kaldi_on_a_gpu() -> None:
     batch = NOISE.cuda().expand(300, -1) * 0.1
-    # The FFT of another library rounds differently; on noise that shows where a bin holds almost nothing.
-    assert difference(log_mel(batch), reference(batch[:1]).expand(300, -1, -1)) <= TOLERANCE
+    # The FFT of another library rounds differently, which shows in the few bins where noise holds almost nothing.
+    apart = (log_mel(batch).cpu() - reference(batch[:1].cpu())).abs()
+    assert apart.max() <= 5e-3
+    assert apart.mean() <= 1e-5
