@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import ThreadpoolController
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
@@ -74,7 +77,8 @@ def search(queries: Floats, rows: Rows, ids: Integers, k: int, start: int = 0) -
         floor = np.full((len(block), 1), -np.inf, np.float32)
         kept: list[tuple[Floats, Integers]] = [(np.empty(0, np.float32), np.empty(0, np.int64))] * len(block)
         for at, vectors in rows.blocks(start):
-            products = block @ vectors.T
+            with _blas_threads(len(block)):
+                products = block @ vectors.T
             removed = np.flatnonzero(ids[at : at + len(vectors)] < 0)
             if removed.size:
                 products[:, removed] = -np.inf
@@ -91,6 +95,16 @@ def search(queries: Floats, rows: Rows, ids: Integers, k: int, start: int = 0) -
         for query, (_, numbers) in enumerate(kept, start=first):
             rank(queries[query], rows, ids, numbers, scores[query], found[query])
     return scores, found
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController().select(internal_api="openblas")
+
+
+def _blas_threads(queries: int) -> AbstractContextManager[object]:
+    # One query is bound by memory, and numpy's threads would contend with those of an encoder that has just run.
+    return _blas().limit(limits=1) if queries == 1 else nullcontext()
 
 
 def rank(query: Floats, rows: Rows, ids: Integers, numbers: Integers, scores: Floats, found: Integers) -> None:

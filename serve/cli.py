@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -13,6 +14,7 @@ import typer
 
 if TYPE_CHECKING:
     from bind.model import BindModel
+    from serve.library import Library
 
 app = typer.Typer(
     name="crossbind",
@@ -115,13 +117,119 @@ def doctor(as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
+LibraryFolder = Annotated[Path, typer.Option("--library", help="The library's folder; made when missing.")]
+LibraryModel = Annotated[
+    str | None, typer.Option("--model", help="Left out: the library's own, `small` for a new one.")
+]
+Factory = Annotated[str, typer.Option(help="How to search: any FAISS factory string (Flat, HNSW32, IVF1024,PQ64).")]
+
+
 @app.command()
-def demo() -> None:
-    """Embed sample pictures, clips and sentences of installed packages and compare them."""
+def index(
+    folder: Annotated[Path, typer.Argument(help="A folder (or file) to make searchable.")],
+    library: LibraryFolder,
+    model: LibraryModel = None,
+    weights: Weights = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    factory: Factory = "Flat",
+    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    retry: Annotated[bool, typer.Option("--retry", help="Try files again that failed before.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make a folder searchable; again brings the library up to date, also after an interruption."""
+    from tqdm import tqdm
+
+    with _library(library, model, weights, device, dtype, factory) as opened:
+        with tqdm(unit="file", delay=2, disable=None) as bar:
+
+            def progress(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            try:
+                report = opened.index(folder, progress=progress, batch_size=batch_size, retry=retry)
+            except ValueError as error:
+                _failure(str(error))
+        if as_json:
+            print(json.dumps(asdict(report) | {"items": opened.count(), "files": len(opened)}))
+        else:
+            for path, reason in report.skipped:
+                print(f"skipped {path}: {reason}", file=sys.stderr)
+            for paths in report.duplicates:
+                print(f"the same content: {', '.join(paths)}", file=sys.stderr)
+            counts = ("added", "updated", "renamed", "removed", "unchanged")
+            print(", ".join(f"{getattr(report, name)} {name}" for name in counts), f"in {report.seconds:.1f} s")
+            items = ", ".join(f"{number} {name}" for name, number in sorted(opened.count().items()))
+            print(f"{library}: {len(opened)} files, {items or 'no items'}")
+    if report.skipped:
+        raise typer.Exit(1)
+
+
+@app.command()
+def search(
+    query: Annotated[
+        str, typer.Argument(help="Words, a file, or terms joined by + and -: \"image:a.jpg - text:'x'\".")
+    ],
+    library: LibraryFolder,
+    k: Annotated[int, typer.Option("--k", min=1, help="How many hits.")] = 10,
+    want: Annotated[str | None, typer.Option(help="Modalities to find, as image,audio.")] = None,
+    where: Annotated[str | None, typer.Option(help="A filter: \"folder = 'trip' and duration_s < 30\".")] = None,
+    keywords: Annotated[bool | None, typer.Option(help="Look for the words in names and captions too.")] = None,
+    model: LibraryModel = None,
+    weights: Weights = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    thumbnails: Annotated[
+        bool, typer.Option("--thumbnails", help="Make small pictures of the hits, print paths.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Search a library with words, files of any kind, or a mixture."""
+    if not library.is_dir():
+        _usage(f"--library: there is no library {library}; `crossbind index FOLDER --library {library}` makes one")
+    with _library(library, model, weights, device, dtype, None) as opened:
+        try:
+            hits = opened.search(query, k, want.split(",") if want else None, where, keywords=keywords)
+        except ValueError as error:
+            _usage(str(error))
+        pictures: dict[int, Path] = {}
+        if thumbnails:
+            from serve import thumbnails as small_pictures
+
+            pictures = small_pictures.make(hits, library / "thumbnails")
+    if as_json:
+        rows = [asdict(hit) | {"thumbnail": str(pictures.get(hit.item_id, "")) or None} for hit in hits]
+        print(json.dumps(rows, default=str))
+        return
+    if not hits:
+        print("nothing found")
+        return
+    from serve import demo
+
+    console = _console()
+    console.print(demo.table(hits))
+    for hit in hits:
+        if hit.item_id in pictures:
+            print(pictures[hit.item_id])
+
+
+@app.command()
+def demo(
+    folder: Annotated[
+        Path | None, typer.Option(help="Where to keep it; in the user's cache folder when left out.")
+    ] = None,
+) -> None:
+    """Assemble a sample library from installed packages, index it, and print a few any-to-any searches."""
+    from bind.cache import cache_folder
     from serve import demo as shown
 
-    loaded = _load("small", None, "cpu", "float32")
-    shown.run(loaded, _console())
+    place = folder or cache_folder() / "demo"
+    with _library(place / "library", "small", None, "cpu", "float32", "Flat") as library:
+        try:
+            shown.run(library, place / "media", _console())
+        except (ValueError, OSError) as error:
+            _failure(str(error))
 
 
 def main() -> None:
@@ -140,6 +248,24 @@ def _load(model: str, weights: str | None, device: str, dtype: str) -> BindModel
         return zoo.load(model, weights, device, dtype)
     except ValueError as error:
         _usage(str(error))
+
+
+def _library(
+    folder: Path, model: str | None, weights: str | None, device: str, dtype: str, factory: str | None
+) -> Library:
+    """The library of a folder; None as factory keeps the one that it has."""
+    from serve.library import Library
+
+    try:
+        chosen = model if model is None else _load(model, weights, device, dtype)
+        return Library.open(folder, chosen, **({"factory": factory} if factory else {}), device=device)
+    except (ValueError, OSError) as error:
+        _usage(str(error))
+
+
+def _failure(message: str) -> NoReturn:
+    print(f"crossbind: {message}", file=sys.stderr)
+    raise typer.Exit(1)
 
 
 def _usage(message: str) -> NoReturn:

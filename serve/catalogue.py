@@ -1,0 +1,615 @@
+"""The catalogue of a library: one SQLite file that is the truth about files, what they contain, and the vectors.
+
+    files --content--> contents --< segments --- vectors
+
+A *file* is a path; a *content* is what one or several equal files hold (their hash, read as one modality with the same
+hints); a *segment* is a timed stretch of it (or all of it) in one modality, with one vector. Segment ids are the ids of
+the index and are never given twice.
+
+Vectors are rows of this database, not a file beside it, because then one commit covers a file, its segments and its
+vectors: with the write-ahead log synced at every commit, a power cut at any byte leaves the last commit, whole. They
+have a table of their own, which nothing reads but a query that wants vectors. Searching reads the index's copy, which
+is memory-mapped, so that opening a library copies none.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from serve.where import Where
+
+FILE = "catalogue.sqlite"
+LOCK = "writer.lock"
+FORMAT = 1
+_BUSY_S = 30.0
+_VECTORS_PER_READ = 4096
+_VARIABLES = 500
+
+_SCHEMA = """
+CREATE TABLE facts (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE contents (
+    id INTEGER PRIMARY KEY, digest BLOB NOT NULL, modality TEXT NOT NULL, hints TEXT NOT NULL,
+    parts TEXT NOT NULL, duration_s REAL, notes TEXT NOT NULL, UNIQUE (digest, modality, hints)
+);
+CREATE TABLE segments (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, content INTEGER NOT NULL REFERENCES contents, modality TEXT NOT NULL,
+    start_s REAL, end_s REAL, born INTEGER NOT NULL
+);
+CREATE INDEX segments_by_content ON segments (content);
+CREATE INDEX segments_by_modality ON segments (modality);
+CREATE INDEX segments_by_revision ON segments (born);
+CREATE TABLE vectors (segment INTEGER PRIMARY KEY REFERENCES segments, vector BLOB NOT NULL);
+CREATE TABLE removed (segment INTEGER PRIMARY KEY, revision INTEGER NOT NULL);
+CREATE TABLE files (
+    id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, content INTEGER REFERENCES contents,
+    size_bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, sidecar TEXT NOT NULL,
+    shown TEXT NOT NULL, name TEXT NOT NULL, folder TEXT NOT NULL, date TEXT NOT NULL, caption TEXT NOT NULL,
+    metadata TEXT NOT NULL, reason TEXT, reader TEXT
+);
+CREATE INDEX files_by_content ON files (content);
+CREATE VIRTUAL TABLE words USING fts5 (name, caption, metadata, tokenize = 'porter unicode61 remove_diacritics 2');
+"""
+_JOIN = "segments s JOIN contents c ON c.id = s.content JOIN files f ON f.content = c.id"
+EVERYTHING = Where("1", ())
+"""The filter that everything passes."""
+
+# Words of English that say nothing about what is wanted: a match of theirs alone would fill the keyword ranking.
+_STOP_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        "a an and are as at be by for from has in into is it its of on or that the their this to was were with "
+        "photo picture image",
+    )
+)
+
+
+class LibraryError(ValueError):
+    """A library that cannot be used or written: the message says what happened and what to do."""
+
+
+@dataclass(frozen=True)
+class FileRow:
+    """What is known of a path. `content` is None for a file that could not be used, for `reason`, by `reader`."""
+
+    id: int
+    content: int | None
+    stamp: tuple[int, int, str]
+    modality: str
+    parts: tuple[str, ...]
+    reason: str | None
+    reader: str | None
+    caption: str
+    metadata: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A segment together with one of the files that contain it (`also` are the others)."""
+
+    segment: int
+    content: int
+    path: str
+    also: tuple[str, ...]
+    modality: str
+    start_s: float | None
+    end_s: float | None
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class NewFile:
+    """The columns of a file to be written. `content` and `reason` as in `FileRow`."""
+
+    path: str
+    folder: str
+    stamp: tuple[int, int, str]
+    content: int | None = None
+    date: str = ""
+    caption: str = ""
+    metadata: str = "{}"
+    reason: str | None = None
+    reader: str | None = None
+
+
+@dataclass(frozen=True)
+class NewSegment:
+    """A segment to be written: `vector` (D,) float32 of norm 1."""
+
+    modality: str
+    start_s: float | None
+    end_s: float | None
+    vector: np.ndarray
+
+
+@dataclass(frozen=True)
+class ContentKey:
+    """What makes two files the same content: SHA-256, the modality they are read as, their hints as JSON."""
+
+    digest: bytes
+    modality: str
+    hints: str
+
+
+def connect(file: Path) -> sqlite3.Connection:
+    """A connection to the catalogue, for any thread (one at a time). Transactions are begun by hand."""
+    connection = sqlite3.connect(file, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA trusted_schema = OFF")  # a library may come from somebody else
+    connection.execute("PRAGMA synchronous = FULL")  # in WAL mode, a sync at every commit
+    return connection
+
+
+def encode_path(path: str) -> bytes:
+    """A path as the file system has it: the key of a file, whatever its encoding."""
+    return os.fsencode(path)
+
+
+def shown(path: str) -> str:
+    """A path as valid text, with replacement characters for bytes that are not UTF-8."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+def words_of(text: str) -> list[str]:
+    """`IMG_beachSunset2.jpg` -> [IMG, beach, Sunset, 2, jpg]: cut at marks, digits and capitals inside a word."""
+    return re.findall(r"[^\W\d_]+|\d+", re.sub(r"(?<=[a-zß-ÿ])(?=[A-ZÀ-ÖØ-Þ])", " ", text))
+
+
+class Catalogue:
+    """Reading a library's catalogue. Made when missing; `write` is the only way to change it.
+
+    Raises LibraryError for a damaged one, one of a newer format, and a folder that holds something else.
+    """
+
+    def __init__(self, folder: Path, space: str, dim: int, model: str) -> None:
+        self.folder = folder
+        self._lock = threading.RLock()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._refuse_foreign()
+            self._connection = connect(folder / FILE)
+            if not self._has_schema():
+                self._create(space, dim, model)
+            self.facts: Mapping[str, Any] = dict(self._connection.execute("SELECT key, value FROM facts"))
+        except sqlite3.DatabaseError as error:
+            raise LibraryError(f"{folder / FILE}: {error}; restore a backup, or index into a new folder") from None
+        except OSError as error:
+            raise LibraryError(f"{folder}: the library could not be opened: {error.strerror}") from None
+        if self.facts["format"] != FORMAT:
+            raise LibraryError(f"{folder}: expected format {FORMAT}, got {self.facts['format']}; update crossbind")
+
+    @staticmethod
+    def peek(folder: Path) -> Mapping[str, Any]:
+        """The facts (`space`, `dim`, `model`) of the library in a folder, nothing where there is none."""
+        if not (folder / FILE).is_file():
+            return {}
+        try:
+            connection = connect(folder / FILE)
+            try:
+                return dict(connection.execute("SELECT key, value FROM facts"))
+            finally:
+                connection.close()
+        except sqlite3.DatabaseError:
+            return {}  # opening it will say what is wrong
+
+    def close(self) -> None:
+        """Ends the connection."""
+        with self._lock:
+            self._connection.close()
+
+    @contextmanager
+    def write(self) -> Iterator[Writer]:
+        """The right to change the catalogue, for one process and thread at a time.
+
+        Raises LibraryError when somebody else has it. The kernel takes it back from a process that dies.
+        """
+        descriptor = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+                raise LibraryError(
+                    f"{self.folder}: another process is writing to this library (process {holder}); wait until it is "
+                    "done, or stop it. Searching works meanwhile"
+                ) from None
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+            connection = connect(self.folder / FILE)
+            try:
+                yield Writer(connection)
+            finally:
+                connection.close()
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """All reads inside see one state, whatever is committed meanwhile."""
+        with self._lock:
+            if self._connection.in_transaction:
+                yield
+                return
+            self._connection.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self._connection.execute("COMMIT")
+
+    @property
+    def revision(self) -> int:
+        """The number of the last commit that changed what can be searched."""
+        return int(self._rows("SELECT value FROM facts WHERE key = 'revision'")[0][0])
+
+    def count(self) -> dict[str, int]:
+        """Modality -> number of its segments."""
+        return dict(self._rows("SELECT modality, count(*) FROM segments GROUP BY modality ORDER BY modality"))
+
+    def _modalities(self) -> list[str]:
+        """Those that have segments. The index leads from one name to the next, so that no rows are counted."""
+        found: list[str] = []
+        while rows := self._rows(
+            "SELECT min(modality) FROM segments WHERE modality > ?", (found[-1] if found else "",)
+        ):
+            if rows[0][0] is None:
+                break
+            found.append(rows[0][0])
+        return found
+
+    def count_files(self) -> int:
+        """How many files can be found."""
+        return int(self._rows("SELECT count(*) FROM files WHERE content IS NOT NULL")[0][0])
+
+    def added_since(self, revision: int) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        """(modality, ids (n,) int64, vectors (n, D)) blocks of all segments that were added after a revision."""
+        rows = self._rows("SELECT min(id) FROM segments WHERE born > ?", (revision,))
+        last = -1 if rows[0][0] is None else rows[0][0] - 1
+        while last >= 0 and (
+            rows := self._rows(
+                # Ids grow with revisions, so walking along the ids reads every row once.
+                "SELECT s.id, v.vector, s.modality FROM segments s JOIN vectors v ON v.segment = s.id "
+                "WHERE s.id > ? ORDER BY s.id LIMIT ?",
+                (last, _VECTORS_PER_READ),
+            )
+        ):
+            last = rows[-1][0]
+            for modality in dict.fromkeys(row[2] for row in rows):
+                yield modality, *self._arrays([row for row in rows if row[2] == modality])
+
+    def removed_since(self, revision: int) -> np.ndarray:
+        """(n,) int64 ids that were removed after a revision."""
+        rows = self._rows("SELECT segment FROM removed WHERE revision > ?", (revision,))
+        return np.array([row[0] for row in rows], np.int64)
+
+    def vectors(self, ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Segment ids -> the (n,) ids that exist, ascending, and their (n, D) vectors."""
+        rows = self._rows(
+            "SELECT segment, vector FROM vectors WHERE segment IN (SELECT value FROM json_each(?)) ORDER BY segment",
+            (json.dumps([int(number) for number in ids]),),
+        )
+        return self._arrays(rows)
+
+    def ids(self, modality: str) -> np.ndarray:
+        """(n,) int64 ids, ascending, of a modality's segments."""
+        rows = self._rows("SELECT id FROM segments WHERE modality = ? ORDER BY id", (modality,))
+        return np.array([row[0] for row in rows], np.int64)
+
+    def passing(self, where: Where) -> dict[str, np.ndarray]:
+        """Modality -> (n,) int64 ids, ascending, of its segments that pass a filter."""
+        found: dict[str, list[int]] = {}
+        for number, modality in self._rows(f"SELECT s.id, s.modality FROM {_JOIN} WHERE {where.sql}", where.values):
+            found.setdefault(modality, []).append(number)
+        return {modality: np.unique(np.array(numbers, np.int64)) for modality, numbers in found.items()}
+
+    def contents_of(self, ids: Sequence[int]) -> dict[int, int]:
+        """Segment id -> content id, of those that exist and are in a file."""
+        return dict(
+            self._rows(
+                "SELECT id, content FROM segments s WHERE id IN (SELECT value FROM json_each(?)) "
+                "AND EXISTS (SELECT 1 FROM files f WHERE f.content = s.content)",
+                (json.dumps([int(number) for number in ids]),),
+            )
+        )
+
+    def segments_of(self, contents: Sequence[int]) -> list[tuple[int, str]]:
+        """(segment id, modality) of all segments of some contents, those of the first one first."""
+        return self._rows(
+            "SELECT s.id, s.modality FROM json_each(?) wanted JOIN segments s ON s.content = wanted.value "
+            "ORDER BY wanted.key, s.id",
+            (json.dumps([int(content) for content in contents]),),
+        )
+
+    def own_segments(self, modality: str) -> dict[int, int]:
+        """Segment id -> content id, ascending, of contents that are of this modality themselves (no sound tracks)."""
+        return dict(
+            self._rows(
+                "SELECT s.id, s.content FROM segments s JOIN contents c ON c.id = s.content "
+                "WHERE s.modality = ? AND c.modality = s.modality ORDER BY s.id",
+                (modality,),
+            )
+        )
+
+    def shared_contents(self) -> list[int]:
+        """The contents that several files have."""
+        rows = self._rows(
+            "SELECT content FROM files WHERE content IS NOT NULL GROUP BY content HAVING count(*) > 1 ORDER BY content"
+        )
+        return [row[0] for row in rows]
+
+    def paths_of(self, content: int) -> list[str]:
+        """The files that have a content."""
+        return [os.fsdecode(row[0]) for row in self._rows("SELECT path FROM files WHERE content = ?", (content,))]
+
+    def entries(self, ids: Sequence[int], where: Where = EVERYTHING) -> dict[int, Entry]:
+        """Segment id -> its entry, for ids that exist and have a file that passes the filter (the first by path)."""
+        found: dict[int, Entry] = {}
+        for segment, content, path, modality, start_s, end_s, metadata, caption in self._rows(
+            f"SELECT s.id, c.id, f.path, s.modality, s.start_s, s.end_s, f.metadata, f.caption FROM {_JOIN} "
+            f"WHERE s.id IN (SELECT value FROM json_each(?)) AND {where.sql} ORDER BY f.path",
+            (json.dumps([int(number) for number in ids]), *where.values),
+        ):
+            known = found.get(segment)
+            if known is not None:
+                found[segment] = Entry(**{**known.__dict__, "also": (*known.also, os.fsdecode(path))})
+                continue
+            values = json.loads(metadata) | ({"caption": caption} if caption else {})
+            found[segment] = Entry(segment, content, os.fsdecode(path), (), modality, start_s, end_s, values)
+        return found
+
+    def keyword_contents(self, text: str, modalities: Sequence[str], where: Where, limit: int) -> list[int]:
+        """Content ids whose file name, caption or metadata share words with the text, best first (BM25)."""
+        wanted = list(dict.fromkeys(word.lower() for word in words_of(text)))
+        wanted = [word for word in wanted if word not in _STOP_WORDS][:_VARIABLES]
+        if not wanted or not modalities:
+            return []
+        restricted: str = ""
+        values: list[Any] = []
+        if where is not EVERYTHING or set(modalities) < set(self._modalities()):
+            # Looked up for each match: there are fewer of them than files that pass most filters.
+            marks = ", ".join("?" * len(modalities))
+            restricted = (
+                " AND EXISTS (SELECT 1 FROM files f CROSS JOIN contents c ON c.id = f.content "
+                "CROSS JOIN segments s ON s.content = c.id "
+                f"WHERE f.id = words.rowid AND s.modality IN ({marks}) AND {where.sql})"
+            )
+            values = [*modalities, *where.values]
+        rows = self._rows(
+            "SELECT f.content FROM "
+            f"(SELECT rowid, rank FROM words WHERE words MATCH ?{restricted} ORDER BY rank LIMIT ?) w "
+            "JOIN files f ON f.id = w.rowid ORDER BY w.rank, f.path",
+            (" OR ".join(f'"{word}"' for word in wanted), *values, limit),
+        )
+        return list(dict.fromkeys(row[0] for row in rows if row[0] is not None))
+
+    def has_metadata(self, key_path: str) -> bool:
+        """Whether any file has this metadata key (a JSON path)."""
+        return bool(self._rows("SELECT 1 FROM files WHERE json_type(metadata, ?) IS NOT NULL LIMIT 1", (key_path,)))
+
+    def _arrays(self, rows: Sequence[Sequence[Any]]) -> tuple[np.ndarray, np.ndarray]:
+        ids = np.array([row[0] for row in rows], np.int64)
+        vectors = np.frombuffer(b"".join(row[1] for row in rows), "<f4").astype(np.float32, copy=False)
+        return ids, vectors.reshape(len(rows), int(self.facts["dim"]))
+
+    def _rows(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
+        with self._lock:
+            try:
+                return self._connection.execute(sql, values).fetchall()
+            except sqlite3.DatabaseError as error:
+                raise LibraryError(f"{self.folder / FILE}: could not be read: {error}") from error
+
+    def _refuse_foreign(self) -> None:
+        if not (self.folder / FILE).exists():
+            other = next((name for name in os.listdir(self.folder) if not name.startswith(".") and name != LOCK), None)
+            if other is not None:
+                raise LibraryError(
+                    f"{self.folder} is no library and not empty (it has {other}); name a new folder for the library"
+                )
+
+    def _has_schema(self) -> bool:
+        return bool(self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'facts'").fetchall())
+
+    def _create(self, space: str, dim: int, model: str) -> None:
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        with transaction(self._connection):
+            if self._has_schema():
+                return  # somebody else was faster
+            for statement in _SCHEMA.split(";\n"):
+                if statement.strip():
+                    self._connection.execute(statement)
+            facts = {"format": FORMAT, "space": space, "dim": dim, "model": model, "revision": 0}
+            self._connection.executemany("INSERT INTO facts VALUES (?, ?)", list(facts.items()))
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All of what is written inside is committed, or none of it. Raises LibraryError when the disk is full."""
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("COMMIT")
+    except BaseException as error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        if isinstance(error, sqlite3.OperationalError):
+            raise LibraryError(
+                f"the library could not be written: {error}; what was stored before is safe. Free some space (or make "
+                "the folder writable) and index again"
+            ) from error
+        raise
+
+
+class Writer:
+    """Changes to a catalogue, made inside of `with writer.transaction()`. Given out by `Catalogue.write`."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._changed = False
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commits what is written inside as one, with a new revision where it changed what can be searched."""
+        self._changed = False
+        with transaction(self._connection):
+            yield
+            if self._changed:
+                self._connection.execute("UPDATE facts SET value = value + 1 WHERE key = 'revision'")
+
+    def file(self, path: str) -> FileRow | None:
+        """What the catalogue knows of a path."""
+        row = self._one(
+            "SELECT f.id, f.content, f.size_bytes, f.mtime_ns, f.sidecar, c.modality, c.parts, f.reason, f.reader, "
+            "f.caption, f.metadata FROM files f LEFT JOIN contents c ON c.id = f.content WHERE f.path = ?",
+            (encode_path(path),),
+        )
+        if row is None:
+            return None
+        parts = tuple((row[6] or "").split(","))
+        return FileRow(row[0], row[1], (row[2], row[3], row[4]), row[5] or "", parts, *row[7:])
+
+    def content(self, key: ContentKey) -> tuple[int, tuple[str, ...]] | None:
+        """The id of a stored content, and the modalities it was looked at for."""
+        row = self._one(
+            "SELECT id, parts FROM contents WHERE digest = ? AND modality = ? AND hints = ?",
+            (key.digest, key.modality, key.hints),
+        )
+        return None if row is None else (row[0], tuple(row[1].split(",")))
+
+    def put_content(
+        self, key: ContentKey, parts: Sequence[str], segments: Sequence[NewSegment], notes: Sequence[str]
+    ) -> int:
+        """Stores a content with all its segments (in place of the ones it had) -> its id."""
+        ends = [segment.end_s for segment in segments if segment.end_s is not None]
+        content = self._one(
+            "INSERT INTO contents (digest, modality, hints, parts, duration_s, notes) VALUES (?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (digest, modality, hints) DO UPDATE SET parts = excluded.parts, notes = excluded.notes, "
+            "duration_s = excluded.duration_s RETURNING id",
+            (*key.__dict__.values(), ",".join(parts), max(ends, default=None), json.dumps(list(notes))),
+        )[0]
+        self._drop_segments("content = ?", (content,))
+        for segment in segments:
+            number = self._execute(
+                "INSERT INTO segments (content, modality, start_s, end_s, born) VALUES (?, ?, ?, ?, "
+                "(SELECT value + 1 FROM facts WHERE key = 'revision'))",
+                (content, segment.modality, segment.start_s, segment.end_s),
+            ).lastrowid
+            blob = np.ascontiguousarray(segment.vector, "<f4").tobytes()
+            self._execute("INSERT INTO vectors VALUES (?, ?)", (number, blob))
+        self._changed = True
+        return int(content)
+
+    def put_file(self, file: NewFile) -> int:
+        """Stores a file under its path, in place of what was known of it -> its id."""
+        name = os.path.basename(file.path)
+        text = {"shown": shown(file.path), "name": shown(name), "folder": shown(file.folder), "date": file.date}
+        values = (
+            encode_path(file.path),
+            file.content,
+            *file.stamp,
+            *(value.encode("utf-8", "replace").decode() for value in (*text.values(), file.caption)),
+            file.metadata,
+            file.reason,
+            file.reader,
+        )
+        columns = "content, size_bytes, mtime_ns, sidecar, shown, name, folder, date, caption, metadata, reason, reader"
+        updates = ", ".join(f"{column} = excluded.{column}" for column in columns.split(", "))
+        number = self._one(
+            f"INSERT INTO files (path, {columns}) VALUES ({', '.join('?' * len(values))}) "
+            f"ON CONFLICT (path) DO UPDATE SET {updates} RETURNING id",
+            values,
+        )[0]
+        self._execute("DELETE FROM words WHERE rowid = ?", (number,))
+        if file.content is not None:
+            texts = (shown(name), str(values[9]), _flat(json.loads(file.metadata)))
+            self._execute(
+                "INSERT INTO words (rowid, name, caption, metadata) VALUES (?, ?, ?, ?)",
+                (number, *(" ".join(words_of(text)) for text in texts)),
+            )
+        self._changed = True
+        return int(number)
+
+    def files_below(self, folder: str) -> Iterator[tuple[int, str, int | None]]:
+        """(id, path, content) of every known file in a folder or below it, and of the path itself."""
+        key = encode_path(folder)
+        below = key.rstrip(b"/") + b"/"
+        query = "SELECT id, path, content FROM files WHERE path = ? OR (path >= ? AND path < ?)"
+        for number, path, content in self._execute(query, (key, below, below[:-1] + b"0")):
+            yield number, os.fsdecode(path), content
+
+    def remove_files(self, numbers: Iterable[int]) -> None:
+        """Forgets files. Their contents go with `drop_orphans`."""
+        for number in numbers:
+            self._execute("DELETE FROM words WHERE rowid = ?", (number,))
+            self._execute("DELETE FROM files WHERE id = ?", (number,))
+            self._changed = True
+
+    def drop_orphans(self) -> None:
+        """Removes contents that no file has any more, with their segments and vectors."""
+        orphans = "SELECT c.id FROM contents c WHERE NOT EXISTS (SELECT 1 FROM files f WHERE f.content = c.id)"
+        self._drop_segments(f"content IN ({orphans})", ())
+        if self._execute(f"DELETE FROM contents WHERE id IN ({orphans})").rowcount:
+            self._changed = True
+
+    def duplicates(self, folder: str) -> Iterator[tuple[str, ...]]:
+        """The paths, sorted, of each content that several files have, one of them at least below the folder."""
+        below = encode_path(folder).rstrip(b"/") + b"/"
+        query = (
+            "SELECT content, path FROM files WHERE content IN (SELECT content FROM files WHERE content IS NOT NULL "
+            "GROUP BY content HAVING count(*) > 1 AND max(path >= ? AND path < ?)) ORDER BY content, path"
+        )
+        group: list[str] = []
+        current = None
+        for content, path in self._execute(query, (below, below[:-1] + b"0")):
+            if content != current and group:
+                yield tuple(group)
+                group = []
+            current = content
+            group.append(os.fsdecode(path))
+        if group:
+            yield tuple(group)
+
+    def forget_removed(self, revision: int) -> None:
+        """Drops the record of removals that the stored index, made at this revision, has followed."""
+        self._execute("DELETE FROM removed WHERE revision <= ?", (revision,))
+
+    def _drop_segments(self, condition: str, values: Sequence[Any]) -> None:
+        chosen = f"SELECT id FROM segments WHERE {condition}"
+        revision = "(SELECT value + 1 FROM facts WHERE key = 'revision')"
+        logged = self._execute(f"INSERT INTO removed SELECT id, {revision} FROM segments WHERE {condition}", values)
+        if logged.rowcount:
+            self._execute(f"DELETE FROM vectors WHERE segment IN ({chosen})", values)
+            self._execute(f"DELETE FROM segments WHERE {condition}", values)
+            self._changed = True
+
+    def _execute(self, sql: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+        return self._connection.execute(sql, values)
+
+    def _one(self, sql: str, values: Sequence[Any] = ()) -> Any:
+        rows = self._execute(sql, values).fetchall()  # a RETURNING clause is only done when all its rows are read
+        return rows[0] if rows else None
+
+
+def _flat(values: Any) -> str:
+    """All words of a JSON value: keys and values alike."""
+    found: list[str] = []
+    waiting = [values]
+    while waiting:  # a deep one must not meet the recursion limit
+        value = waiting.pop()
+        if isinstance(value, dict):
+            found.extend(value)
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
+        elif value is not None:
+            found.append(str(value))
+    return " ".join(found).encode("utf-8", "replace").decode()

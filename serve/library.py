@@ -1,0 +1,599 @@
+"""A library: a folder on disk that makes other folders searchable, by anything a model can read.
+
+>>> library = Library.open("my-library")
+>>> library.index("~/media")
+>>> library.search("image:dog.jpg + audio:rain.wav - text:indoors", k=10, where="folder = 'trip'")
+
+In its folder lie `catalogue.sqlite` (the truth, see `serve.catalogue`), `writer.lock`, and `index/REVISION/`: an index
+over the vectors of that revision of the catalogue, caught up when it is behind and made anew when it is damaged.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bind import arithmetic
+from bind.arithmetic import Term
+from bind.index import Index
+from bind.space import Embeddings, SpaceError
+from preprocess.media import Limits
+from serve import calibration
+from serve import where as filters
+from serve.calibration import Scale
+from serve.catalogue import EVERYTHING, Catalogue, Entry, LibraryError, Writer
+from serve.indexing import Progress, Report, Run
+from serve.where import Where, WhereError
+
+if TYPE_CHECKING:
+    from bind.model import BindModel
+
+RANK_OFFSET = 60
+"""k of reciprocal rank fusion, 1 / (k + rank) (Cormack, Clarke, Buettcher: SIGIR 2009)."""
+EXACT_ITEMS = 4096
+"""Up to this many items that pass a filter are scored one by one, without the index."""
+SAVE_SHARE = 0.02
+"""The index is written again when more than this share of it changed; until then opening catches up."""
+_INDEX = "index"
+_KEYWORD_SEGMENTS = 4096
+_QUERIES_PER_BLOCK = 256
+_NEIGHBOURS = 16
+_MOST_SEGMENTS_A_HIT = 64
+
+
+class OtherModelError(SpaceError):
+    """A library was opened with a model of another space than it was made with."""
+
+    def __init__(self, expected: str, got: str, advice: str = "") -> None:
+        super().__init__(expected, got)
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return self.advice or super().__str__()
+
+    def __reduce__(self) -> tuple[type[OtherModelError], tuple[str, str, str]]:  # type: ignore[override]
+        return type(self), (self.expected, self.got, self.advice)
+
+
+@dataclass(frozen=True)
+class Item:
+    """A file, or a timed stretch of it, in one modality (a video's sound track is an item of its own).
+
+    `also` are the other files with the same content. Times are None where there are none. `metadata` are the free keys
+    of its sidecar `NAME.json`, `caption` among them.
+    """
+
+    item_id: int
+    path: str
+    modality: str
+    start_s: float | None
+    end_s: float | None
+    metadata: dict[str, Any]
+    also: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Hit(Item):
+    """An item that was found. `score` is calibrated (see `serve.calibration`), `cosine` what it was made from.
+
+    `keyword` says whether the query's words occur in its name, caption or metadata. With keywords, the order of hits
+    is that of both rankings together, else that of the scores.
+    """
+
+    score: float
+    cosine: float
+    keyword: bool
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Files that are nearly the same, or quite (`cosine` 1 between all): the least cosine that joins them."""
+
+    paths: tuple[str, ...]
+    cosine: float
+
+
+@dataclass
+class _Candidate:
+    segment: int
+    content: int
+    cosine: float
+    score: float
+
+
+class Library:
+    """An open library. Made by `Library.open`; searching may go on in several threads, and while somebody indexes."""
+
+    def __init__(self, catalogue: Catalogue, model: BindModel, factory: str, device: str) -> None:
+        self._catalogue = catalogue
+        self._index = Index(model.space, model.dim, factory, device)
+        self._revision = -1
+        self._pending = 0
+        self._stored = -1
+        self._samples: dict[str, tuple[int, np.ndarray]] = {}
+        self._segments_a_hit: dict[str, int] = {}
+        self._lock = threading.RLock()
+        self.model = model
+        self.folder = catalogue.folder
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | os.PathLike[str],
+        model: BindModel | str | os.PathLike[str] | None = None,
+        factory: str = "Flat",
+        device: str = "cpu",
+    ) -> Library:
+        """The library in a folder, made when there is none.
+
+        `model` is one that was loaded, or what `bind.load` takes; left out, it is the one the library was made with
+        (`small` for a new one). `factory` and `device` say how to search (see `bind.Index`); the index is made anew
+        when another factory is asked for. Raises OtherModelError for a model of another space, LibraryError for a
+        folder that cannot be used, and what `bind.load` and `bind.Index` raise.
+        """
+        folder = Path(folder).expanduser().absolute()
+        facts = Catalogue.peek(folder)
+        if model is None:
+            model = str(facts.get("model", "small"))
+        if isinstance(model, (str, os.PathLike)):
+            from bind import zoo  # here: a caller with a model of its own needs none of it
+
+            name = os.path.abspath(model) if os.path.isdir(model) else os.fspath(model)
+            model = zoo.load(model)
+        else:
+            name = model.description.name
+        if facts:
+            _check_space(folder, facts, name, model)
+        catalogue = Catalogue(folder, model.space, model.dim, name)
+        _check_space(folder, catalogue.facts, name, model)
+        library = cls(catalogue, model, factory, device)
+        with library._lock, catalogue.snapshot():
+            library._load_index()
+            library._refresh()
+        return library
+
+    def close(self) -> None:
+        """Ends the connection to the catalogue. Nothing has to be saved."""
+        self._catalogue.close()
+
+    def __enter__(self) -> Library:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        """How many files can be found."""
+        return self._catalogue.count_files()
+
+    def count(self) -> dict[str, int]:
+        """Modality -> number of its items."""
+        return self._catalogue.count()
+
+    def index(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        progress: Progress | None = None,
+        batch_size: int = 64,
+        limits: Limits | None = None,
+        retry: bool = False,
+    ) -> Report:
+        """Brings the library up to date with a folder (or a file): idempotent, and resumable after any interruption.
+
+        Files whose size, time and sidecar are as they were are not opened. Links are followed, hidden files left out.
+        A file that failed before is tried again when it changed, or with `retry`. `progress` is called with the number
+        of files done and of all. Raises LibraryError when there is no such folder, another process is writing, or the
+        disk is full; what was stored before stays.
+        """
+        root = os.path.abspath(os.path.expanduser(os.fspath(folder)))
+        if not os.path.exists(root):
+            raise LibraryError(f"{root}: there is no such folder or file")
+        if Path(os.path.realpath(root)).is_relative_to(os.path.realpath(self.folder)):
+            raise LibraryError(f"{root} belongs to the library itself; index the folder with your files")
+        with self._catalogue.write() as writer:
+            run = Run(
+                writer,
+                self.model,
+                root,
+                self.folder,
+                limits=limits or Limits(),
+                batch_size=batch_size,
+                retry=retry,
+                progress=progress,
+            )
+            report = run.run()
+            with self._lock:
+                with self._catalogue.snapshot():
+                    self._refresh()
+                self._save_index(writer)
+        return report
+
+    def search(
+        self,
+        query: str | Sequence[Term] | Embeddings,
+        k: int = 10,
+        want: Sequence[str] | None = None,
+        where: str | None = None,
+        *,
+        keywords: bool | None = None,
+        calibrate: bool = True,
+        every_segment: bool = False,
+    ) -> list[Hit]:
+        """The k best hits for a query, best first.
+
+        `query` is what `bind.arithmetic.parse_query` reads (a term without a modality is a file where one exists, else
+        text), terms, or one embedding. `want` are the modalities to find, `where` a filter as in `serve.where`.
+        `keywords` fuses in a search over file names, captions and metadata for the words of the query's texts; it is on
+        where a query consists of texts. Without `calibrate`, mixed results are ranked by their bare cosines. A file is
+        found once, with its best stretch; with `every_segment` each stretch counts by itself.
+
+        Raises QueryError and WhereError, which point at the character, MediaError for a file of the query that cannot
+        be used, ValueError for terms that cancel out, an unknown modality in `want` and k < 1.
+        """
+        if k < 1:
+            raise ValueError(f"search: expected k >= 1, got {k}")
+        filtered = self._parse_where(where)
+        embedding, words = self._embed_query(query, keywords)
+        with self._lock, self._catalogue.snapshot():
+            self._refresh()
+            modalities = self._wanted(want)
+            samples = {modality: self._sample(modality) for modality in modalities}
+            scales = calibration.scales(embedding.vectors[0], samples)
+            found: list[_Candidate] = []
+            # What is further down in both rankings than this cannot come before the k best of one of them.
+            depth = RANK_OFFSET + 2 * k if words else k
+            passing = None if filtered is EVERYTHING else self._catalogue.passing(filtered)
+            for modality in modalities:
+                allowed = None if passing is None else passing.get(modality, np.empty(0, np.int64))
+                ids, cosines, contents = self._nearest(embedding, modality, depth, allowed, every_segment)
+                found += _candidates(ids, cosines, contents, scales[modality])
+            matched: dict[int, int] = {}
+            if words:
+                by_words = self._catalogue.keyword_contents(words, modalities, filtered, depth)
+                matched = {content: rank for rank, content in enumerate(by_words, 1)}
+                known = {candidate.content for candidate in found}
+                # One that only this ranking has reaches the k best only from a place among its first k.
+                missing = [content for content in by_words[:k] if content not in known]
+                found += self._score(missing, embedding, scales, filtered)
+            ranked = _rank(found, matched, calibrate, every_segment)[:k]
+            entries = self._catalogue.entries([candidate.segment for candidate in ranked], filtered)
+        return [
+            Hit(
+                **_item(entries[candidate.segment]).__dict__,
+                score=candidate.score,
+                cosine=candidate.cosine,
+                keyword=candidate.content in matched,
+            )
+            for candidate in ranked
+            if candidate.segment in entries
+        ]
+
+    def similar(
+        self, item_id: int, k: int = 10, want: Sequence[str] | None = None, where: str | None = None
+    ) -> list[Hit]:
+        """The k best hits for an item of the library, its own file left out. Raises LibraryError for an unknown id."""
+        own = self.item(item_id)
+        _, vectors = self._catalogue.vectors([item_id])
+        hits = self.search(Embeddings(vectors, self.model.space), k + 1, want, where)
+        return [hit for hit in hits if hit.path != own.path and hit.path not in own.also][:k]
+
+    def item(self, item_id: int) -> Item:
+        """The item with an id that a hit told. Raises LibraryError when there is none (any more)."""
+        entry = self._catalogue.entries([item_id]).get(item_id)
+        if entry is None:
+            raise LibraryError(f"there is no item {item_id} in this library (any more)")
+        return _item(entry)
+
+    def duplicates(self, threshold: float = 0.98) -> list[Duplicates]:
+        """Groups of files that are the same or nearly so, largest first.
+
+        Two files of a modality are when every stretch of one of them has one in the other at a cosine of `threshold`
+        or more: so a clip is a near-duplicate of the film it was cut from. Sound tracks do not count, and only the 16
+        nearest neighbours of a stretch are looked at.
+        """
+        with self._lock, self._catalogue.snapshot():
+            self._refresh()
+            groups = _Groups()
+            for modality in self._index.modalities:
+                content_of = self._catalogue.own_segments(modality)
+                matched = self._matched(modality, content_of, threshold)
+                sizes = Counter(content_of.values())
+                for (own, other), best in matched.items():
+                    if len(best) == sizes[own]:
+                        groups.join(own, other, min(best.values()))
+            return self._named(groups)
+
+    def _matched(
+        self, modality: str, content_of: Mapping[int, int], threshold: float
+    ) -> dict[tuple[int, int], dict[int, float]]:
+        """(content, another one) -> the segments of the first that have a match in the second, with its cosine."""
+        matched: dict[tuple[int, int], dict[int, float]] = {}
+        segments = list(content_of)
+        for start in range(0, len(segments), _QUERIES_PER_BLOCK):
+            ids, vectors = self._catalogue.vectors(segments[start : start + _QUERIES_PER_BLOCK])
+            scores, neighbours = self._index.search(Embeddings(vectors, self.model.space), _NEIGHBOURS, modality)
+            for row, column in np.argwhere((scores >= threshold) & (neighbours >= 0)).tolist():
+                segment = int(ids[row])
+                own, other = content_of[segment], content_of.get(int(neighbours[row, column]))
+                if other is not None and other != own:
+                    best = matched.setdefault((own, other), {})
+                    best[segment] = max(best.get(segment, -1.0), float(scores[row, column]))
+        return matched
+
+    def _named(self, groups: _Groups) -> list[Duplicates]:
+        found = []
+        alone = {content: [content] for content in self._catalogue.shared_contents() if content not in groups.parent}
+        for root, members in (groups.members() | alone).items():
+            paths = sorted(path for content in members for path in self._catalogue.paths_of(content))
+            if len(paths) > 1:
+                found.append(Duplicates(tuple(paths), groups.cosine.get(root, 1.0)))
+        return sorted(found, key=lambda group: (-len(group.paths), group.paths))
+
+    def _embed_query(self, query: str | Sequence[Term] | Embeddings, keywords: bool | None) -> tuple[Embeddings, str]:
+        """The query as one row, and the text to look for as keywords ('' for none)."""
+        if isinstance(query, Embeddings):
+            if query.space != self.model.space:
+                raise SpaceError(self.model.space, query.space)
+            if len(query) != 1:
+                raise ValueError(f"search: expected one embedding, got {len(query)}")
+            return query, ""
+        terms = arithmetic.parse_query(query) if isinstance(query, str) else list(query)
+        if not terms:
+            raise ValueError("search: expected at least one term")
+        terms = [_resolved(term) for term in terms]
+        parts = self.model.embed([_as_item(term) for term in terms])
+        embedding = arithmetic.combine(parts, [term.weight for term in terms])
+        texts = [term for term in terms if term.modality == "text"]
+        if keywords is None:
+            keywords = len(texts) == len(terms)
+        return embedding, " ".join(term.value for term in texts if term.weight > 0) if keywords else ""
+
+    def _parse_where(self, where: str | None) -> Where:
+        if where is None or not where.strip():
+            return EVERYTHING
+        parsed = filters.parse(where)
+        if self._catalogue.count_files():
+            for key, position in parsed.keys.items():
+                if not self._catalogue.has_metadata(filters.json_path(key)):
+                    known = ", ".join(filters.COLUMNS)
+                    reason = f"no file has metadata {key!r}, and it is no column (columns: {known})"
+                    raise WhereError(reason, where, position)
+        return parsed
+
+    def _wanted(self, want: Sequence[str] | None) -> list[str]:
+        if want is None:
+            return list(self._index.modalities)
+        if isinstance(want, str):
+            raise ValueError(f"search: expected a list of modalities, got the text {want!r}; use [{want!r}]")
+        from bind.modalities import specs
+
+        if unknown := [name for name in want if name not in specs()]:
+            raise ValueError(f"search: no modality {unknown[0]!r}; known: {', '.join(specs())}")
+        return [name for name in self._index.modalities if name in want]
+
+    def _nearest(
+        self, embedding: Embeddings, modality: str, depth: int, allowed: np.ndarray | None, every_segment: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(n,) segment ids, cosines and contents, best first; n is `depth` where there are as many.
+
+        `allowed` are the ids that pass the filter, None where there is none.
+        """
+        total = self._index.count(modality)
+        if allowed is not None and len(allowed) <= EXACT_ITEMS:
+            ids, vectors = self._catalogue.vectors(allowed.tolist())
+            cosines = vectors @ embedding.vectors[0]
+            order = np.lexsort((ids, -cosines))
+            return self._first_of_each(ids[order], cosines[order], depth, every_segment)
+        share = 1.0 if allowed is None else len(allowed) / total
+        # A file may have many segments among the best; how many there are, the last search tells.
+        factor = self._segments_a_hit.get(modality, 1)
+        while True:
+            fetch = min(int(factor * depth / share) + 1, total)
+            scores, found = self._index.search(embedding, fetch, modality)
+            kept = found[0] >= 0
+            if allowed is not None:
+                kept &= np.isin(found[0], allowed, assume_unique=True)
+            best = self._first_of_each(found[0][kept], scores[0][kept], depth, every_segment)
+            if len(best[0]) >= depth or fetch == total:
+                return best
+            factor *= 4
+            if allowed is None and not every_segment:
+                self._segments_a_hit[modality] = min(factor, _MOST_SEGMENTS_A_HIT)
+
+    def _first_of_each(
+        self, ids: np.ndarray, cosines: np.ndarray, depth: int, every_segment: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of ranked segments, the first `depth`, of each content only the best unless `every_segment`."""
+        known = self._catalogue.contents_of(ids.tolist())
+        contents = np.array([known.get(number, -1) for number in ids.tolist()], np.int64)
+        kept = np.flatnonzero(contents >= 0)
+        if not every_segment:
+            kept = kept[np.sort(np.unique(contents[kept], return_index=True)[1])]
+        kept = kept[:depth]
+        return ids[kept], cosines[kept], contents[kept]
+
+    def _score(
+        self, contents: Sequence[int], embedding: Embeddings, scales: Mapping[str, Scale], where: Where
+    ) -> list[_Candidate]:
+        """The best segment of each content, for contents that the vector search did not bring."""
+        segments = [number for number, modality in self._catalogue.segments_of(contents) if modality in scales]
+        del segments[_KEYWORD_SEGMENTS:]
+        entries = self._catalogue.entries(segments, where)
+        ids, vectors = self._catalogue.vectors(list(entries))
+        best: dict[int, _Candidate] = {}
+        for number, cosine in zip(ids.tolist(), (vectors @ embedding.vectors[0]).tolist(), strict=True):
+            entry = entries[number]
+            score = float(scales[entry.modality].score(np.array(cosine)))
+            if entry.content not in best or score > best[entry.content].score:
+                best[entry.content] = _Candidate(number, entry.content, cosine, score)
+        return list(best.values())
+
+    def _sample(self, modality: str) -> np.ndarray:
+        """(n, D) vectors spread evenly over a modality's items; taken again when their number has changed much."""
+        total = self._index.count(modality)
+        known = self._samples.get(modality)
+        if known is None or not 0.8 * known[0] <= total <= 1.25 * known[0] or total != known[0] < calibration.SAMPLE:
+            ids = self._catalogue.ids(modality)
+            chosen = ids[np.unique(np.linspace(0, len(ids) - 1, calibration.SAMPLE).round().astype(np.int64))]
+            known = self._samples[modality] = (total, self._catalogue.vectors(chosen.tolist())[1])
+        return known[1]
+
+    def _load_index(self) -> None:
+        """Takes the newest stored index that is whole and fits; without one, an empty one that `_refresh` fills."""
+        newest = self._catalogue.revision
+        for revision in sorted(self._stored_revisions(), reverse=True):
+            if revision > newest:
+                continue  # the catalogue was restored from a backup
+            try:
+                loaded = Index.load(self.folder / _INDEX / str(revision), self._index.device)
+            except (OSError, ValueError, LookupError, RuntimeError):
+                continue  # derived data: it is made anew from the catalogue
+            if (loaded.space, loaded.dim, loaded.factory) == (self._index.space, self._index.dim, self._index.factory):
+                self._index, self._revision, self._stored, self._pending = loaded, revision, revision, 0
+                return
+
+    def _refresh(self) -> None:
+        """Brings the index to the revision of the catalogue, which another process may have changed."""
+        revision = self._catalogue.revision
+        if revision == self._revision:
+            return
+        try:
+            self._catch_up()
+            agrees = self._agrees()
+        except ValueError as error:
+            if isinstance(error, LibraryError):
+                raise
+            agrees = False
+        if not agrees:
+            # Changes were missed, or the stored index belongs to another history of this catalogue.
+            self._index = Index(self._index.space, self._index.dim, self._index.factory, self._index.device)
+            self._revision, self._stored = -1, -1
+            self._catch_up()
+        self._revision = revision
+
+    def _agrees(self) -> bool:
+        return self._catalogue.count() == {name: self._index.count(name) for name in self._index.modalities}
+
+    def _catch_up(self) -> None:
+        self._pending += self._index.remove(self._catalogue.removed_since(self._revision))
+        for modality, ids, vectors in self._catalogue.added_since(self._revision):
+            self._index.add(ids, Embeddings(vectors, self.model.space), modality)
+            self._pending += len(ids)
+
+    def _save_index(self, writer: Writer) -> None:
+        if self._stored >= 0 and self._pending <= SAVE_SHARE * len(self._index):
+            return
+        place = self.folder / _INDEX / str(self._revision)
+        try:
+            shutil.rmtree(place, ignore_errors=True)
+            self._index.save(place)
+            # Memory-mapped, it takes the place of the vectors that this run brought.
+            self._index = Index.load(place, self._index.device)
+        except OSError as error:
+            raise LibraryError(
+                f"{place}: the index could not be written: {error.strerror}. All files are in the library and can be "
+                "searched, opening it only takes longer; free some space and index again"
+            ) from error
+        self._stored, self._pending = self._revision, 0
+        for revision in self._stored_revisions():
+            if revision != self._revision:
+                shutil.rmtree(self.folder / _INDEX / str(revision), ignore_errors=True)
+        with writer.transaction():
+            writer.forget_removed(self._revision)
+
+    def _stored_revisions(self) -> list[int]:
+        place = self.folder / _INDEX
+        return [int(entry.name) for entry in place.iterdir() if entry.name.isdigit()] if place.is_dir() else []
+
+
+class _Groups:
+    """Contents that belong together (union-find), with the least cosine that joined each group."""
+
+    def __init__(self) -> None:
+        self.parent: dict[int, int] = {}
+        self.cosine: dict[int, float] = {}
+
+    def find(self, content: int) -> int:
+        while (above := self.parent.setdefault(content, content)) != content:
+            self.parent[content] = content = self.parent[above]
+        return content
+
+    def join(self, one: int, other: int, cosine: float) -> None:
+        first, second = sorted((self.find(one), self.find(other)))
+        self.parent[second] = first
+        joined = (self.cosine.get(root, 1.0) for root in (first, second))
+        self.cosine[first] = min(cosine, *joined)
+
+    def members(self) -> dict[int, list[int]]:
+        found: dict[int, list[int]] = {}
+        for content in list(self.parent):
+            found.setdefault(self.find(content), []).append(content)
+        return found
+
+
+def _check_space(folder: Path, facts: Mapping[str, Any], name: str, model: BindModel) -> None:
+    if facts["space"] != model.space:
+        raise OtherModelError(
+            facts["space"],
+            model.space,
+            f"{folder}: this library was made with model {facts['model']!r} (space {facts['space']!r}), not with "
+            f"{name!r} (space {model.space!r}), and their vectors cannot be compared; open it with "
+            f"model={facts['model']!r}, or index into a new library",
+        )
+
+
+def _resolved(term: Term) -> Term:
+    """A term without a modality: a file where there is one, else text."""
+    if term.modality is not None:
+        return term
+    path = os.path.expanduser(term.value)
+    try:
+        exists = os.path.isfile(path)
+    except ValueError:  # a NUL character
+        exists = False
+    return Term(None, path, term.weight) if exists else Term("text", term.value, term.weight)
+
+
+def _as_item(term: Term) -> str | Path:
+    if term.modality is None:
+        return Path(term.value)
+    value = term.value if term.modality == "text" else os.path.expanduser(term.value)
+    return f"{term.modality}:{value}"
+
+
+def _item(entry: Entry) -> Item:
+    return Item(entry.segment, entry.path, entry.modality, entry.start_s, entry.end_s, entry.metadata, entry.also)
+
+
+def _candidates(ids: np.ndarray, cosines: np.ndarray, contents: np.ndarray, scale: Scale) -> list[_Candidate]:
+    columns = (ids.tolist(), contents.tolist(), cosines.tolist(), scale.score(cosines).tolist())
+    return [_Candidate(*row) for row in zip(*columns, strict=True)]
+
+
+def _rank(
+    found: list[_Candidate], matched: Mapping[int, int], calibrate: bool, every_segment: bool
+) -> list[_Candidate]:
+    """All candidates, best first; of each content only the best unless `every_segment`. `matched`: content -> rank."""
+    ordered = sorted(found, key=lambda c: (-(c.score if calibrate else c.cosine), c.segment))
+    first: dict[int, _Candidate] = {}
+    for candidate in ordered:
+        first.setdefault(candidate.content, candidate)
+    if not every_segment:
+        ordered = list(first.values())
+    if not matched:
+        return ordered
+    fused = {}
+    for rank, candidate in enumerate(ordered, 1):
+        fused[candidate.segment] = 1 / (RANK_OFFSET + rank)
+        if candidate.content in matched and first[candidate.content] is candidate:
+            fused[candidate.segment] += 1 / (RANK_OFFSET + matched[candidate.content])
+    return sorted(ordered, key=lambda c: -fused[c.segment])

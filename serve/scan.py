@@ -1,0 +1,194 @@
+"""The files of a folder: found without opening them, and looked into where they are new."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bind import modalities
+from preprocess.media import Hints, Limits, MediaError, Source
+
+MAX_SIDECAR_BYTES = 2**20
+_LAST_SECOND = 253_402_300_799  # of the year 9999; file systems can store later ones, datetime cannot
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file as its folder lists it. `path` is absolute, bytes that are no UTF-8 in it as surrogate escapes.
+
+    `folder` is relative to the indexed one ('' for that itself). The stamp of `size_bytes`, `mtime_ns` and `sidecar`
+    (that of `NAME.json`, '' without one) tells whether it changed.
+    """
+
+    path: str
+    folder: str
+    size_bytes: int
+    mtime_ns: int
+    sidecar: str
+
+
+@dataclass(frozen=True)
+class Unlisted:
+    """A file or folder that could not be looked at, and why. Nothing is known of what is below it."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What a file is: the SHA-256 of its bytes, its modality, the hints and free metadata of its sidecar."""
+
+    found: Found
+    digest: bytes
+    modality: str
+    hints: Hints
+    metadata: dict[str, Any]
+
+
+class TemporaryError(MediaError):
+    """A file that could not be used this time; trying again may help."""
+
+
+def walk(root: str, without: Path) -> Iterator[Found | Unlisted]:
+    """The absolute path of a folder (or file) -> the files below it, hidden ones, sidecars and `without` left out.
+
+    Links to files stand for the files. Folders behind links come after all others; each folder is listed once, however
+    many links lead to it, and one that contains `root` is not followed out of it. One folder's names of folders are
+    held in memory, never its files. Raises FileNotFoundError when `root` does not exist.
+    """
+    status = os.stat(root)
+    if not stat.S_ISDIR(status.st_mode):
+        yield _found(root, "")
+        return
+    listed = {(status.st_dev, status.st_ino), *_identities(os.path.realpath(root)), *_identities(str(without))[:1]}
+    waiting: list[str] = [""]
+    links: list[str] = []
+    while waiting or links:
+        inside: list[str] = []
+        folder = waiting.pop() if waiting else _follow(root, links.pop(), listed)
+        if folder is None:
+            continue
+        try:
+            with os.scandir(os.path.join(root, folder)) as entries:
+                for entry in entries:
+                    if not entry.name.startswith("."):
+                        yield from _entry(entry, folder, listed, inside, links)
+        except OSError as error:
+            yield Unlisted(os.path.join(root, folder), f"the folder could not be listed: {error.strerror}")
+        waiting.extend(sorted(inside, reverse=True))
+
+
+def probe(found: Found, limits: Limits) -> Probed:
+    """Opens, recognises and hashes a file, reads its sidecar. Raises MediaError, a TemporaryError where it may pass."""
+    metadata = _sidecar(found.path) if found.sidecar else {}
+    hints = Hints.from_mapping(metadata, found.path)
+    try:
+        descriptor = os.open(found.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise TemporaryError(found.path, f"could not be opened: {error.strerror}") from None
+    with os.fdopen(descriptor, "rb") as file:
+        modality = modalities.detect(Source(Path(found.path), found.path, hints), limits)
+        try:
+            digest = hashlib.file_digest(file, "sha256").digest()
+        except OSError as error:
+            raise TemporaryError(found.path, f"could not be read: {error.strerror}") from None
+    known = set(Hints.__dataclass_fields__)
+    return Probed(found, digest, modality, hints, {key: value for key, value in metadata.items() if key not in known})
+
+
+def changed(found: Found) -> str | None:
+    """Why a file is not the one that was found any more, None where it is."""
+    try:
+        now = _found(found.path, found.folder)
+    except OSError as error:
+        return f"went away while it was read ({error.strerror})"
+    return None if now == found else "changed while it was read; index again once it is complete"
+
+
+def date_of(probed: Probed) -> str:
+    """The sidecar's `date` where it is a text, else the time of the last change, as ISO 8601 in UTC."""
+    date = probed.metadata.get("date")
+    if isinstance(date, str):
+        return date
+    seconds = min(max(probed.found.mtime_ns // 10**9, 0), _LAST_SECOND)
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _follow(root: str, link: str, listed: set[tuple[int, int]]) -> str | None:
+    """The link itself when the folder behind it is still to be listed."""
+    identity = _identities(os.path.join(root, link))[:1]
+    if not identity or identity[0] in listed:
+        return None
+    listed.add(identity[0])
+    return link
+
+
+def _entry(
+    entry: os.DirEntry[str], folder: str, listed: set[tuple[int, int]], inside: list[str], links: list[str]
+) -> Iterator[Found | Unlisted]:
+    relative = os.path.join(folder, entry.name)
+    try:
+        status = entry.stat()
+        if stat.S_ISDIR(status.st_mode):
+            identity = (status.st_dev, status.st_ino)
+            if entry.is_symlink():
+                links.append(relative)  # its turn, and the check of `listed`, come when all real folders are known
+            elif identity not in listed:
+                listed.add(identity)
+                inside.append(relative)
+        elif not stat.S_ISREG(status.st_mode):
+            yield Unlisted(entry.path, "is not a regular file (a pipe, socket or device)")
+        elif not (entry.name.endswith(".json") and os.path.lexists(entry.path.removesuffix(".json"))):
+            yield _found(entry.path, folder, status)
+    except OSError as error:
+        broken = entry.is_symlink() and isinstance(error, FileNotFoundError)
+        yield Unlisted(entry.path, "is a link to a missing file" if broken else f"could not be read: {error.strerror}")
+
+
+def _found(path: str, folder: str, status: os.stat_result | None = None) -> Found:
+    status = status or os.stat(path)
+    try:
+        side = os.stat(path + ".json")
+        sidecar = f"{side.st_mtime_ns}:{side.st_size}"
+    except OSError:
+        sidecar = ""
+    return Found(path, folder, status.st_size, status.st_mtime_ns, sidecar)
+
+
+def _identities(path: str) -> list[tuple[int, int]]:
+    """(device, inode) of a folder and of those above it."""
+    found = []
+    for folder in (Path(path), *Path(path).parents):
+        try:
+            status = os.stat(folder)
+        except OSError:
+            continue
+        found.append((status.st_dev, status.st_ino))
+    return found
+
+
+def _sidecar(path: str) -> dict[str, Any]:
+    name = os.path.basename(path) + ".json"
+    try:
+        with open(path + ".json", "rb") as file:
+            raw = file.read(MAX_SIDECAR_BYTES + 1)
+    except OSError as error:
+        raise TemporaryError(path, f"its sidecar {name} could not be read: {error.strerror}") from None
+    if len(raw) > MAX_SIDECAR_BYTES:
+        raise MediaError(path, f"its sidecar {name} has more than {MAX_SIDECAR_BYTES:,} bytes")
+    try:
+        values = json.loads(raw)
+        json.dumps(values, allow_nan=False)  # `NaN` and `1e999` are read, but no JSON function of SQLite takes them
+    except (ValueError, RecursionError) as error:
+        raise MediaError(path, f"its sidecar {name} is not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise MediaError(path, f"its sidecar {name} must hold one JSON object")
+    return values

@@ -1,0 +1,230 @@
+"""`--where` filters: `folder = 'trip' and duration_s < 30` -> SQL with every value bound, nothing pasted.
+
+    expression = conjunction { "or" conjunction }
+    conjunction = negation { "and" negation }
+    negation   = "not" negation | "(" expression ")" | comparison
+    comparison = name ( "=" | "==" | "!=" | "<>" | "<" | "<=" | ">" | ">=" ) value
+               | name ["not"] "like" text            % stands for any characters, _ for one; case does not count
+               | name ["not"] "in" "(" value { "," value } ")"
+               | name "is" ["not"] "null"
+    value      = 'text' | "text" | number | true | false        a doubled quote mark inside stands for one
+
+A name is one of `COLUMNS` or a metadata key (`camera`, `place.city` inside another object). What an item lacks is null
+and matches no comparison, as in SQL. Words of the grammar may be in either case.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+COLUMNS: Mapping[str, str] = {
+    "path": "f.shown",
+    "name": "f.name",
+    "folder": "f.folder",
+    "size_bytes": "f.size_bytes",
+    "date": "f.date",
+    "caption": "f.caption",
+    "modality": "s.modality",
+    "start_s": "s.start_s",
+    "end_s": "s.end_s",
+    "duration_s": "c.duration_s",
+}
+"""Name in a filter -> column of the catalogue's join of segments s, contents c and files f."""
+MAX_LENGTH = 10_000
+MAX_VALUES = 500
+"""Together these keep an expression below SQLite's own limits (depth 1,000, 32,766 bound values)."""
+MAX_DEPTH = 50
+
+_TOKEN = re.compile(
+    r"""\s*(?:
+        (?P<text>'(?:[^']|'')*+'|"(?:[^"]|"")*+")
+      | (?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![\w.]))
+      | (?P<name>[^\W\d][\w-]*(?:\.[^\W\d][\w-]*)*)
+      | (?P<mark><=|>=|<>|!=|==|=|<|>|\(|\)|,)
+    )""",
+    re.VERBOSE,
+)
+_COMPARISONS = {"=": "=", "==": "=", "!=": "<>", "<>": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
+_WORDS = {"and", "or", "not", "in", "like", "is", "null", "true", "false"}
+_INTEGERS = range(-(2**63), 2**63)
+
+
+class WhereError(ValueError):
+    """A filter that cannot be read: the message shows it with a caret under character `position` (from 0)."""
+
+    def __init__(self, reason: str, where: str, position: int) -> None:
+        shown = "".join(character if character.isprintable() else " " for character in where)
+        super().__init__(f"{reason}\n  {shown}\n  {' ' * position}^")
+        self.reason = reason
+        self.where = where
+        self.position = position
+
+    def __reduce__(self) -> tuple[type[WhereError], tuple[str, str, int]]:
+        return type(self), (self.reason, self.where, self.position)
+
+
+@dataclass(frozen=True)
+class Where:
+    """A parsed filter: an SQL condition, the values to bind, and the metadata keys it names with their positions."""
+
+    sql: str
+    values: tuple[str | int | float, ...]
+    keys: Mapping[str, int] = field(default_factory=dict)
+
+
+def parse(where: str) -> Where:
+    """A filter -> its condition over the join of s, c and f. Raises WhereError, which points at the character."""
+    return _Parser(where).parse()
+
+
+def json_path(key: str) -> str:
+    """`place.city` -> `$."place"."city"`, the path of a metadata key as SQLite's JSON functions take it."""
+    return "$" + "".join(f'."{part}"' for part in key.split("."))
+
+
+@dataclass(frozen=True)
+class _Token:
+    kind: str
+    text: str
+    position: int
+
+
+class _Parser:
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.values: list[str | int | float] = []
+        self.keys: dict[str, int] = {}
+        self.at = 0
+        self.depth = 0
+        self.count = 0
+        if len(where) > MAX_LENGTH:
+            self.fail(f"the filter has {len(where):,} characters, the limit is {MAX_LENGTH:,}", 0)
+        self.tokens = self.split()
+
+    def parse(self) -> Where:
+        sql = self.expression()
+        if self.token.kind != "end":
+            self.fail(f"expected `and`, `or` or the end, got {self.token.text!r}", self.token.position)
+        return Where(sql, tuple(self.values), self.keys)
+
+    def split(self) -> list[_Token]:
+        tokens = []
+        at = 0
+        end = len(self.where.rstrip())
+        while at < end:
+            match = _TOKEN.match(self.where, at)
+            if match is None or match.lastgroup is None:
+                start = at + len(self.where[at:]) - len(self.where[at:].lstrip())
+                quote = self.where[start] in "'\""
+                self.fail("this quote mark is never closed" if quote else "cannot be read from here", start)
+            text, at = match[match.lastgroup], match.end()
+            kind = match.lastgroup
+            if kind == "name" and text.lower() in _WORDS:
+                kind, text = "word", text.lower()
+            tokens.append(_Token(kind, text, match.start(match.lastgroup)))
+        return [*tokens, _Token("end", "", len(self.where.rstrip()))]
+
+    @property
+    def token(self) -> _Token:
+        return self.tokens[self.at]
+
+    def take(self, *texts: str) -> str | None:
+        """The next token's text if it is one of these marks or words, which is passed over then."""
+        if self.token.kind in ("mark", "word") and self.token.text in texts:
+            self.at += 1
+            return self.tokens[self.at - 1].text
+        return None
+
+    def expression(self) -> str:
+        parts = [self.conjunction()]
+        while self.take("or"):
+            parts.append(self.conjunction())
+        return parts[0] if len(parts) == 1 else f"({' OR '.join(parts)})"
+
+    def conjunction(self) -> str:
+        parts = [self.negation()]
+        while self.take("and"):
+            parts.append(self.negation())
+        return parts[0] if len(parts) == 1 else f"({' AND '.join(parts)})"
+
+    def negation(self) -> str:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            self.fail(f"is nested more than {MAX_DEPTH} deep", self.token.position)
+        if self.take("not"):
+            sql = f"(NOT {self.negation()})"
+        elif self.take("("):
+            sql = self.expression()
+            self.expect(")")
+        else:
+            sql = self.comparison()
+        self.depth -= 1
+        return sql
+
+    def comparison(self) -> str:
+        column = self.column()
+        start = self.token
+        if comparison := self.take(*_COMPARISONS):
+            return f"({column} {_COMPARISONS[comparison]} {self.value()})"
+        if self.take("is"):
+            negated = "NOT " if self.take("not") else ""
+            self.expect("null")
+            return f"({column} IS {negated}NULL)"
+        negated = "NOT " if self.take("not") else ""
+        if self.take("like"):
+            if self.token.kind != "text":
+                self.fail("expected a text in quotes after `like`", self.token.position)
+            return f"({column} {negated}LIKE {self.value()})"
+        if self.take("in"):
+            self.expect("(")
+            values = [self.value()]
+            while self.take(","):
+                values.append(self.value())
+            self.expect(")")
+            return f"({column} {negated}IN ({', '.join(values)}))"
+        self.fail("expected one of = != < <= > >= like in is", start.position)
+
+    def column(self) -> str:
+        token = self.token
+        if token.kind != "name":
+            self.fail(f"expected a column or metadata key (columns: {', '.join(COLUMNS)})", token.position)
+        self.at += 1
+        if token.text in COLUMNS:
+            return COLUMNS[token.text]
+        self.keys.setdefault(token.text, token.position)
+        return f"json_extract(f.metadata, {self.bind(json_path(token.text), token)})"
+
+    def value(self) -> str:
+        token = self.token
+        if token.kind == "text":
+            mark = token.text[0]
+            value: str | int | float = token.text[1:-1].replace(mark * 2, mark)
+        elif token.kind == "number":
+            value = float(token.text) if re.search(r"[.eE]", token.text) else int(token.text)
+            if isinstance(value, int) and value not in _INTEGERS:
+                value = float(value)
+        elif token.kind == "word" and token.text in ("true", "false"):
+            value = int(token.text == "true")  # what SQLite makes of JSON's
+        else:
+            hint = f"; put quotes around {token.text}" if token.kind == "name" else ""
+            self.fail(f"expected a text in quotes or a number{hint}", token.position)
+        self.at += 1
+        return self.bind(value, token)
+
+    def bind(self, value: str | int | float, token: _Token) -> str:
+        if len(self.values) >= MAX_VALUES:
+            self.fail(f"the filter has more than {MAX_VALUES} names and values", token.position)
+        if isinstance(value, str) and re.search(r"[\ud800-\udfff]", value):
+            self.fail("is not valid Unicode", token.position)
+        self.values.append(value)
+        return "?"
+
+    def expect(self, text: str) -> None:
+        if not self.take(text):
+            self.fail(f"expected `{text}`", self.token.position)
+
+    def fail(self, reason: str, position: int) -> NoReturn:
+        raise WhereError(reason, self.where, position)

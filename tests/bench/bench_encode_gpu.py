@@ -1,0 +1,189 @@
+"""Encoding on one GPU in bfloat16: the fused towers beside the same towers in plain eager torch, and the GEMM rate.
+
+`python -m tests.bench.bench_encode_gpu [WORD ...]` prints one JSON and one markdown table of the cases whose names
+contain a word; `run()` gives the rows. Weights are random, data lies on the GPU. Goals: ANCHORS.md.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bind.encoders import imagebind, transformer
+
+DIM = 1024
+CHECKED = 256
+"""Items compared with float32."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A tower, the batch sizes to try, and the goal as a share of the GEMM rate. An item has `views` views."""
+
+    options: dict[str, Any]
+    batches: tuple[int, ...]
+    goal: float | None
+    views: int = 1
+    longest: int = imagebind.CONTEXT
+    """Of texts, in tokens; the shortest has 8, or as many where that is the context."""
+
+
+VIT_B32: dict[str, Any] = {
+    "shape": [3, 224, 224],
+    "kernel": [32, 32],
+    "stride": [32, 32],
+    "width": 768,
+    "depth": 12,
+    "heads": 12,
+}
+CASES = {
+    "image, ViT-H/14": Case(imagebind.HUGE["vision"], (64, 128, 256), 0.71),
+    "image, ViT-B/32": Case(VIT_B32, (1024, 2048), None),
+    "text, 77 tokens": Case(imagebind.HUGE["text"], (512, 1024), 0.75),
+    "text, 8 to 24 tokens": Case(imagebind.HUGE["text"], (2048,), None, longest=24),
+    "audio, 3 clips": Case(imagebind.HUGE["audio"], (128, 256), 0.68, views=3),
+    "depth": Case(imagebind.HUGE["depth"], (512, 1024, 2048), 0.54),
+    "thermal": Case(imagebind.HUGE["thermal"], (256, 512), 0.69),
+    "imu": Case(imagebind.HUGE["imu"], (512, 1024, 2048), 0.68),
+}
+
+
+class Encoder(nn.Module):
+    """(B * views, *shape) -> (B, D) float32 unit rows, as `BindModel.encode` makes them."""
+
+    def __init__(self, case: Case) -> None:
+        super().__init__()
+        module = imagebind if "modality" in case.options else transformer
+        self.encoder: Any = module.build(case.options)
+        self.head = nn.Linear(self.encoder.width, DIM, bias=False)
+        self.views = case.views
+
+    @torch.inference_mode()
+    def forward(self, x: Tensor) -> Tensor:
+        """(B * views, *shape) -> (B, D)."""
+        vectors = functional.normalize(self.head(self.encoder(x)).float(), dim=1)
+        return functional.normalize(vectors.unflatten(0, (-1, self.views)).mean(1), dim=1)
+
+
+def examples(case: Case, items: int, device: str) -> Tensor:
+    """(items * views, *shape) random inputs, float32 or int64 tokens."""
+    generator = torch.Generator(device).manual_seed(items)
+    if case.options.get("modality") == "text":
+        tokens = torch.randint(1, 49_000, (items, imagebind.CONTEXT), generator=generator, device=device)
+        shortest = 8 if case.longest < imagebind.CONTEXT else case.longest
+        ends = torch.randint(shortest - 1, case.longest, (items,), generator=generator, device=device)
+        places = torch.arange(imagebind.CONTEXT, device=device)
+        tokens[places >= ends[:, None]] = 0
+        tokens[torch.arange(items, device=device), ends] = imagebind.VOCABULARY - 1
+        return tokens
+    with torch.device("meta"):
+        shape = Encoder(case).encoder.stem.shape
+    if case.options.get("modality") == "vision":
+        shape = (shape[0], *shape[2:])
+    return torch.randn(items * case.views, *shape, generator=generator, device=device)
+
+
+def operations(case: Case) -> float:
+    """Floating-point operations of an item in the whole tower: products, stem and attention, every token counted."""
+    with torch.device("meta"):
+        encoder = Encoder(case).encoder
+    width, depth = case.options["width"], case.options["depth"]
+    tokens = encoder.positions.shape[1]
+    stem = 0 if case.options.get("modality") == "text" else 2 * encoder.stem.projection.weight.numel() * (tokens - 1)
+    if case.options.get("modality") == "vision":
+        stem //= 2  # two equal frames
+    return float(case.views * (depth * (24 * tokens * width**2 + 4 * tokens**2 * width) + stem))
+
+
+def milliseconds(function: Callable[[], object], least_s: float = 0.5) -> float:
+    """The median time of a call on the GPU, warm, over at least five calls and `least_s`."""
+    for _ in range(2):
+        function()
+    times: list[float] = []
+    while len(times) < 5 or sum(times) < 1000 * least_s:
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        function()
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end))
+    return statistics.median(times)
+
+
+def matrix_rate() -> float:
+    """TFLOP/s of an 8,192-cube bfloat16 product on random data: the ceiling of the day."""
+    x, y = torch.randn(2, 8192, 8192, device="cuda", dtype=torch.bfloat16)
+    return 2 * 8192**3 / 1e9 / milliseconds(lambda: x @ y)
+
+
+def measure(case: Case, rate: float, device: str = "cuda") -> dict[str, Any]:
+    """Items/s and accuracy of both forms at the best of the batch sizes."""
+    torch.manual_seed(0)
+    with torch.device(device):
+        model = Encoder(case).eval()
+    few = examples(case, min(CHECKED, *case.batches), device)
+    exact = torch.cat([model(part) for part in few.split(32 * case.views)])
+    model.bfloat16()
+    few = few.bfloat16() if few.is_floating_point() else few
+    cosines, speeds = {}, {}
+    for name in ("peer", "ours"):
+        model.encoder.trunk.fused = name == "ours"
+        cosines[name] = float(functional.cosine_similarity(model(few), exact).min())
+    for items in case.batches:
+        batch = examples(case, items, device)
+        batch = batch.bfloat16() if batch.is_floating_point() else batch
+        for name in ("peer", "ours"):
+            model.encoder.trunk.fused = name == "ours"
+            speeds[name, items] = 1000 * items / milliseconds(lambda batch=batch: model(batch))  # type: ignore[misc]
+    best = {name: max((speed, items) for (form, items), speed in speeds.items() if form == name) for name in cosines}
+    share = best["ours"][0] * operations(case) / 1e12 / rate
+    mixed = exact @ exact.T
+    return {
+        "ours_per_s": round(best["ours"][0]),
+        "batch": best["ours"][1],
+        "peer_per_s": round(best["peer"][0]),
+        "ratio": round(best["ours"][0] / best["peer"][0], 2),
+        "gflop": round(operations(case) / 1e9, 1),
+        "gemm_tflops": round(rate),
+        "share": round(share, 3),
+        "goal_share": case.goal,
+        "cosine": cosines["ours"],
+        "peer_cosine": cosines["peer"],
+        "cosine_between_items": round(float((mixed.sum() - mixed.trace()) / (mixed.numel() - len(mixed))), 3),
+        "all_speeds": {f"{name} {items}": round(speed) for (name, items), speed in speeds.items()},
+    }
+
+
+def run(words: tuple[str, ...] = ("",)) -> list[dict[str, Any]]:
+    """A row a case. `share` counts every operation of the whole tower, also those that the last block leaves out."""
+    torch.backends.cudnn.allow_tf32 = False  # the float32 reference is to be float32
+    rate = matrix_rate()
+    rows = []
+    for name, case in CASES.items():
+        if any(word in name for word in words):
+            rows.append({"name": name, **measure(case, rate)})
+            torch.cuda.empty_cache()
+    return rows
+
+
+def main(words: list[str]) -> None:
+    """Prints the rows as JSON and as a markdown table."""
+    rows = run(tuple(words) or ("",))
+    print(json.dumps(rows))
+    columns = [name for name in rows[0] if name != "all_speeds"]
+    print("|", " | ".join(columns), "|")
+    print("|", " | ".join("---" for _ in columns), "|")
+    for row in rows:
+        print("|", " | ".join(str(row[column]) for column in columns), "|")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

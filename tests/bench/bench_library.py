@@ -1,0 +1,160 @@
+"""A library of 100,000 items: opening and searching it, beside encoding the query alone; `index` beside a plain loop.
+
+`python -m tests.bench library` prints tables.
+"""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+import bind
+from bind.modalities import spec
+from bind.model import BindModel
+from bind.space import unit
+from serve.catalogue import Catalogue, ContentKey, NewFile, NewSegment
+from serve.library import Library
+
+QUERIES = (
+    "a red car on a bridge",
+    "two dogs in the snow",
+    "boats",
+    "the inside of a church",
+    "someone plays the guitar",
+)
+MODALITIES = ("image", "image", "image", "audio", "video")
+
+
+def fill(folder: Path, model: BindModel, items: int) -> None:
+    """Makes a library of random unit vectors, with names and captions of random words."""
+    rng = np.random.default_rng(0)
+    words = [f"word{number}" for number in range(2000)] + ["red", "dogs", "boats", "church", "guitar", "bridge", "snow"]
+    catalogue = Catalogue(folder, model.space, model.dim, model.description.name)
+    with catalogue.write() as writer:
+        for start in range(0, items, 5000):
+            vectors = unit(rng.standard_normal((min(5000, items - start), model.dim)))
+            with writer.transaction():
+                for row, vector in enumerate(vectors):
+                    number = start + row
+                    modality = MODALITIES[number % len(MODALITIES)]
+                    key = ContentKey(str(number).encode(), modality, "{}")
+                    content = writer.put_content(key, [modality], [NewSegment(modality, None, None, vector)], [])
+                    caption = " ".join(rng.choice(words, 6))
+                    path = f"/media/{number // 1000}/{rng.choice(words)}_{number}.bin"
+                    stamp = (number, number, "")
+                    writer.put_file(NewFile(path, str(number // 1000), stamp, content, "2024-01-01", caption))
+    catalogue.close()
+
+
+def median_ms(action: Callable[[str], object], rounds: int = 5) -> float:
+    """Milliseconds that an action on a query takes, the median over all queries and rounds."""
+    times = []
+    for _ in range(rounds):
+        for query in QUERIES:
+            started = time.perf_counter()
+            action(query)
+            times.append(1000 * (time.perf_counter() - started))
+    return statistics.median(times)
+
+
+def search_rows(items: int) -> list[dict[str, Any]]:
+    """Search latency end to end against encoding alone, and what opening costs."""
+    model = bind.load("small")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "library"
+        fill(folder, model, items)
+        media = Path(scratch) / "nothing"
+        media.mkdir()
+        Library.open(folder, model).index(media)  # saves the index
+        before = resident_bytes()
+        started = time.perf_counter()
+        library = Library.open(folder, model)
+        opened_ms = 1000 * (time.perf_counter() - started)
+        held = resident_bytes() - before
+        for query in QUERIES:
+            library.search(query)
+        encode_ms = median_ms(lambda query: model.embed([f"text:{query}"]))
+        rows = [
+            {
+                "what": "open",
+                "items": items,
+                "ms": opened_ms,
+                "MB held": held / 1e6,
+                "MB of vectors": items * model.dim * 4e-6,
+            },
+            {"what": "encode the text alone", "items": items, "ms": encode_ms, "goal_ms": ""},
+        ]
+        for what, action in {
+            "search, all modalities and words": lambda query: library.search(query),
+            "search, vectors only": lambda query: library.search(query, keywords=False),
+            "search, images": lambda query: library.search(query, want=["image"]),
+            "search, filter that few pass": lambda query: library.search(query, where="folder = '7'"),
+            "search, filter that most pass": lambda query: library.search(query, where="size_bytes > 1000"),
+        }.items():
+            goal = 2 * encode_ms + 20 if "filter" not in what else ""
+            rows.append({"what": what, "items": items, "ms": median_ms(action), "goal_ms": goal})
+        return rows
+
+
+def index_rows(pictures: int) -> list[dict[str, Any]]:
+    """`index` against a loop that opens, prepares and encodes one picture after the other with the same model."""
+    model = bind.load("small", modalities=["image"])
+    image = spec("image")
+    config = model.config("image")
+    with tempfile.TemporaryDirectory() as scratch:
+        media = Path(scratch) / "media"
+        media.mkdir()
+        rng = np.random.default_rng(0)
+        for number in range(pictures):
+            width = int(rng.integers(500, 4001))
+            rough = rng.integers(0, 255, (30, 40, 3), np.uint8)
+            picture = Image.fromarray(rough).resize((width, width * 3 // 4), Image.Resampling.BICUBIC)
+            picture.save(media / f"{number}.jpg", quality=90)
+        paths = sorted(media.iterdir())
+
+        def loop() -> None:
+            for path in paths:
+                picture = Image.open(path).convert("RGB")
+                scale = config.resize / min(picture.size)
+                picture = picture.resize([round(side * scale) for side in picture.size], Image.Resampling.BICUBIC)
+                left, top = ((side - config.size) // 2 for side in picture.size)
+                view = np.asarray(picture.crop((left, top, left + config.size, top + config.size)))[None]
+                model.encode("image", image.prepare(view, config)[None])
+
+        def index() -> None:
+            Library.open(Path(scratch) / f"library{time.perf_counter_ns()}", model).index(media)
+
+        index()  # starts the decode workers, reads the files into memory
+        seconds = {}
+        for name, action in {"plain loop": loop, "crossbind index": index}.items():
+            started = time.perf_counter()
+            action()
+            seconds[name] = time.perf_counter() - started
+        return [
+            {"what": name, "items": pictures, "files_per_s": pictures / took, "factor": seconds["plain loop"] / took}
+            for name, took in seconds.items()
+        ]
+
+
+def resident_bytes() -> int:
+    """What this process holds in memory, without files it has mapped."""
+    fields = Path("/proc/self/statm").read_text().split()
+    return (int(fields[1]) - int(fields[2])) * resource.getpagesize()
+
+
+def run(items: int = 100_000, pictures: int = 1000) -> list[dict[str, Any]]:
+    """Both parts."""
+    return [*search_rows(items), *index_rows(pictures)]
+
+
+if __name__ == "__main__":
+    for row in run():
+        print(row)
