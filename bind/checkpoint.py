@@ -50,7 +50,7 @@ def write_sums(folder: Path) -> None:
 
 
 def verified(folder: Path, name: str, sums: Mapping[str, str]) -> Path:
-    """A file of a checkpoint whose content matches its digest. Raises CheckpointError where it is missing or differs."""
+    """A file of a checkpoint, its content checked. Raises CheckpointError where it is missing or differs."""
     file = folder / name
     if name not in sums:
         raise CheckpointError(f"{folder}: {SUMS} does not list {name}")

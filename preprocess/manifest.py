@@ -4,7 +4,8 @@
     {"id": "17", "image": {"path": "f/17.jpg"}, "audio": {"path": "w/17.wav", "start_s": 2.0}, "text": "a dog barks"}
 
 Besides modalities, an event may have `labels` (class names) and `group` (events that must stay in one split).
-The header may have `classes` (all class names, in order) and `templates` (prompts with one `{}`) for zero-shot.
+The header may have `classes` (all class names, in order) and `templates` (prompts with one `{}`) for zero-shot. A class
+that goes by several names joins them by ` | `, in its labels too.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from typing import Any
 
 from preprocess.media import Hints, MediaError, Source
 
+OR = " | "
+"""Between the names of one class."""
 _HEADER = {"manifest", "name", "root", "license", "about", "classes", "templates"}
 _NOT_MEDIA = {"id", "labels", "group", "text"}
 _MOST_ERRORS = 20

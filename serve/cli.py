@@ -84,6 +84,73 @@ def embed(
 
 
 @app.command()
+def manifest(
+    kind: Annotated[str, typer.Argument(help="A data set; data_manifests/README.md describes them.")],
+    root: Annotated[Path, typer.Argument(help="Where its official download lies.")],
+    out: Annotated[
+        Path, typer.Argument(help="The manifest to write; with splits OUT-train.jsonl, OUT-test.jsonl, ...")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Turn the official download of a data set into manifests of what belongs together."""
+    import data_manifests
+
+    if kind not in data_manifests.builders():
+        _usage(f"no data set {kind!r}; known: {', '.join(sorted(data_manifests.builders()))}")
+    try:
+        report = data_manifests.build(kind, root, out)
+    except (ValueError, OSError) as error:
+        _failure(str(error))
+    if as_json:
+        missing = [str(entry) for entry in report.missing]
+        print(
+            json.dumps({"written": list(map(str, report.written)), "events": dict(report.events), "missing": missing})
+        )
+    else:
+        for entry in report.missing:
+            print(f"missing: {entry}", file=sys.stderr)
+        for path, (split, count) in zip(report.written, report.events.items(), strict=True):
+            print(f"{path}: {count} events" + (f" ({split})" if split else ""))
+    if report.missing:
+        raise typer.Exit(1)
+
+
+@app.command()
+def train(run: Annotated[Path, typer.Argument(help="A run file; train/runs/ has recipes.")]) -> None:
+    """Bind a modality: train on paired data as a run file says. The same command goes on after an interruption."""
+    from train.__main__ import main as start
+
+    raise typer.Exit(start([str(run)]))
+
+
+@app.command(name="eval")
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A name from `crossbind models`, or a checkpoint folder.")],
+    manifests: Annotated[list[Path], typer.Argument(help="The manifests to measure on.")],
+    weights: Weights = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    out: Annotated[Path | None, typer.Option(help="A folder for scores.txt, scores.json and scores.svg.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a model: retrieval between all pairs of modalities, zero-shot, few-shot, each with its interval."""
+    loaded = _load(model, weights, device, dtype)
+    from train import evaluate as evaluation
+
+    try:
+        report = evaluation.evaluate(loaded, manifests)
+        if out is not None:
+            evaluation.write(report, out)
+    except (ValueError, OSError) as error:
+        _usage(str(error))
+    print(report.json() if as_json else report.table())
+    for path, reason in report.skipped:
+        print(f"skipped {path}: {reason}", file=sys.stderr)
+    if report.skipped:
+        raise typer.Exit(1)
+
+
+@app.command()
 def models(as_json: Json = False) -> None:
     """List the models that can be loaded."""
     from bind import zoo

@@ -16,7 +16,7 @@ DISTRACTORS = ("a dog", "a car", "a beach", "a pizza")
 
 
 def zero_shot(model: BindModel, chosen: tuple[Sample, ...]) -> list[tuple[Sample, str, float, float]]:
-    """Each sample, the caption the model finds most similar among all captions, its cosine, and that of the right one."""
+    """Each sample, the caption nearest to it among all captions, its cosine, and that of the right one."""
     captions = [sample.caption for sample in (*EVERYDAY, *SCIENTIFIC)] + list(DISTRACTORS)
     captions += [sample.caption for sample in chosen if sample.caption not in captions]
     pictures = model.embed([sample.path for sample in chosen])

@@ -94,7 +94,9 @@ _EXERCISES = {
 
 
 def assemble(folder: Path) -> Path:
-    """Fills `folder` with `photos`, `science`, `clips`, `depth`, `thermal` and `motion`, about 15 MB; again does no harm.
+    """Fills `folder` with `photos`, `science`, `clips`, `depth`, `thermal` and `motion`, about 15 MB.
+
+    Doing it again changes nothing.
 
     Raises FileNotFoundError when a package with samples is not installed.
     """

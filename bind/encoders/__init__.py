@@ -1,7 +1,7 @@
 """Encoders. The only place that imports timm, open_clip and transformers. The folder is the registry.
 
-Each module has `build(options) -> nn.Module`, which makes a randomly initialised encoder from a TOML-able table, and may
-have `load(options, file) -> nn.Module` for the weights file that its makers publish. An encoder maps single views
+Each module has `build(options) -> nn.Module`, which makes a randomly initialised encoder from a TOML-able table, and
+may have `load(options, file) -> nn.Module` for the weights file that its makers publish. An encoder maps single views
 (B, *shape) to features (B, width) and has the attribute `width`.
 """
 
@@ -24,7 +24,7 @@ def names() -> list[str]:
 
 
 def build(table: Mapping[str, Any]) -> nn.Module:
-    """A randomly initialised encoder for `{"module": NAME, ...options}`. Raises ValueError for what it does not know."""
+    """`{"module": NAME, ...options}` -> a randomly initialised encoder. Raises ValueError for what it does not know."""
     module, options = _split(table)
     encoder: nn.Module = module.build(options)
     return encoder

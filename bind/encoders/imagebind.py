@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -79,18 +78,13 @@ def build(options: Mapping[str, Any]) -> PatchEncoder | TextEncoder:
 class FramePatches(Patches):
     """(B, 3, 2, H, W) clips of two frames -> (B, N, width); (B, 3, H, W) pictures stand for two equal frames."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def project(self, x: Tensor) -> Tensor:
         """(B, 3, 2, H, W) or (B, 3, H, W) -> (B, N, width)."""
-        weight = self.projection.weight
-        if x.ndim == 4:
-            self.check(x, (self.shape[0], *self.shape[2:]))
-            # Equal frames: the kernel's sum over time does the work of both.
-            weight = weight.sum(2)
-        else:
-            self.check(x, self.shape)
-            # The kernel spans both frames, so that time is but more channels; a 2-D convolution is the faster one.
-            weight, x = weight.flatten(1, 2), x.flatten(1, 2)
-        return F.conv2d(x, weight, stride=self.stride[1:]).flatten(2).transpose(1, 2)
+        if x.ndim != 4:
+            return super().project(x)
+        self.check(x, (self.shape[0], *self.shape[2:]))
+        # Equal frames: the kernel's sum over time does the work of both.
+        return self._convolve(x, self.projection.weight.sum(2))
 
 
 class TextEncoder(nn.Module):
@@ -111,9 +105,12 @@ class TextEncoder(nn.Module):
         """(B, 77) -> (B, width)."""
         if x.shape[1:] != (CONTEXT,) or x.dtype != torch.int64:
             raise ValueError(f"encoder: expected (B, {CONTEXT}) int64 tokens, got {tuple(x.shape)} {x.dtype}")
-        states = self.trunk(self.tokens(x) + self.positions)
-        ends = states[torch.arange(x.shape[0], device=x.device), x.argmax(dim=1)]
-        pooled: Tensor = self.dropout(self.norm(ends))
+        ends = x.argmax(dim=1)
+        if not torch.compiler.is_compiling():  # which would want the length beforehand
+            # No token sees those after it, so what follows the last end changes nothing.
+            x = x[:, : int(ends.max()) + 1]
+        states = self.tokens(x) + self.positions[:, : x.shape[1]]
+        pooled: Tensor = self.dropout(self.norm(self.trunk(states, ends)))
         return pooled
 
     def set_checkpointing(self, on: bool) -> None:

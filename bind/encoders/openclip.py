@@ -13,7 +13,7 @@ from bind.encoders import check_options
 
 
 class ClipTower(nn.Module):
-    """One half of a CLIP: (B, 3, H, W) images or (B, L) token ids -> (B, width), in CLIP's own space, not normalised."""
+    """One half of a CLIP: (B, 3, H, W) images or (B, L) token ids -> (B, width) in CLIP's own space, not normalised."""
 
     def __init__(self, model: nn.Module, tower: str, width: int) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ def _build(options: Mapping[str, Any], file: Path | None) -> nn.Module:
 
 
 def find_model(name: str) -> str | None:
-    """open_clip's own spelling of a model name, whatever its case and punctuation (`vit-b32` -> `ViT-B-32`), or None."""
+    """open_clip's spelling of a model's name, whatever its case and punctuation (`vit-b32` -> `ViT-B-32`), or None."""
     import open_clip
 
     def plain(text: str) -> str:

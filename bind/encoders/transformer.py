@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from bind.encoders import check_options
+
+if TYPE_CHECKING:
+    from bind.transformer_gpu import Fused
 
 NORM_EPSILON = 1e-6
 """Of every LayerNorm but the stems', which have torch's default of 1e-5; both as in ImageBind."""
@@ -43,17 +46,26 @@ class Attention(nn.Module):
             if bias is not None:
                 nn.init.normal_(bias, std=width**-0.5)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, N, width) -> (B, N, width)."""
-        batch, _, width = x.shape
-        query, key, value = self.in_proj(x).chunk(3, dim=-1)
+    def forward(self, x: Tensor, at: Tensor | None = None) -> Tensor:
+        """(B, N, width) -> (B, N, width); with positions `at` (B,) int64 -> (B, 1, width), their states only."""
+        batch, tokens, width = x.shape
+        visible = None
+        if at is None:
+            query, key, value = self.in_proj(x).chunk(3, dim=-1)
+        else:
+            weight, bias = self.in_proj.weight, self.in_proj.bias
+            query = F.linear(pick(x, at), weight[:width], bias[:width])
+            key, value = F.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)
+            if self.causal:
+                visible = (torch.arange(tokens, device=x.device) <= at[:, None])[:, None, None]
         if self.bias_k is not None and self.bias_v is not None:
             key = torch.cat([key, self.bias_k.to(key.dtype).expand(batch, -1, -1)], dim=1)
             value = torch.cat([value, self.bias_v.to(value.dtype).expand(batch, -1, -1)], dim=1)
         query, key, value = (
             part.view(batch, -1, self.heads, width // self.heads).transpose(1, 2) for part in (query, key, value)
         )
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
+        causal = self.causal and at is None
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=visible, is_causal=causal)
         attended: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
         return attended
 
@@ -79,9 +91,10 @@ class Block(nn.Module):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, N, width) -> (B, N, width)."""
-        x = x + self._thin(self.attention(self.norm_1(x)))
+    def forward(self, x: Tensor, at: Tensor | None = None) -> Tensor:
+        """(B, N, width) -> (B, N, width); with positions `at` (B,) int64 -> (B, 1, width), their states only."""
+        attended = self._thin(self.attention(self.norm_1(x), at))
+        x = (x if at is None else pick(x, at)) + attended
         return x + self._thin(self.fc2(F.gelu(self.fc1(self.norm_2(x)))))
 
     def _thin(self, branch: Tensor) -> Tensor:
@@ -91,8 +104,17 @@ class Block(nn.Module):
         return branch * branch.new_empty(branch.shape[0], 1, 1).bernoulli_(keep).div_(keep)
 
 
+def pick(x: Tensor, at: Tensor) -> Tensor:
+    """(B, N, width) and positions (B,) int64 -> (B, 1, width), the states there."""
+    return x[torch.arange(len(x), device=x.device), at].unsqueeze(1)
+
+
 class Transformer(nn.Module):
-    """(B, N, width) -> (B, N, width): `depth` blocks whose drop-path rate grows linearly from 0 to `drop_path`."""
+    """(B, N, width) and positions (B,) -> (B, width), the states there after `depth` blocks.
+
+    No other state of the last block is read, so that it computes their keys and values only. The drop-path rate grows
+    linearly from 0 to `drop_path`. Where `fused` is set, it takes over inference on a GPU in bfloat16.
+    """
 
     def __init__(
         self,
@@ -109,17 +131,27 @@ class Transformer(nn.Module):
             raise ValueError(f"transformer: expected 0 <= drop_path < 1, got {drop_path}")
         self.width = width
         self.checkpointing = False
+        self.fused: Fused | None = None
         rates = [drop_path * index / max(depth - 1, 1) for index in range(depth)]
         self.blocks = nn.ModuleList(
             Block(width, heads, bias_kv=bias_kv, causal=causal, drop_path=rate) for rate in rates
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, N, width) -> (B, N, width)."""
+    def forward(self, x: Tensor, at: Tensor) -> Tensor:
+        """(B, N, width), (B,) int64 -> (B, width)."""
+        if (fused := self.fused_for(x)) is not None:
+            return fused(x, at)
+        *blocks, last = self.blocks
         recompute = self.checkpointing and torch.is_grad_enabled()
-        for block in self.blocks:
+        for block in blocks:
             x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
-        return x
+        x = checkpoint(last, x, at, use_reentrant=False) if recompute else last(x, at)
+        return x.squeeze(1)
+
+    def fused_for(self, x: Tensor) -> Fused | None:
+        """`fused`, where it can take an input or a state `x`."""
+        usable = x.is_cuda and x.dtype == torch.bfloat16 and not torch.is_grad_enabled()
+        return self.fused if usable else None
 
 
 class Patches(nn.Module):
@@ -151,9 +183,21 @@ class Patches(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, *shape) -> (B, N, width)."""
-        self.check(x, self.shape)
-        tokens: Tensor = self.norm(self.projection(x).flatten(2).transpose(1, 2))
+        tokens: Tensor = self.norm(self.project(x))
         return tokens
+
+    def project(self, x: Tensor) -> Tensor:
+        """(B, *shape) -> (B, N, width), before the norm."""
+        self.check(x, self.shape)
+        return self._convolve(x, self.projection.weight)
+
+    def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+        # As one product over windows: on a GPU several times as fast as a convolution of so few channels.
+        dims = weight.ndim - 2
+        for dim in range(dims):
+            x = x.unfold(2 + dim, self.kernel[dim - dims], self.stride[dim - dims])
+        windows = x.movedim(1, 1 + dims).flatten(1 + dims).flatten(1, dims)
+        return F.linear(windows, weight.flatten(1))
 
     def check(self, x: Tensor, shape: tuple[int, ...]) -> None:
         """Raises ValueError unless `x` is a batch of `shape`, or of another square where `shape` ends in a square."""
@@ -188,17 +232,22 @@ class PatchEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, *shape) -> (B, width)."""
-        tokens = self.stem(x)
-        tokens = torch.cat([self.cls.to(tokens.dtype).expand(x.shape[0], -1, -1), tokens], dim=1)
-        tokens = self.trunk(self.pre_norm(tokens + self._positions_for(tokens.shape[1])))
-        pooled: Tensor = self.dropout(self.norm(tokens[:, 0]))
+        if (fused := self.trunk.fused_for(x)) is not None:
+            tokens = fused.tokens(self, x)
+        else:
+            tokens = self.stem(x)
+            tokens = torch.cat([self.cls.to(tokens.dtype).expand(x.shape[0], -1, -1), tokens], dim=1)
+            tokens = self.pre_norm(tokens + self.positions_for(tokens.shape[1]))
+        at_class_token = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        pooled: Tensor = self.dropout(self.norm(self.trunk(tokens, at_class_token)))
         return pooled
 
     def set_checkpointing(self, on: bool) -> None:
         """Whether training recomputes activations block by block: less memory for about a third more time."""
         self.trunk.checkpointing = on
 
-    def _positions_for(self, count: int) -> Tensor:
+    def positions_for(self, count: int) -> Tensor:
+        """(1, count, width), the learned positions, interpolated if that is not their own number."""
         if count == self.positions.shape[1]:
             return self.positions
         # The stem has checked that only squares differ from the native size.

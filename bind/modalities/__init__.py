@@ -1,6 +1,7 @@
 """The modalities. One file of this folder = one modality = one `SPEC`; the folder is the registry.
 
-To add one, write `bind/modalities/NAME.py` with a `SPEC` (see `ModalitySpec`), and a reader in `preprocess/` if none fits.
+To add one, write `bind/modalities/NAME.py` with a `SPEC` (see `ModalitySpec`), and a reader in `preprocess/` if no
+reader fits.
 """
 
 from __future__ import annotations

@@ -11,4 +11,6 @@ SPEC = ModalitySpec(
     shape=audio.shape,
     families=frozenset({"audio", "video"}),
     default_for=frozenset({"audio"}),
+    encoder={"module": "convnet", "shape": (1, 128, 204), "widths": (64, 128, 256, 512)},
+    head={"type": "linear"},
 )

@@ -11,4 +11,6 @@ SPEC = ModalitySpec(
     shape=depth.shape,
     families=frozenset({"image", "array"}),
     name_hints=("depth", "disparity", "disp"),
+    encoder={"module": "convnet", "shape": (1, 224, 224), "widths": (64, 128, 256, 512)},
+    head={"type": "linear"},
 )

@@ -13,4 +13,6 @@ SPEC = ModalitySpec(
     default_for=frozenset({"table"}),
     name_hints=("imu", "accelerometer", "gyroscope", "motion"),
     anchor="video",
+    encoder={"module": "convnet", "shape": (6, 2000), "widths": (64, 128, 256, 512)},
+    head={"type": "linear"},
 )

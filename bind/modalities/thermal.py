@@ -11,4 +11,6 @@ SPEC = ModalitySpec(
     shape=thermal.shape,
     families=frozenset({"image", "array"}),
     name_hints=("thermal", "infrared", "ir", "lwir", "flir"),
+    encoder={"module": "convnet", "shape": (1, 224, 224), "widths": (64, 128, 256, 512)},
+    head={"type": "linear"},
 )

@@ -113,6 +113,7 @@ def _any_clip(name: str) -> Description:
         "dim": facts["dim"],
         "license": "see the weights",
         "about": f"open_clip's {model}, frozen",
+        "trained": [["image", "text"]],
         "modalities": {
             "image": {
                 "encoder": {"module": "openclip", "model": model, "tower": "image"},

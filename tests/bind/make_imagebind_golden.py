@@ -2,11 +2,11 @@
 
 The reference is the PyPI package imagebind-unofficial 0.1.1 (CC BY-NC-SA): it is only run here, none of it is copied.
 
-    python -m venv /tmp/ibref/venv                     # beside it torch, torchvision, numpy, safetensors and timm
-    /tmp/ibref/venv/bin/pip install --no-deps imagebind-unofficial==0.1.1 einops iopath ftfy regex portalocker
-    : > /tmp/ibref/venv/lib/python3.11/site-packages/imagebind/__init__.py   # it imports packages not needed here
-    /tmp/ibref/venv/bin/python tests/bind/make_imagebind_golden.py small tests/bind/golden/imagebind_small.safetensors
-    /tmp/ibref/venv/bin/python tests/bind/make_imagebind_golden.py huge /tmp/ibref      # then: imagebind_parity.py
+    python -m venv reference/venv                     # beside it torch, torchvision, numpy, safetensors and timm
+    reference/venv/bin/pip install --no-deps imagebind-unofficial==0.1.1 einops iopath ftfy regex portalocker
+    : > reference/venv/lib/python3.11/site-packages/imagebind/__init__.py   # it imports packages not needed here
+    reference/venv/bin/python tests/bind/make_imagebind_golden.py small tests/bind/golden/imagebind_small.safetensors
+    reference/venv/bin/python tests/bind/make_imagebind_golden.py huge reference      # then: imagebind_parity.py
 
 `small` stores outputs and, as metadata, the names and shapes of the official state dict: the test draws the weights and
 inputs again with `draw` and `inputs` below. `huge` stores the full-size state dict (4.8 GB) and its outputs.

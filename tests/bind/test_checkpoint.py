@@ -70,7 +70,7 @@ def test_only_what_is_loaded_is_checked(saved: Path) -> None:
 
 def test_a_missing_file_is_named(saved: Path) -> None:
     (saved / "imu.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="imu.safetensors is missing"):
+    with pytest.raises(CheckpointError, match=r"imu\.safetensors is missing"):
         bind.load(saved)
 
 

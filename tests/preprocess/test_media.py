@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -69,10 +70,8 @@ def test_what_is_refused(content: bytes, name: str, reason: str) -> None:
 
 @given(st.binary(max_size=300), st.sampled_from(["", ".png", ".csv", ".txt", ".mp3", ".mkv"]))
 def test_any_bytes_have_a_family_or_a_reason(content: bytes, suffix: str) -> None:
-    try:
-        assert family(content, "x" + suffix)
-    except MediaError as error:
-        assert error.reason
+    with contextlib.suppress(MediaError):
+        assert family(content, "x" + suffix) in ("image", "text", "video", "audio", "depth", "array", "table")
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

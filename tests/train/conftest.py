@@ -1,0 +1,51 @@
+"""A small set of scenes on disk, and runs on it that take a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+import torch
+
+from tests.train import scenes
+from train import run as runs
+from train.run import Run
+
+
+class MakeRun(Protocol):
+    def __call__(self, out: Path, **train: Any) -> Run: ...
+
+
+@pytest.fixture(autouse=True)
+def _two_threads() -> None:
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with train.jsonl (40 scenes) and test.jsonl (20), and the cache of all runs on them."""
+    root = tmp_path_factory.mktemp("scenes")
+    scenes.build(root, "train", range(40))
+    scenes.build(root, "test", range(1000, 1020))
+    return root
+
+
+def table(out: Path, **train: Any) -> dict[str, Any]:
+    """The table of a run of 12 steps."""
+    pair = {"modality": "depth", "manifests": ["train.jsonl"], "batch_size": 12, "augment": {"erase": 0.5}}
+    pair |= train.pop("pair", {})
+    return {
+        "name": "test",
+        "out": str(out),
+        "modalities": {"depth": {"encoder": {"widths": [8, 16]}, "preprocess": {"size": 32}}},
+        "train": {"epochs": 4, "warmup_epochs": 1, "log_every": 1, "pairs": [pair], **train},
+    }
+
+
+@pytest.fixture
+def make_run(data: Path) -> MakeRun:
+    def make(out: Path, **train: Any) -> Run:
+        return runs.parse(table(out, **train), data)
+
+    return make

@@ -1,0 +1,41 @@
+"""`python -m train RUN.toml`, or `torchrun --nproc-per-node N -m train RUN.toml`.
+
+Exit status: 0 done, 1 training failed, 2 a faulty run file, 128 + n stopped by signal n (the same command goes on).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from train import run as runs
+
+
+def main(arguments: list[str]) -> int:
+    """Run file's path -> exit status."""
+    if len(arguments) != 1:
+        print("usage: python -m train RUN.toml", file=sys.stderr)
+        return 2
+    try:
+        run = runs.read(arguments[0])
+    except runs.RunError as error:
+        print(error, file=sys.stderr)
+        return 2
+    from train import loop
+
+    try:
+        result = loop.train(run)
+    except (loop.TrainError, ValueError, OSError) as error:
+        print(f"train: {error}", file=sys.stderr)
+        return 1
+    if os.environ.get("RANK", "0") == "0":
+        recall = "" if result.recall is None else f", held-out recall {result.recall:.3f}"
+        print(f"{result.reason} after {result.step} steps{recall}; {len(result.bad)} bad media; model: {result.model}")
+    if result.reason.startswith("SIG"):
+        return 128 + signal.Signals[result.reason]
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,64 @@
+"""Gradient caching: a contrastive step over more pairs than an encoder's activations leave room for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+Batch = TypeVar("Batch")
+
+
+def cached_step(
+    encode: Callable[[Batch], Sequence[Tensor]],
+    batches: Sequence[Batch],
+    loss: Callable[..., Tensor],
+    *,
+    no_sync: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> Tensor:
+    """Small batches -> loss over all of them, scalar; adds its gradients to `.grad`, at the memory of one small batch.
+
+    `encode(batch)` gives one (b, D) tensor a side, `loss(*sides)` takes them with the rows of all batches. Equal to
+
+        loss(*(torch.cat(side) for side in zip(*map(encode, batches)))).backward()
+
+    but encodes twice (GradCache, arXiv 2101.06983): first without gradients, then batch by batch with the loss's
+    gradient by its vectors. Vectors that train nothing (of a frozen encoder) belong into `loss`, not into `encode`.
+    Random numbers are drawn alike both times, so dropout is safe. Batch normalisation sees small batches and updates
+    its running statistics twice: freeze it. `no_sync` is that of a `DistributedDataParallel` encoder, so that its ranks
+    exchange gradients once. Raises ValueError for no batches.
+    """
+    if not batches:
+        raise ValueError("cached_step: expected at least one batch, got none")
+    states, encoded = [], []
+    with torch.no_grad():
+        for batch in batches:
+            states.append(_random_state())
+            encoded.append(encode(batch))
+    torch.clear_autocast_cache()  # torch 2.10 would give the second pass weights cast without gradients (issue 112583)
+    sides = [torch.cat(parts).requires_grad_() for parts in zip(*encoded, strict=True)]
+    value = loss(*sides)
+    value.backward()
+    sizes = [len(parts[0]) for parts in encoded]
+    gradients = zip(*(side.grad.split(sizes) for side in sides if side.grad is not None), strict=True)
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices):
+        for number, (batch, state, wanted) in enumerate(zip(batches, states, gradients, strict=True), start=1):
+            _set_random_state(state)
+            with nullcontext() if number == len(batches) else no_sync():
+                pairs = [pair for pair in zip(encode(batch), wanted, strict=True) if pair[0].requires_grad]
+                torch.autograd.backward([vectors for vectors, _ in pairs], [gradient for _, gradient in pairs])
+    return value.detach()
+
+
+def _random_state() -> tuple[Tensor, Tensor | None]:
+    return torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
+
+
+def _set_random_state(state: tuple[Tensor, Tensor | None]) -> None:
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1])
