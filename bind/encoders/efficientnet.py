@@ -12,6 +12,11 @@ from torch import Tensor, nn
 from bind.encoders import check_options
 
 
+# Images of one pass on a CPU, so that what lies between two layers stays in its cache. Measured for Lite0 on two cores,
+# milliseconds an image: 64 at once 35 as stored by default, 19 with channels last; 16 at once 20 and 9.8; 8 at once 8.4.
+_CPU_BATCH = 8
+
+
 class EfficientNet(nn.Module):
     """(B, 3, H, W) normalised RGB -> (B, width): pooled features, ImageNet class probabilities, or both side by side.
 
@@ -33,6 +38,9 @@ class EfficientNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, width)."""
+        x = x.contiguous(memory_format=torch.channels_last)
+        if x.device.type == "cpu" and len(x) > _CPU_BATCH:
+            return torch.cat([self.forward(part) for part in x.split(_CPU_BATCH)])
         pooled = self.trunk.forward_head(self.trunk.forward_features(x), pre_logits=True)
         if self.outputs == ("pooled",):
             return cast("Tensor", pooled)
@@ -60,4 +68,4 @@ def load(options: Mapping[str, Any], file: Path) -> nn.Module:
     if [tuple(t.shape) for t in published.values()] != [tuple(t.shape) for t in ours.values()]:
         raise ValueError(f"{file.name}: its {len(published)} tensors do not have the shapes of {options['model']}")
     encoder.trunk.load_state_dict(dict(zip(ours, published.values(), strict=True)))
-    return encoder
+    return encoder.to(memory_format=torch.channels_last)
