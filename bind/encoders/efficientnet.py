@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from bind.encoders import check_options
 
-
 # Images of one pass on a CPU, so that what lies between two layers stays in its cache. Measured for Lite0 on two cores,
-# milliseconds an image: 64 at once 35 as stored by default, 19 with channels last; 16 at once 20 and 9.8; 8 at once 8.4.
+# ms an image: 64 at once 35 as stored by default, 19 with channels last; 16 at once 20 and 9.8; 8 at once 8.4.
 _CPU_BATCH = 8
 
 
