@@ -63,7 +63,7 @@ def run(library: Library, media: Path, console: Any) -> None:
     for path, reason in report.skipped:
         reasons.setdefault(reason, []).append(Path(path).name)
     for reason, names in reasons.items():
-        console.print(f"  skipped {', '.join(names)}: {reason}")
+        console.print(f"  skipped {', '.join(sorted(names))}: {reason}")
     for title, query, more in searches(media):
         console.print(f"\n[bold]{title}[/]: {query.replace(str(media), '...')}", highlight=False)
         for extra in ("want", "where"):
