@@ -70,7 +70,7 @@ def load(folder: Path, modality: str) -> tuple[Any, Tensor]:
 
 
 def compare(folder: Path) -> bool:
-    """Prints the largest difference and smallest cosine of every input; whether all are within issue 2's bounds."""
+    """Prints the largest difference and smallest cosine of every input; whether all are within the bounds."""
     golden = load_file(folder / "imagebind_huge_outputs.safetensors")
     within = True
     for name, value in inputs(batch=2, clips=15).items():
