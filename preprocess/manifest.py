@@ -84,7 +84,7 @@ def read(path: str | os.PathLike[str]) -> Manifest:
     if faults:
         raise ManifestError("\n".join(faults))
     assert header is not None
-    root = path.parent / header.get("root", ".")
+    root = Path(os.path.abspath(path.parent / header.get("root", ".")))
     events: list[Event] = []
     seen: dict[str, int] = {}
     for number, line in enumerate(lines[1:], start=2):

@@ -98,8 +98,9 @@ class Source:
     @classmethod
     def from_path(cls, path: str | os.PathLike[str], hints: Hints | None = None) -> Source:
         """A file, with the hints of its sidecar `NAME.json` unless given here. Raises MediaError for a bad sidecar."""
-        path = Path(path)
-        return cls(path, os.fspath(path), hints if hints is not None else _sidecar_hints(path))
+        # Absolute: a decode worker may have been started in another folder than the caller is in now.
+        whole = Path(os.path.abspath(path))
+        return cls(whole, os.fspath(path), hints if hints is not None else _sidecar_hints(whole))
 
     @property
     def suffix(self) -> str:

@@ -14,7 +14,7 @@ import os
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,9 +112,10 @@ class _Candidate:
 class Library:
     """An open library. Made by `Library.open`; searching may go on in several threads, and while somebody indexes."""
 
-    def __init__(self, catalogue: Catalogue, model: BindModel, factory: str, device: str) -> None:
+    def __init__(self, catalogue: Catalogue, model: BindModel, factory: str | None, device: str) -> None:
         self._catalogue = catalogue
-        self._index = Index(model.space, model.dim, factory, device)
+        self._factory = factory
+        self._index = Index(model.space, model.dim, factory or "Flat", device)
         self._revision = -1
         self._pending = 0
         self._stored = -1
@@ -129,15 +130,17 @@ class Library:
         cls,
         folder: str | os.PathLike[str],
         model: BindModel | str | os.PathLike[str] | None = None,
-        factory: str = "Flat",
+        factory: str | None = None,
         device: str = "cpu",
+        modalities: Collection[str] | None = None,
     ) -> Library:
         """The library in a folder, made when there is none.
 
         `model` is one that was loaded, or what `bind.load` takes; left out, it is the one the library was made with
-        (`small` for a new one). `factory` and `device` say how to search (see `bind.Index`); the index is made anew
-        when another factory is asked for. Raises OtherModelError for a model of another space, LibraryError for a
-        folder that cannot be used, and what `bind.load` and `bind.Index` raise.
+        (`small` for a new one); of a model that is loaded here, `modalities` loads only some. `factory` and `device`
+        say how to search (see `bind.Index`): left out, as the stored index does (`Flat` for a new one); the index is
+        made anew when another factory is asked for. Raises OtherModelError for a model of another space, LibraryError
+        for a folder that cannot be used, and what `bind.load` and `bind.Index` raise.
         """
         folder = Path(folder).expanduser().absolute()
         facts = Catalogue.peek(folder)
@@ -147,7 +150,7 @@ class Library:
             from bind import zoo  # here: a caller with a model of its own needs none of it
 
             name = os.path.abspath(model) if os.path.isdir(model) else os.fspath(model)
-            model = zoo.load(model)
+            model = zoo.load(model, modalities=modalities)
         else:
             name = model.description.name
         if facts:
@@ -457,7 +460,8 @@ class Library:
                 loaded = Index.load(self.folder / _INDEX / str(revision), self._index.device)
             except (OSError, ValueError, LookupError, RuntimeError):
                 continue  # derived data: it is made anew from the catalogue
-            if (loaded.space, loaded.dim, loaded.factory) == (self._index.space, self._index.dim, self._index.factory):
+            same_space = (loaded.space, loaded.dim) == (self._index.space, self._index.dim)
+            if same_space and self._factory in (None, loaded.factory):
                 self._index, self._revision, self._stored, self._pending = loaded, revision, revision, 0
                 return
 
@@ -549,6 +553,12 @@ def _check_space(folder: Path, facts: Mapping[str, Any], name: str, model: BindM
             f"{name!r} (space {model.space!r}), and their vectors cannot be compared; open it with "
             f"model={facts['model']!r}, or index into a new library",
         )
+
+
+def modalities_of(query: str) -> set[str] | None:
+    """What a model must have to embed a query; None where the content of a file tells. Raises QueryError."""
+    told = [_resolved(term).modality for term in arithmetic.parse_query(query)]
+    return None if None in told else {modality for modality in told if modality}
 
 
 def _resolved(term: Term) -> Term:

@@ -43,6 +43,18 @@ def test_every_way_to_name_a_picture_gives_one_vector(small: BindModel, tmp_path
     np.testing.assert_allclose(np.concatenate([vectors, array]), np.repeat(vectors[:1], 8, 0), atol=1e-6)
 
 
+def test_relative_paths_follow_the_caller(small: BindModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The decode workers were started in another folder."""
+    small.embed([png(0)])
+    (tmp_path / "here.png").write_bytes(png(5))
+    monkeypatch.chdir(tmp_path)
+    found = small.embed(["here.png"]).vectors
+    np.testing.assert_allclose(found, small.embed([png(5)]).vectors, atol=1e-6)
+    with pytest.raises(BatchError) as caught:
+        small.embed(["not-here.png"])
+    assert caught.value.path == "not-here.png"
+
+
 def test_order_is_kept_over_modalities_and_batches(small: BindModel) -> None:
     items: list[object] = ["text:one", png(1), "text:two", CLIPS[0].path, png(2), "text:three"]
     together = small.embed(items, batch_size=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,29 @@ def test_bad_inputs_are_named_and_the_rest_is_done(folder: Path, tmp_path: Path)
     assert table.column("modality").to_pylist() == ["image"]
     assert len(table.column("vector")[0].as_py()) == 384
     assert table.schema.metadata[b"space"].decode() == report["space"]
+
+
+def test_file_names_need_not_be_utf_8(tmp_path: Path) -> None:
+    media = tmp_path / "media"
+    media.mkdir()
+    name = os.path.join(os.fsencode(media), b"caf\xe9.png")
+    Image.new("RGB", (30, 30), "red").save(tmp_path / "x.png")
+    os.rename(tmp_path / "x.png", name)
+    with open(os.path.join(os.fsencode(media), b"bad\xe9.png"), "wb") as bad:
+        bad.write(b"x")
+    for out in ("v.npz", "v.parquet"):
+        done = crossbind("embed", media, "--out", tmp_path / out)
+        assert done.returncode == 1
+        assert "1 vectors" in done.stdout
+    assert parquet.read_table(tmp_path / "v.parquet").column("path").to_pylist() == [
+        f"{media}/caf\N{REPLACEMENT CHARACTER}.png"
+    ]
+    done = crossbind("index", media, "--library", tmp_path / "library")
+    assert done.returncode == 1
+    assert "1 added" in done.stdout
+    found = crossbind("search", "red", "--library", tmp_path / "library")
+    assert found.returncode == 0
+    assert "caf\\udce9.png" in found.stdout.replace("\n", "").replace(" ", "")
 
 
 @pytest.mark.parametrize(

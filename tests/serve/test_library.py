@@ -18,7 +18,7 @@ from preprocess.isolation import DecodePool
 from preprocess.media import MediaError
 from serve import calibration, scan
 from serve.catalogue import Catalogue, ContentKey, LibraryError, NewFile, NewSegment
-from serve.library import Library, OtherModelError
+from serve.library import Library, OtherModelError, modalities_of
 from serve.where import WhereError
 from tests.serve import tiny
 
@@ -56,6 +56,32 @@ def nothing_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(scan, "probe", refuse)
     monkeypatch.setattr(DecodePool, "submit", refuse)
+
+
+def test_a_library_keeps_its_way_to_search(tmp_path: Path) -> None:
+    for number in range(30):
+        tiny.picture(tmp_path / "media" / f"{number}.png", number)
+    with Library.open(tmp_path / "library", tiny.model(), factory="HNSW16") as library:
+        library.index(tmp_path / "media")
+    with Library.open(tmp_path / "library", tiny.model()) as library:
+        assert library._index.factory == "HNSW16"
+        assert library.index(tmp_path / "media").unchanged == 30
+    with Library.open(tmp_path / "library", tiny.model(), factory="Flat") as library:
+        assert library._index.factory == "Flat"
+        assert len(library.search(str(tmp_path / "media" / "3.png"), k=3)) == 3
+
+
+@pytest.mark.parametrize(
+    ("query", "needed"),
+    [
+        ("a red car", {"text"}),
+        ("red + text:'blue' - green", {"text"}),
+        ("thermal:x.png + snow", {"thermal", "text"}),
+        (__file__, None),
+    ],
+)
+def test_a_query_tells_what_a_model_must_have(query: str, needed: set[str] | None) -> None:
+    assert modalities_of(query) == needed
 
 
 class TestIndexing:
