@@ -32,19 +32,28 @@ class Term:
     weight: float = 1.0
 
 
-class QueryError(ValueError):
-    """A query that cannot be read: the message shows `query` with a caret under character `position` (from 0)."""
+class PointedError(ValueError):
+    """A text that cannot be read: the message shows `text` with a caret under character `position` (from 0)."""
 
-    def __init__(self, reason: str, query: str, position: int) -> None:
+    def __init__(self, reason: str, text: str, position: int) -> None:
         # One column a character: a line break or a tab would move the caret.
-        shown = "".join(character if character.isprintable() else " " for character in query)
+        shown = "".join(character if character.isprintable() else " " for character in text)
         super().__init__(f"{reason}\n  {shown}\n  {' ' * position}^")
         self.reason = reason
-        self.query = query
+        self.text = text
         self.position = position
 
-    def __reduce__(self) -> tuple[type[QueryError], tuple[str, str, int]]:
-        return type(self), (self.reason, self.query, self.position)
+    def __reduce__(self) -> tuple[type[PointedError], tuple[str, str, int]]:
+        return type(self), (self.reason, self.text, self.position)
+
+
+class QueryError(PointedError):
+    """A query that cannot be read."""
+
+    @property
+    def query(self) -> str:
+        """The whole query."""
+        return self.text
 
 
 def combine(parts: Embeddings, weights: Sequence[float]) -> Embeddings:

@@ -19,6 +19,9 @@ Plan = Literal["whole", "segments"]
 """`whole`: one segment that stands for the item (sampled views). `segments`: timed segments that cover all of it."""
 
 
+MAX_SIDECAR_BYTES = 2**20
+
+
 class MediaError(ValueError):
     """A medium that cannot be used: `path` names it, `reason` says what was expected, what came, and the way out."""
 
@@ -312,18 +315,35 @@ def csv_delimiter(line: str) -> str:
     return max(",\t;", key=lambda mark: len(next(csv.reader([line], delimiter=mark), [])))
 
 
-def _sidecar_hints(path: Path) -> Hints:
-    sidecar = path.with_name(path.name + ".json")
-    try:
-        raw = sidecar.read_bytes()
-    except (OSError, ValueError):
-        return Hints()
+def read_sidecar(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The object in `NAME.json` beside a medium: hints and free metadata.
+
+    Raises MediaError, which names the medium, for content that is no JSON object of at most `MAX_SIDECAR_BYTES`;
+    OSError where there is no such file or it cannot be read.
+    """
+    path = os.fspath(path)
+    name = os.path.basename(path) + ".json"
+    with open(path + ".json", "rb") as file:
+        raw = file.read(MAX_SIDECAR_BYTES + 1)
+    if len(raw) > MAX_SIDECAR_BYTES:
+        raise MediaError(path, f"its sidecar {name} has more than {MAX_SIDECAR_BYTES:,} bytes")
     try:
         values = json.loads(raw)
-    except ValueError as error:
-        raise MediaError(str(path), f"its sidecar {sidecar.name} is not JSON: {error}") from None
+        json.dumps(values, allow_nan=False)  # `NaN` and `1e999` are read, but are no numbers in JSON
+    except (ValueError, RecursionError) as error:
+        raise MediaError(path, f"its sidecar {name} is not JSON: {error}") from None
     if not isinstance(values, dict):
-        raise MediaError(str(path), f"its sidecar {sidecar.name} must hold one JSON object")
+        raise MediaError(path, f"its sidecar {name} must hold one JSON object")
+    return values
+
+
+def _sidecar_hints(path: Path) -> Hints:
+    try:
+        values = read_sidecar(path)
+    except MediaError:
+        raise
+    except (OSError, ValueError):  # none there, or a name that no file can have
+        return Hints()
     return Hints.from_mapping(values, str(path))
 
 

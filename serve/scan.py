@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import stat
 from collections.abc import Iterator
@@ -13,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from bind import modalities
-from preprocess.media import Hints, Limits, MediaError, Source
+from preprocess.media import Hints, Limits, MediaError, Source, read_sidecar
 
-MAX_SIDECAR_BYTES = 2**20
 _LAST_SECOND = 253_402_300_799  # of the year 9999; file systems can store later ones, datetime cannot
 
 
@@ -176,19 +174,8 @@ def _identities(path: str) -> list[tuple[int, int]]:
 
 
 def _sidecar(path: str) -> dict[str, Any]:
-    name = os.path.basename(path) + ".json"
     try:
-        with open(path + ".json", "rb") as file:
-            raw = file.read(MAX_SIDECAR_BYTES + 1)
+        return read_sidecar(path)
     except OSError as error:
-        raise TemporaryError(path, f"its sidecar {name} could not be read: {error.strerror}") from None
-    if len(raw) > MAX_SIDECAR_BYTES:
-        raise MediaError(path, f"its sidecar {name} has more than {MAX_SIDECAR_BYTES:,} bytes")
-    try:
-        values = json.loads(raw)
-        json.dumps(values, allow_nan=False)  # `NaN` and `1e999` are read, but no JSON function of SQLite takes them
-    except (ValueError, RecursionError) as error:
-        raise MediaError(path, f"its sidecar {name} is not JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise MediaError(path, f"its sidecar {name} must hold one JSON object")
-    return values
+        reason = f"its sidecar {os.path.basename(path)}.json could not be read: {error.strerror}"
+        raise TemporaryError(path, reason) from None

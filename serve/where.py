@@ -20,6 +20,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
 
+from bind.arithmetic import PointedError
+
 COLUMNS: Mapping[str, str] = {
     "path": "f.shown",
     "name": "f.name",
@@ -52,18 +54,13 @@ _WORDS = {"and", "or", "not", "in", "like", "is", "null", "true", "false"}
 _INTEGERS = range(-(2**63), 2**63)
 
 
-class WhereError(ValueError):
-    """A filter that cannot be read: the message shows it with a caret under character `position` (from 0)."""
+class WhereError(PointedError):
+    """A filter that cannot be read."""
 
-    def __init__(self, reason: str, where: str, position: int) -> None:
-        shown = "".join(character if character.isprintable() else " " for character in where)
-        super().__init__(f"{reason}\n  {shown}\n  {' ' * position}^")
-        self.reason = reason
-        self.where = where
-        self.position = position
-
-    def __reduce__(self) -> tuple[type[WhereError], tuple[str, str, int]]:
-        return type(self), (self.reason, self.where, self.position)
+    @property
+    def where(self) -> str:
+        """The whole filter."""
+        return self.text
 
 
 @dataclass(frozen=True)

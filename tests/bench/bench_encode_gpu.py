@@ -1,15 +1,13 @@
 """Encoding on one GPU in bfloat16: the fused towers beside the same towers in plain eager torch, and the GEMM rate.
 
 `python -m tests.bench.bench_encode_gpu [WORD ...]` prints one JSON and one markdown table of the cases whose names
-contain a word; `run()` gives the rows. Weights are random, data lies on the GPU. Goals: ANCHORS.md.
+contain a word; `run()` gives the rows. Weights are random, data lies on the GPU.
 """
 
 from __future__ import annotations
 
 import json
-import statistics
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +17,7 @@ from torch.nn import functional
 
 from bind.encoders import imagebind, transformer
 from bind.transformer_gpu import Fused
+from tests.bench.gpu import matrix_rate, milliseconds
 
 DIM = 1024
 CHECKED = 256
@@ -111,27 +110,6 @@ def operations(case: Case) -> float:
     return float(case.views * (depth * (24 * tokens * width**2 + 4 * tokens**2 * width) + stem))
 
 
-def milliseconds(function: Callable[[], object], least_s: float = 0.5) -> float:
-    """The median time of a call on the GPU, warm, over at least five calls and `least_s`."""
-    for _ in range(2):
-        function()
-    times: list[float] = []
-    while len(times) < 5 or sum(times) < 1000 * least_s:
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        function()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end))
-    return statistics.median(times)
-
-
-def matrix_rate() -> float:
-    """TFLOP/s of an 8,192-cube bfloat16 product on random data: the ceiling of the day."""
-    x, y = torch.randn(2, 8192, 8192, device="cuda", dtype=torch.bfloat16)
-    return 2 * 8192**3 / 1e9 / milliseconds(lambda: x @ y)
-
-
 def measure(case: Case, rate: float, device: str = "cuda") -> dict[str, Any]:
     """Items/s and accuracy of both forms, each at its best batch size; `rate` is that of products in TFLOP/s."""
     torch.manual_seed(0)
@@ -150,7 +128,7 @@ def measure(case: Case, rate: float, device: str = "cuda") -> dict[str, Any]:
         batch = examples(case, items, device)
         batch = batch.bfloat16() if batch.is_floating_point() else batch
         for name, trunk.fused in forms.items():
-            speeds[name, items] = 1000 * items / milliseconds(lambda batch=batch: model(batch))  # type: ignore[misc]
+            speeds[name, items] = 1000 * items / milliseconds(lambda batch=batch: model(batch), least_s=0.5)  # type: ignore[misc]
     best = {name: max((speed, items) for (form, items), speed in speeds.items() if form == name) for name in cosines}
     share = best["ours"][0] * operations(case) / 1e12 / rate
     mixed = exact @ exact.T

@@ -1,11 +1,10 @@
 """InfoNCE on one GPU, D = 1,024, bf16: loss and gradients against the plain form, and the GEMM rate of the same run.
 
-`python -m tests.bench.bench_loss_gpu [B ...]` prints a table; `run()` gives its rows. Goals: ANCHORS.md.
+`python -m tests.bench.bench_loss_gpu [B ...]` prints a table; `run()` gives its rows.
 """
 
 from __future__ import annotations
 
-import statistics
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bind.loss import info_nce
+from tests.bench.gpu import matrix_rate, milliseconds
 
 DIM = 1024
 SCALE = 1 / 0.07
@@ -39,14 +39,6 @@ def pairs(count: int, cosine: float = 0.3) -> tuple[Tensor, Tensor, Tensor]:
     return a.bfloat16().requires_grad_(), b.bfloat16().requires_grad_(), scale
 
 
-def matrix_rate(rounds: int = 20) -> float:
-    """TFLOP/s of an 8,192-cube bf16 product on random data: the ceiling of the day."""
-    x, y = torch.randn(2, 8192, 8192, device="cuda", dtype=torch.bfloat16)
-    for _ in range(3):
-        x @ y
-    return 2 * 8192**3 / 1e9 / _milliseconds(lambda: x @ y, rounds)
-
-
 def measure(loss: Loss, count: int, rounds: int) -> dict[str, float]:
     """Milliseconds (median) of loss and all gradients, and GiB of memory beyond the two inputs, gradients included.
 
@@ -62,9 +54,9 @@ def measure(loss: Loss, count: int, rounds: int) -> dict[str, float]:
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    first = _milliseconds(once, 1)
+    first = milliseconds(once, warm=0, rounds=1)
     extra = torch.cuda.max_memory_allocated() - before
-    return {"ms": _milliseconds(once, rounds) if rounds else first, "extra_gib": extra / 2**30}
+    return {"ms": milliseconds(once, warm=0, rounds=rounds) if rounds else first, "extra_gib": extra / 2**30}
 
 
 def errors(count: int, scale: float, repeated: bool) -> dict[str, float]:
@@ -90,18 +82,6 @@ def errors(count: int, scale: float, repeated: bool) -> dict[str, float]:
     names = ("loss", "a", "b", "scale")
     pairs_of = zip(names, *results, strict=True)
     return {name: float((ours.double() - exact).norm() / exact.norm()) for name, ours, exact in pairs_of}
-
-
-def _milliseconds(function: Callable[[], object], rounds: int) -> float:
-    times = []
-    for _ in range(rounds):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        function()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end))
-    return statistics.median(times)
 
 
 def run(counts: tuple[int, ...] = (16_384, 65_536, 131_072)) -> list[dict[str, Any]]:

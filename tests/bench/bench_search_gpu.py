@@ -7,30 +7,17 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bind.exact_gpu import top_k
+from tests.bench.gpu import milliseconds
 
 DIM, K = 1024, 10
-
-
-def median_ms(action: Callable[[], object], rounds: int = 15) -> float:
-    """Milliseconds of GPU time, the median after three calls to warm up."""
-    for _ in range(3):
-        action()
-    times = []
-    for _ in range(rounds):
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        action()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end))
-    return statistics.median(times)
+timed = partial(milliseconds, warm=3, rounds=15)
 
 
 def vectors(count: int, seed: int) -> Tensor:
@@ -70,8 +57,8 @@ def run(rows: int = 2_000_000) -> list[dict[str, Any]]:
         def searched(queries: Tensor = queries) -> tuple[Tensor, Tensor]:
             return top_k(queries, stored, K)
 
-        row = {"rows": rows, "batch": batch, "ours_ms": median_ms(searched), "matmul_topk_ms": median_ms(plain)}
-        row["matmul_ms"] = median_ms(matmul)
+        row = {"rows": rows, "batch": batch, "ours_ms": timed(searched), "matmul_topk_ms": timed(plain)}
+        row["matmul_ms"] = timed(matmul)
         found.append(row | {"times_matmul": row["ours_ms"] / row["matmul_ms"], "recall": recall})
     return found
 

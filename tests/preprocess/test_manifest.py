@@ -12,7 +12,7 @@ from preprocess import manifest
 from preprocess.manifest import ManifestError
 from preprocess.media import Hints
 
-# DESIGN, section 5.
+# The example of the contract.
 EXAMPLE = """\
 {"manifest": 1, "name": "clips-train", "root": "clips", "license": "CC-BY-4.0"}
 {"id": "17", "image": {"path": "f/17.jpg"}, "audio": {"path": "w/17.wav", "start_s": 2.0, "end_s": 4.0}, "text": "dog"}

@@ -114,6 +114,13 @@ def test_sidecar_gives_hints(tmp_path: Path) -> None:
         sidecar.write_text(content)
         with pytest.raises(MediaError, match=reason):
             Source.from_path(file)
+    for content, reason in (
+        ('{"focal_px": NaN}', "not JSON"),
+        (f'{{"x": "{"a" * 2**20}"}}', "more than 1,048,576 bytes"),
+    ):
+        sidecar.write_text(content)
+        with pytest.raises(MediaError, match=reason):
+            Source.from_path(file)
 
 
 def test_open_gives_a_seekable_file(tmp_path: Path) -> None:
