@@ -233,7 +233,7 @@ def _take(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _filled(build: Callable[[], nn.Module], state: Mapping[str, Tensor], where: str) -> nn.Module:
     try:
-        with torch.device("meta"):
+        with encoders.shapes_only():
             module = build()
     except NotImplementedError:  # open_clip moves its model about while it constructs it
         module = build()

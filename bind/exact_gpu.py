@@ -1,6 +1,12 @@
-"""Exhaustive inner-product search in torch, for a GPU: fp16 rows, fp32 accumulation, top k streaming over chunks."""
+"""Exhaustive inner-product search on a GPU: fp16 rows, fp32 accumulation, top k in one pass over the rows.
+
+The pass is that of `bind.exact_kernels` where Triton is there and the rows suit it, else one in torch, chunk by chunk.
+"""
 
 from __future__ import annotations
+
+from functools import cache
+from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
@@ -54,14 +60,35 @@ def top_k(
     """fp16 (Q, D) and (N, D), unit rows -> fp32 (Q, k) inner products, descending, and int64 (Q, k) row numbers.
 
     Exhaustive: every row is scored, `dead` ones (int64 row numbers) excepted; -inf and -1 fill up. A first pass keeps
-    the best fp16 score of each group of rows, a second scores the rows of the best groups again in fp32. Rounding to
-    fp16 moves a score by 1e-3 at most and 5e-5 as a rule; rows closer than that may change places.
+    the best score of each group of rows, a second scores the rows of the best groups again in fp32. Scores are exact
+    for the fp16 rows with `bind.exact_kernels`; in torch the first pass rounds them to fp16, by 1e-3 at most and 5e-5
+    as a rule, and rows closer than that may change places. `chunk_rows` asks for torch, with chunks of that size.
     """
+    kernels = _kernels() if queries.is_cuda and chunk_rows is None else None
+    if kernels and k and len(queries) and len(vectors) and kernels.takes(queries, vectors):
+        buried = None
+        if dead is not None and len(dead):
+            buried = torch.zeros(len(vectors), dtype=torch.bool, device=vectors.device)
+            buried[dead] = True
+        scores, rows = kernels.top_k(queries, vectors, min(k, len(vectors)), buried)
+        missing = (0, k - scores.shape[1])
+        if not missing[1]:
+            return scores, rows
+        return functional.pad(scores, missing, value=-torch.inf), functional.pad(rows, missing, value=-1)
     if dead is None:
         dead = torch.empty(0, dtype=torch.int64, device=queries.device)
     step = max((chunk_rows or _SCORES_PER_CHUNK // min(max(len(queries), 1), _QUERIES_PER_BLOCK)) // _GROUP, 1) * _GROUP
     blocks = [_top_k(block, vectors, k, dead, step) for block in queries.split(_QUERIES_PER_BLOCK)]
     return torch.cat([scores for scores, _ in blocks]), torch.cat([rows for _, rows in blocks])
+
+
+@cache
+def _kernels() -> ModuleType | None:
+    try:
+        from bind import exact_kernels  # Triton is there on Linux with CUDA only
+    except ImportError:
+        return None
+    return exact_kernels
 
 
 def _top_k(queries: Tensor, vectors: Tensor, k: int, dead: Tensor, step: int) -> tuple[Tensor, Tensor]:

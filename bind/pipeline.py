@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
@@ -44,16 +45,32 @@ class Failed:
 
 @dataclass
 class _Pending:
+    """A segment that waits for its batch; `views` are prepared, or raw where the GPU will prepare them."""
+
     position: int
     segment: Segment
-    views: Tensor
+    views: Tensor | np.ndarray
     last: bool
+
+
+@dataclass
+class _Running:
+    """A batch being encoded: its vectors (N, D) are on the CPU once `ready` has happened (None: they are)."""
+
+    modality: str
+    entries: list[_Pending]
+    vectors: Tensor
+    ready: torch.cuda.Event | None
 
 
 @cache
 def shared_pool() -> DecodePool:
-    """The decode workers of this process: started when first used, ended with it."""
-    return DecodePool()
+    """The decode workers of this process: started when first used, ended with it.
+
+    Where a GPU encodes, half as many again as there are cores: one decodes while another's task or result travels.
+    """
+    cores = available_cores()
+    return DecodePool(cores + cores // 2 if torch.cuda.is_available() else cores)
 
 
 def embed(
@@ -68,13 +85,15 @@ def embed(
     """(source, modality or None) pairs -> one result a segment, in order within a source but not across sources.
 
     At most a few decoded sources and one batch a modality are held in memory, however many sources there are.
-    `batch_size` counts views.
+    `batch_size` counts views. A GPU encodes a batch while the next is decoded and put together.
     """
     limits = limits or Limits()
-    # Enough to keep every worker busy while one batch is encoded.
-    ahead = 2 * available_cores() + 2
+    # Enough to keep every worker busy while one batch is encoded, or while one is put together for a GPU.
+    ahead = (2 if model.device.type == "cpu" else 12) * available_cores() + 2
     decoding: deque[tuple[int, Source, str, Future[list[Segment]]]] = deque()
     pending: dict[str, list[_Pending]] = {}
+    running: deque[_Running] = deque()
+    overlapping = 1 if model.device.type == "cuda" else 0
 
     def collect() -> Iterator[Embedded | Failed]:
         position, source, modality, future = decoding.popleft()
@@ -88,8 +107,10 @@ def embed(
         for segment, views in zip(segments, prepared, strict=True):
             batch.append(_Pending(position, segment, views, segment is segments[-1]))
             if sum(len(entry.views) for entry in batch) >= batch_size:
-                yield from _encode(model, modality, batch, batch_size)
-                batch.clear()
+                running.append(_encode(model, modality, pending.pop(modality), batch_size))
+                batch = pending.setdefault(modality, [])
+        while len(running) > overlapping:
+            yield from _finished(running.popleft())
 
     for position, (source, said) in enumerate(sources):
         try:
@@ -103,7 +124,9 @@ def embed(
         yield from collect()
     for modality, batch in pending.items():
         if batch:
-            yield from _encode(model, modality, batch, batch_size)
+            running.append(_encode(model, modality, batch, batch_size))
+    for last in running:
+        yield from _finished(last)
 
 
 def _recognise(source: Source, limits: Limits) -> str:
@@ -129,19 +152,55 @@ def _read(
     return done
 
 
-def _prepare(model: BindModel, modality: str, source: Source, segment: Segment) -> Tensor:
+def _prepare(model: BindModel, modality: str, source: Source, segment: Segment) -> Tensor | np.ndarray:
+    spec = modalities.spec(modality)
+    if spec.prepare_tensor and model.device.type == "cuda":
+        return segment.views
     try:
-        return modalities.spec(modality).prepare(segment.views, model.config(modality))
+        return spec.prepare(segment.views, model.config(modality))
     except ValueError as error:
         raise MediaError(source.name, str(error)) from None
 
 
-def _encode(model: BindModel, modality: str, batch: list[_Pending], batch_size: int) -> Iterator[Embedded]:
-    views = torch.cat([entry.views for entry in batch])
+def _encode(model: BindModel, modality: str, entries: list[_Pending], batch_size: int) -> _Running:
+    # Raw views of one shape are prepared together. Those of one source have one shape and stay in their order.
+    entries = sorted(entries, key=lambda entry: entry.views.shape[1:])
+    groups = [list(group) for _, group in itertools.groupby(entries, key=lambda entry: entry.views.shape[1:])]
+    views = torch.cat([_together(model, modality, [entry.views for entry in group]) for group in groups])
     unit = torch.cat([model.encode_views(modality, part) for part in views.split(batch_size)])
-    counts = [len(entry.views) for entry in batch]
-    means = torch.stack([part.mean(0) for part in unit.split(counts)])
-    vectors = torch.nn.functional.normalize(means, dim=1).cpu().numpy()
-    for entry, vector in zip(batch, vectors, strict=True):
+    counts = [len(entry.views) for entry in entries]
+    if len(set(counts)) == 1:
+        means = unit.unflatten(0, (-1, counts[0])).mean(1)
+    else:
+        means = torch.stack([part.mean(0) for part in unit.split(counts)])
+    vectors = torch.nn.functional.normalize(means, dim=1)
+    if not vectors.is_cuda:
+        return _Running(modality, entries, vectors, None)
+    fetched = torch.empty(vectors.shape, pin_memory=True).copy_(vectors, non_blocking=True)
+    ready = torch.cuda.Event()
+    ready.record(torch.cuda.current_stream(vectors.device))
+    return _Running(modality, entries, fetched, ready)
+
+
+def _together(model: BindModel, modality: str, views: list[Tensor | np.ndarray]) -> Tensor:
+    """Views of several segments -> one batch, prepared (where they are raw, on the model's device)."""
+    if isinstance(views[0], Tensor):
+        return torch.cat([part for part in views if isinstance(part, Tensor)])
+    arrays = [part for part in views if isinstance(part, np.ndarray)]
+    shape = (sum(map(len, arrays)), *arrays[0].shape[1:])
+    # Pinned, so that the copy to the GPU runs beside this thread.
+    raw = torch.empty(shape, dtype=torch.from_numpy(arrays[0]).dtype, pin_memory=True)
+    np.concatenate(arrays, out=raw.numpy())
+    prepare = modalities.spec(modality).prepare_tensor
+    assert prepare is not None  # else they would have been prepared
+    return prepare(raw.to(model.device, non_blocking=True), model.config(modality))
+
+
+def _finished(batch: _Running) -> Iterator[Embedded]:
+    if batch.ready:
+        batch.ready.synchronize()
+    for entry, vector in zip(batch.entries, batch.vectors.numpy(), strict=True):
         segment = entry.segment
-        yield Embedded(entry.position, modality, vector, segment.start_s, segment.end_s, segment.notes, entry.last)
+        yield Embedded(
+            entry.position, batch.modality, vector, segment.start_s, segment.end_s, segment.notes, entry.last
+        )

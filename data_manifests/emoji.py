@@ -16,6 +16,11 @@ _SETS = {
     "emoji-datasource-twitter": ("twitter", ("img/twitter/64",)),
     "@lobehub/fluent-emoji-3d": ("fluent", ("assets",)),
     "openmoji": ("openmoji", ("color/618x618", "color/72x72")),
+    # These have SVG only: `png` is what `python -m train.fetch` renders of it.
+    "@iconify-json/noto-v1": ("noto-1", ("png",)),
+    "@iconify-json/emojione": ("emojione", ("png",)),
+    "@iconify-json/fxemoji": ("firefox", ("png",)),
+    "@iconify-json/fluent-emoji-flat": ("fluent-flat", ("png",)),
 }
 _TONES = {"1f3fb": "light", "1f3fc": "medium-light", "1f3fd": "medium", "1f3fe": "medium-dark", "1f3ff": "dark"}
 
@@ -33,7 +38,7 @@ def splits(download: Download) -> Iterator[Split]:
     """One manifest: an event a picture, `group` the emoji without its skin tone, the class its category."""
     packages = _packages(download.path)
     for package in _SETS:
-        if package not in packages:
+        if package not in packages and not package.startswith("@iconify-json"):
             download.lacks("package", package)
     catalogue = _catalogue(download, packages)
     if catalogue:
@@ -61,16 +66,16 @@ def _catalogue(download: Download, packages: dict[str, Path]) -> dict[str, _Emoj
     source = next((packages[name] for name in packages if name.startswith("emoji-datasource")), None)
     if source:
         for entry in download.json((source / "emoji.json").relative_to(download.path).as_posix()):
-            group = _code(entry["unified"])
+            group = code_of(entry["unified"])
             name = entry["name"].lower() if entry["name"].isupper() else entry["name"]
             catalogue[group] = _Emoji([name], group, entry["category"])
             for tones, variant in entry.get("skin_variations", {}).items():
                 text = f"{name}, {' and '.join(_TONES[tone] for tone in tones.lower().split('-'))} skin tone"
-                catalogue[_code(variant["unified"])] = _Emoji([text], group, entry["category"])
+                catalogue[code_of(variant["unified"])] = _Emoji([text], group, entry["category"])
     if "openmoji" in packages:
         for entry in download.json((packages["openmoji"] / "data/openmoji.json").relative_to(download.path).as_posix()):
-            code = _code(entry["hexcode"])
-            emoji = catalogue.setdefault(code, _Emoji([], _code(entry["skintone_base_hexcode"] or entry["hexcode"])))
+            code = code_of(entry["hexcode"])
+            emoji = catalogue.setdefault(code, _Emoji([], code_of(entry["skintone_base_hexcode"] or entry["hexcode"])))
             if entry["annotation"] not in emoji.texts:
                 emoji.texts.append(entry["annotation"])
     return catalogue
@@ -82,9 +87,9 @@ def _events(download: Download, packages: dict[str, Path], catalogue: dict[str, 
         pictures: dict[str, str] = {}
         for path in itertools.chain.from_iterable(sorted((folder / place).glob("*.*")) for place in places):
             if path.suffix in (".png", ".webp") and is_filled(path):
-                pictures.setdefault(_code(path.stem), path.relative_to(download.path).as_posix())
+                pictures.setdefault(code_of(path.stem), path.relative_to(download.path).as_posix())
         for code, emoji in catalogue.items():
-            if code not in pictures and (emoji.category or artist == "openmoji"):
+            if code not in pictures and "png" not in places and (emoji.category or artist == "openmoji"):
                 download.lacks(f"picture (.png or .webp) by {artist}", code)
         for code, picture in pictures.items():
             named = catalogue.get(code)
@@ -95,18 +100,19 @@ def _events(download: Download, packages: dict[str, Path], catalogue: dict[str, 
             yield event | ({"labels": [named.category]} if named.category else {}) | {"group": named.group}
 
 
-def _code(name: str) -> str:
+def code_of(name: str) -> str:
     """Code points in lower case, without leading zeros and the variation selector FE0F: sets differ in both."""
     return "-".join(part.lstrip("0") for part in name.lower().replace("_", "-").split("-") if part != "fe0f")
 
 
 BUILDER = Builder(
     title="Emoji in several hands.",
-    license="pictures: Google Noto Apache-2.0, Twitter CC BY 4.0, Microsoft Fluent MIT, OpenMoji CC BY-SA 4.0; "
-    "names: MIT",
+    license="pictures: Google Noto Apache-2.0, Twitter CC BY 4.0, Microsoft Fluent MIT, OpenMoji CC BY-SA 4.0, "
+    "EmojiOne 2 CC BY 4.0, Firefox OS Apache-2.0; names: MIT",
     obtain="the JavaScript packages emoji-datasource-google, emoji-datasource-twitter, @lobehub/fluent-emoji-3d and "
     "openmoji (`npm pack` and unpack each into a folder of its own, or `npm install`); OpenMoji's package has SVG "
-    "only, which has no reader: add color/618x618 or color/72x72 with the PNG of its release",
+    "only, which has no reader: add color/618x618 or color/72x72 with the PNG of its release; more hands are in "
+    "@iconify-json/noto-v1, emojione, fxemoji and fluent-emoji-flat, whose SVG `python -m train.fetch` renders",
     layout="the unpacked packages below one folder; any of them is enough for its pictures, one emoji-datasource or "
     "openmoji for the names",
     splits=splits,

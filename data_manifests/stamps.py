@@ -18,7 +18,7 @@ _TRANSLATION = re.compile(r"([\w@]+)\.utf8=(.*)")
 
 
 @dataclass
-class _Stamp:
+class Stamp:
     """The files of one stamp, as paths below the folder of stamps; `spoken` are (language, path)."""
 
     picture: str = ""
@@ -34,15 +34,21 @@ def splits(download: Download) -> Iterator[Split]:
     What is spoken stands with the picture and the caption in its language. Stamps that have the same English
     caption share a group; the class is the top folder.
     """
-    base = next((download.path / place for place in _PLACES if (download.path / place).is_dir()), download.path)
-    stamps = _stamps(download, base)
+    below = base(download) or download.path
+    stamps = read(download, below)
     classes = sorted({name.split("/")[0] for name in stamps})
-    yield Split("", _events(download, stamps), classes, ("a picture of {}.", "a drawing of {}."), base=base)
-    yield Split("spoken", _spoken_events(stamps), base=base)
+    yield Split("", _events(download, stamps), classes, ("a picture of {}.", "a drawing of {}."), base=below)
+    yield Split("spoken", _spoken_events(stamps), base=below)
 
 
-def _stamps(download: Download, base: Path) -> dict[str, _Stamp]:
-    stamps: dict[str, _Stamp] = {}
+def base(download: Download) -> Path | None:
+    """The folder of stamps in a download, None where none is found by its name."""
+    return next((download.path / place for place in _PLACES if (download.path / place).is_dir()), None)
+
+
+def read(download: Download, base: Path) -> dict[str, Stamp]:
+    """The stamps below a folder by their path without ending; what is empty is noted in `download`."""
+    stamps: dict[str, Stamp] = {}
     for folder, subfolders, names in os.walk(base):
         subfolders.sort()
         for name in sorted(names):
@@ -54,15 +60,15 @@ def _stamps(download: Download, base: Path) -> dict[str, _Stamp]:
             if not is_filled(path):
                 download.lacks("content", place)
             elif suffix == ".png":
-                stamps.setdefault(stem, _Stamp()).picture = place
+                stamps.setdefault(stem, Stamp()).picture = place
             elif suffix == ".svg":
-                stamps.setdefault(stem, _Stamp()).drawing = place
+                stamps.setdefault(stem, Stamp()).drawing = place
             elif suffix == ".txt":
-                stamps.setdefault(stem, _Stamp()).captions = _captions(path)
+                stamps.setdefault(stem, Stamp()).captions = _captions(path)
             elif spoken := _SPOKEN.fullmatch(stem):
-                stamps.setdefault(spoken[1], _Stamp()).spoken.append((spoken[2] or "en", place))
+                stamps.setdefault(spoken[1], Stamp()).spoken.append((spoken[2] or "en", place))
             else:
-                stamps.setdefault(stem, _Stamp()).effect = place
+                stamps.setdefault(stem, Stamp()).effect = place
     for name in [name for name, stamp in stamps.items() if stamp.effect and not (stamp.picture or stamp.drawing)]:
         # Letters and numbers have an effect a language (7_de.ogg beside 7.svg), in which somebody says them.
         local = _LOCAL_EFFECT.fullmatch(name)
@@ -82,7 +88,7 @@ def _captions(path: Path) -> dict[str, str]:
     return {language: caption for language, caption in found.items() if caption}
 
 
-def _events(download: Download, stamps: dict[str, _Stamp]) -> Iterator[Entry]:
+def _events(download: Download, stamps: dict[str, Stamp]) -> Iterator[Entry]:
     for name, stamp in stamps.items():
         if not stamp.picture:
             what = "PNG beside an SVG, which has no reader (render it to NAME.png)" if stamp.drawing else "picture"
@@ -94,7 +100,7 @@ def _events(download: Download, stamps: dict[str, _Stamp]) -> Iterator[Entry]:
             yield {"id": name, **event, "labels": [name.split("/")[0]], "group": stamp.captions.get("en", name)}
 
 
-def _spoken_events(stamps: dict[str, _Stamp]) -> Iterator[Entry]:
+def _spoken_events(stamps: dict[str, Stamp]) -> Iterator[Entry]:
     for name, stamp in stamps.items():
         for language, audio in stamp.spoken:
             event = _media(stamp.picture, audio, stamp.captions.get(language, ""))

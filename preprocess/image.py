@@ -60,9 +60,16 @@ def prepare(views: np.ndarray, config: ImageConfig) -> torch.Tensor:
     import torch  # not at module level: decode workers do without it
 
     raster.check_views(views, (config.size, config.size, 3), np.uint8, "preprocess.image.read")
-    values = torch.tensor(views).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+    return prepare_tensor(torch.tensor(views), config)
+
+
+def prepare_tensor(views: torch.Tensor, config: ImageConfig) -> torch.Tensor:
+    """(K, size, size, 3) uint8 RGB on any device -> (K, 3, size, size) float32 there."""
+    import torch  # see prepare
+
+    values = views.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
     mean, std = (torch.tensor(constants).view(3, 1, 1) for constants in (config.mean, config.std))
-    return values.sub_(mean).div_(std)
+    return values.sub_(mean.to(views.device)).div_(std.to(views.device))
 
 
 def shape(config: ImageConfig) -> tuple[int, ...]:

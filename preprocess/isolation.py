@@ -7,6 +7,7 @@ a decoder that may have been subverted, so it is JSON and raw array bytes only, 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import pickle
@@ -31,6 +32,8 @@ Read = Callable[[Source, Any, Limits, Plan], list[Segment]]
 
 _LENGTH = struct.Struct("<Q")
 _MAX_REPLY_BYTES = 8 * 2**30
+_PIPE_BYTES = 2**20
+"""A pipe holds 64 KiB as a rule: a picture's views would wake both sides several times."""
 
 
 class DecodePool:
@@ -111,6 +114,12 @@ class _Worker:
             stderr=subprocess.DEVNULL,
             env=environment,
         )
+        if hasattr(fcntl, "F_SETPIPE_SZ"):  # Linux
+            for pipe in (self._stdin, self._stdout):
+                with contextlib.suppress(OSError):  # what one user's pipes may hold together is limited
+                    fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        self._replies = selectors.DefaultSelector()
+        self._replies.register(self._stdout, selectors.EVENT_READ)
 
     @property
     def alive(self) -> bool:
@@ -151,6 +160,7 @@ class _Worker:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._replies.close()
         self._stdout.close()
 
     @property
@@ -180,16 +190,13 @@ class _Worker:
         data = bytearray(count)
         view = memoryview(data)
         done = 0
-        descriptor = self._stdout.fileno()
-        with selectors.DefaultSelector() as selector:
-            selector.register(descriptor, selectors.EVENT_READ)
-            while done < count:
-                if not selector.select(max(0.0, deadline - time.monotonic())):
-                    raise TimeoutError
-                got = os.readv(descriptor, [view[done:]])
-                if not got:
-                    raise EOFError
-                done += got
+        while done < count:
+            if not self._replies.select(max(0.0, deadline - time.monotonic())):
+                raise TimeoutError
+            got = os.readv(self._stdout.fileno(), [view[done:]])
+            if not got:
+                raise EOFError
+            done += got
         return data
 
 

@@ -129,10 +129,11 @@ def prepare(views: np.ndarray, config: VideoConfig) -> torch.Tensor:
         )
     size = config.size
     crops = np.stack([views[..., y : y + size, x : x + size, :] for y, x in _corners(height, width, config)], axis=1)
-    pixels = torch.from_numpy(crops.reshape(-1, *crops.shape[2:])).movedim(-1, 1).to(torch.float32) / 255.0
+    pixels = torch.from_numpy(crops.reshape(-1, *crops.shape[2:])).movedim(-1, 1)
+    pixels = pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255.0)
     to_channels = (-1, *[1] * (pixels.ndim - 2))
-    mean = torch.tensor(config.mean).view(to_channels)
-    return ((pixels - mean) / torch.tensor(config.std).view(to_channels)).contiguous()
+    mean, std = (torch.tensor(constants).view(to_channels) for constants in (config.mean, config.std))
+    return pixels.sub_(mean).div_(std)
 
 
 def shape(config: VideoConfig) -> tuple[int, ...]:

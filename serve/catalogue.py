@@ -79,6 +79,14 @@ class LibraryError(ValueError):
     """A library that cannot be used or written: the message says what happened and what to do."""
 
 
+class WriterBusyError(LibraryError):
+    """Another process, or another thread of this one, is writing to the library."""
+
+
+class UnknownItemError(LibraryError, LookupError):
+    """There is no such item in the library (any more), or its file is not the one that was indexed any more."""
+
+
 @dataclass(frozen=True)
 class FileRow:
     """What is known of a path. `content` is None for a file that could not be used, for `reason`, by `reader`."""
@@ -212,7 +220,7 @@ class Catalogue:
     def write(self) -> Iterator[Writer]:
         """The right to change the catalogue, for one process and thread at a time.
 
-        Raises LibraryError when somebody else has it. The kernel takes it back from a process that dies.
+        Raises WriterBusyError when somebody else has it. The kernel takes it back from a process that dies.
         """
         descriptor = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
@@ -220,7 +228,7 @@ class Catalogue:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
-                raise LibraryError(
+                raise WriterBusyError(
                     f"{self.folder}: another process is writing to this library (process {holder}); wait until it is "
                     "done, or stop it. Searching works meanwhile"
                 ) from None
@@ -350,6 +358,13 @@ class Catalogue:
     def paths_of(self, content: int) -> list[str]:
         """The files that have a content."""
         return [os.fsdecode(row[0]) for row in self._rows("SELECT path FROM files WHERE content = ?", (content,))]
+
+    def stamp(self, path: str) -> tuple[int, int] | None:
+        """Size in bytes and time of the last change in ns that a searchable file had; None for an unknown one."""
+        rows = self._rows(
+            "SELECT size_bytes, mtime_ns FROM files WHERE path = ? AND content IS NOT NULL", (encode_path(path),)
+        )
+        return tuple(rows[0]) if rows else None
 
     def entries(self, ids: Sequence[int], where: Where = EVERYTHING) -> dict[int, Entry]:
         """Segment id -> its entry, for ids that exist and have a file that passes the filter (the first by path)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 # Nothing heavy is imported here: `crossbind --help` answers at once.
 import io
 import json
+import os
 import sys
 from collections.abc import Collection, Iterator
 from dataclasses import asdict
@@ -14,14 +15,18 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
+    import socket
+
     from bind.model import BindModel
     from serve.library import Library
+    from serve.settings import Settings
 
 app = typer.Typer(
     name="crossbind",
     help="One embedding space and one search engine for image, text, video, audio, depth, thermal and IMU.",
     no_args_is_help=True,
     add_completion=False,
+    context_settings={"auto_envvar_prefix": "CROSSBIND"},
     pretty_exceptions_enable=False,
 )
 
@@ -292,22 +297,93 @@ def search(
             print(pictures[hit.item_id])
 
 
+Host = Annotated[str, typer.Option(help="The address to listen on. Other than loopback ones need API keys.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")]
+
+
+@app.command()
+def serve(
+    library: LibraryFolder,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    model: LibraryModel = None,
+    weights: Weights = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    factory: Factory = None,
+    api_keys_file: Annotated[
+        Path | None, typer.Option(help="Keys that are asked for, one a line; also in CROSSBIND_API_KEYS.")
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None, typer.Option(help="A name that the server answers to; may be given several times.")
+    ] = None,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Nothing can be added or deleted.")] = False,
+    page: Annotated[bool, typer.Option(help="The web page on /, beside the API.")] = True,
+    max_body_mb: Annotated[int, typer.Option(min=1, help="The largest request.")] = 64,
+    max_terms: Annotated[int, typer.Option(min=1, help="Texts and media of one request.")] = 256,
+    max_waiting: Annotated[int, typer.Option(min=1, help="Texts and media of all requests; then 429.")] = 1024,
+    max_batch: Annotated[int, typer.Option(min=1, help="Texts and media encoded together.")] = 32,
+    max_connections: Annotated[int, typer.Option(min=1)] = 2000,
+    body_timeout_s: Annotated[float, typer.Option(help="The time to send a request.")] = 30.0,
+    deadline_s: Annotated[float, typer.Option(help="The time to answer one; then 504.")] = 30.0,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    as_json: Json = False,
+) -> None:
+    """Serve a library: web page on /, API on /v1, /health, /ready, /metrics."""
+    from serve.settings import Settings, SettingsError
+
+    if log_level not in ("debug", "info", "warning", "error"):
+        _usage(f"--log-level: expected debug, info, warning or error, got {log_level!r}")
+    try:
+        settings = Settings(
+            host=host,
+            port=port,
+            api_keys=_api_keys(api_keys_file),
+            allowed_hosts=tuple(name.lower() for name in allowed_host or ()),
+            read_only=read_only,
+            max_body_bytes=max_body_mb * 2**20,
+            max_bodies_bytes=max(512, 2 * max_body_mb) * 2**20,
+            max_terms=max_terms,
+            max_waiting=max_waiting,
+            max_batch=max_batch,
+            max_connections=max_connections,
+            body_timeout_s=body_timeout_s,
+            deadline_s=deadline_s,
+        )
+    except SettingsError as error:
+        _usage(str(error))
+    listening = _listen(settings)
+    with _library(library, model, weights, device, dtype, factory) as opened:
+        _serve(opened, settings, listening, page, log_level, as_json)
+
+
 @app.command()
 def demo(
     folder: Annotated[
         Path | None, typer.Option(help="Where to keep it; in the user's cache folder when left out.")
     ] = None,
+    open_page: Annotated[bool, typer.Option("--serve", help="Open the web page on it afterwards.")] = False,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
 ) -> None:
     """Assemble a sample library from installed packages, index it, and print a few any-to-any searches."""
     from bind.cache import cache_folder
     from serve import demo as shown
+    from serve.settings import Settings, SettingsError
 
+    try:
+        settings = Settings(host=host, port=port, api_keys=_api_keys(None)) if open_page else None
+    except SettingsError as error:
+        _usage(str(error))
+    listening = _listen(settings) if settings else None
     place = folder or cache_folder() / "demo"
     with _library(place / "library", "small", None, "cpu", "float32", None) as library:
         try:
             shown.run(library, place / "media", _console())
         except (ValueError, OSError) as error:
             _failure(str(error))
+        if settings is not None and listening is not None:
+            _serve(library, settings, listening, True, "warning", False)
 
 
 def main() -> None:
@@ -348,6 +424,50 @@ def _library(
         return Library.open(folder, chosen, factory, device, modalities)
     except (ValueError, OSError) as error:
         _usage(str(error))
+
+
+def _api_keys(file: Path | None) -> tuple[str, ...]:
+    """The keys of CROSSBIND_API_KEYS and of a file, without its comments. No option: others can read the arguments."""
+    keys = os.environ.get("CROSSBIND_API_KEYS", "").replace(",", " ").split()
+    if file is not None:
+        try:
+            lines = file.read_text().splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            _usage(f"--api-keys-file: {file} could not be read: {error}")
+        keys += [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+        if not keys:
+            _usage(f"--api-keys-file: {file} has no key")
+    return tuple(keys)
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """The address to serve on, taken before anything is loaded."""
+    from serve import server
+
+    try:
+        return server.bind(settings)
+    except OSError as error:
+        _failure(f"{settings.host} port {settings.port}: {error.strerror}; choose another with --port")
+
+
+def _serve(
+    library: Library, settings: Settings, listening: socket.socket, page: bool, log_level: str, as_json: bool
+) -> None:
+    from serve import api, server
+    from serve.service import Service
+
+    address = server.address(listening)
+
+    def announce() -> None:
+        if as_json:
+            print(json.dumps({"address": address, "library": str(library.folder)}), flush=True)
+            return
+        ways = f"{address} (page on /, API on /v1)" if page else f"{address}/v1"
+        print(f"Crossbind serves {library.folder} on {ways}. Ctrl-C ends it.", flush=True)
+
+    server.configure_logging(log_level)
+    app = api.create_app(Service(library, settings), page=page)
+    server.server(app, settings, announce).run(sockets=[listening])
 
 
 def _failure(message: str) -> NoReturn:

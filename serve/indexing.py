@@ -289,8 +289,9 @@ class Run:
         self._report.duplicates = list(self._writer.duplicates(self._root))
 
     def _is_hidden(self, path: str) -> bool:
-        """Whether it lies where this run could not look, which does not mean that it is gone."""
-        return any(path == place or path.startswith(place.rstrip(os.sep) + os.sep) for place in self._unlisted)
+        """Whether it lies where this run did not look, which does not mean that it is gone."""
+        unseen = [*self._unlisted, str(self._library)]  # the library keeps files of its own
+        return any(path == place or path.startswith(place.rstrip(os.sep) + os.sep) for place in unseen)
 
     def _tick(self) -> None:
         self._done += 1

@@ -4,20 +4,23 @@
 >>> library.index("~/media")
 >>> library.search("image:dog.jpg + audio:rain.wav - text:indoors", k=10, where="folder = 'trip'")
 
-In its folder lie `catalogue.sqlite` (the truth, see `serve.catalogue`), `writer.lock`, and `index/REVISION/`: an index
-over the vectors of that revision of the catalogue, caught up when it is behind and made anew when it is damaged.
+In its folder lie `catalogue.sqlite` (the truth, see `serve.catalogue`), `writer.lock`, `index/REVISION/`: an index over
+the vectors of that revision of the catalogue, caught up when it is behind and made anew when it is damaged; and
+`files/`, what `Library.add` keeps (see `serve.kept`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import stat
 import threading
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,12 +28,13 @@ from bind import arithmetic
 from bind.arithmetic import Term
 from bind.index import Index
 from bind.space import Embeddings, SpaceError
-from preprocess.media import Limits
+from preprocess.media import Limits, MediaError
 from serve import calibration
 from serve import where as filters
 from serve.calibration import Scale
-from serve.catalogue import EVERYTHING, Catalogue, Entry, LibraryError, Writer
+from serve.catalogue import EVERYTHING, Catalogue, Entry, LibraryError, UnknownItemError, Writer
 from serve.indexing import Progress, Report, Run
+from serve.kept import Kept
 from serve.where import Where, WhereError
 
 if TYPE_CHECKING:
@@ -122,6 +126,7 @@ class Library:
         self._samples: dict[str, tuple[int, np.ndarray]] = {}
         self._segments_a_hit: dict[str, int] = {}
         self._lock = threading.RLock()
+        self._kept = Kept(catalogue.folder / "files")
         self.model = model
         self.folder = catalogue.folder
 
@@ -214,10 +219,7 @@ class Library:
                 progress=progress,
             )
             report = run.run()
-            with self._lock:
-                with self._catalogue.snapshot():
-                    self._refresh()
-                self._save_index(writer)
+            self._follow(writer)
         return report
 
     def search(
@@ -242,22 +244,40 @@ class Library:
         Raises QueryError and WhereError, which point at the character, MediaError for a file of the query that cannot
         be used, ValueError for terms that cancel out, an unknown modality in `want` and k < 1.
         """
+        embedding, words = self._embed_query(query, keywords)
+        return self.find(embedding, k, want, where, words=words, calibrate=calibrate, every_segment=every_segment)
+
+    def find(
+        self,
+        query: Embeddings,
+        k: int = 10,
+        want: Sequence[str] | None = None,
+        where: str | None = None,
+        *,
+        words: str = "",
+        calibrate: bool = True,
+        every_segment: bool = False,
+    ) -> list[Hit]:
+        """As `search`, for one embedding, with the `words` to look for in names, captions and metadata."""
         if k < 1:
             raise ValueError(f"search: expected k >= 1, got {k}")
+        if query.space != self.model.space:
+            raise SpaceError(self.model.space, query.space)
+        if len(query) != 1:
+            raise ValueError(f"search: expected one embedding, got {len(query)}")
         filtered = self._parse_where(where)
-        embedding, words = self._embed_query(query, keywords)
         with self._lock, self._catalogue.snapshot():
             self._refresh()
             modalities = self._wanted(want)
             samples = {modality: self._sample(modality) for modality in modalities}
-            scales = calibration.scales(embedding.vectors[0], samples)
+            scales = calibration.scales(query.vectors[0], samples)
             found: list[_Candidate] = []
             # What is further down in both rankings than this cannot come before the k best of one of them.
             depth = RANK_OFFSET + 2 * k if words else k
             passing = None if filtered is EVERYTHING else self._catalogue.passing(filtered)
             for modality in modalities:
                 allowed = None if passing is None else passing.get(modality, np.empty(0, np.int64))
-                ids, cosines, contents = self._nearest(embedding, modality, depth, allowed, every_segment)
+                ids, cosines, contents = self._nearest(query, modality, depth, allowed, every_segment)
                 found += _candidates(ids, cosines, contents, scales[modality])
             matched: dict[int, int] = {}
             if words:
@@ -266,7 +286,7 @@ class Library:
                 known = {candidate.content for candidate in found}
                 # One that only this ranking has reaches the k best only from a place among its first k.
                 missing = [content for content in by_words[:k] if content not in known]
-                found += self._score(missing, embedding, scales, filtered)
+                found += self._score(missing, query, scales, filtered)
             ranked = _rank(found, matched, calibrate, every_segment)[:k]
             entries = self._catalogue.entries([candidate.segment for candidate in ranked], filtered)
         return [
@@ -283,18 +303,138 @@ class Library:
     def similar(
         self, item_id: int, k: int = 10, want: Sequence[str] | None = None, where: str | None = None
     ) -> list[Hit]:
-        """The k best hits for an item of the library, its own file left out. Raises LibraryError for an unknown id."""
+        """The k best hits for an item of the library, its own file left out. Raises UnknownItemError."""
         own = self.item(item_id)
-        _, vectors = self._catalogue.vectors([item_id])
-        hits = self.search(Embeddings(vectors, self.model.space), k + 1, want, where)
+        hits = self.search(self.vectors([item_id]), k + 1, want, where)
         return [hit for hit in hits if hit.path != own.path and hit.path not in own.also][:k]
 
     def item(self, item_id: int) -> Item:
-        """The item with an id that a hit told. Raises LibraryError when there is none (any more)."""
+        """The item with an id that a hit told. Raises UnknownItemError when there is none (any more)."""
         entry = self._catalogue.entries([item_id]).get(item_id)
         if entry is None:
-            raise LibraryError(f"there is no item {item_id} in this library (any more)")
+            raise UnknownItemError(f"there is no item {item_id} in this library (any more)")
         return _item(entry)
+
+    def vectors(self, item_ids: Sequence[int]) -> Embeddings:
+        """Item ids -> their vectors as Embeddings, in their order. Raises UnknownItemError for an unknown id."""
+        with self._lock:
+            ids, vectors = self._catalogue.vectors(item_ids)
+        row = {number: position for position, number in enumerate(ids.tolist())}
+        if missing := [number for number in item_ids if number not in row]:
+            raise UnknownItemError(f"there is no item {missing[0]} in this library (any more)")
+        return Embeddings(vectors[[row[number] for number in item_ids]], self.model.space)
+
+    def related(self, item_id: int) -> list[Item]:
+        """All items of the content that an item is of, itself too: the stretches of a film, and its sound track.
+
+        Raises UnknownItemError when there is no such item (any more).
+        """
+        with self._catalogue.snapshot():
+            content = self._catalogue.contents_of([item_id]).get(item_id)
+            if content is None:
+                raise UnknownItemError(f"there is no item {item_id} in this library (any more)")
+            numbers = [number for number, _ in self._catalogue.segments_of([content])]
+            return [_item(entry) for _, entry in sorted(self._catalogue.entries(numbers).items())]
+
+    def original(self, item_id: int) -> Path:
+        """The file of an item, exactly as it was indexed.
+
+        Raises UnknownItemError when there is no such item, and when its file is gone or another one by now: what lies
+        at its path then was never put into this library.
+        """
+        item = self.item(item_id)
+        for path in (item.path, *item.also):
+            stamp = self._catalogue.stamp(path)
+            with contextlib.suppress(OSError):
+                status = os.stat(path)
+                if stat.S_ISREG(status.st_mode) and stamp == (status.st_size, status.st_mtime_ns):
+                    return Path(path)
+        raise UnknownItemError(
+            f"item {item_id}: its file is gone or has changed since it was indexed; index its folder again"
+        )
+
+    def sample(self, limit: int) -> list[tuple[Item, np.ndarray]]:
+        """At most `limit` items, spread evenly over each modality, with their vectors (D,)."""
+        with self._lock, self._catalogue.snapshot():
+            counts = self._catalogue.count()
+            share = min(1.0, limit / max(1, sum(counts.values())))
+            chosen: list[int] = []
+            for modality, count in counts.items():
+                places = np.linspace(0, count - 1, max(1, int(count * share))).round().astype(np.int64)
+                chosen += self._catalogue.ids(modality)[np.unique(places)].tolist()
+            entries = self._catalogue.entries(chosen[:limit])
+            ids, vectors = self._catalogue.vectors(list(entries))
+        return [(_item(entries[number]), vector) for number, vector in zip(ids.tolist(), vectors, strict=True)]
+
+    @property
+    def revision(self) -> int:
+        """A number that grows with every change of what can be searched."""
+        return self._catalogue.revision
+
+    def add(
+        self, content: IO[bytes], name: str, metadata: Mapping[str, Any] | None = None, limits: Limits | None = None
+    ) -> list[Item]:
+        """Keeps a file in the library's own folder and makes it searchable -> its items. Again changes nothing.
+
+        `name` is what the file is called; a path in it is dropped. `metadata` is what its sidecar would say. Either
+        all of it is there afterwards or, also after a power cut, nothing. Raises MediaError for a file that cannot be
+        used, WriterBusyError when somebody else is writing, LibraryError when the disk is full.
+        """
+        limits = limits or Limits()
+        with self._catalogue.write() as writer:
+            try:
+                kept = self._kept.put(content, name, metadata or {}, limits)
+            except OSError as error:
+                raise LibraryError(f"{self.folder}: {name} could not be kept: {error.strerror}") from None
+            path = str(kept)
+            run = Run(writer, self.model, path, self.folder, limits=limits, batch_size=64, retry=True, progress=None)
+            try:
+                run.run()
+                row = writer.file(path)
+                assert row is not None
+                if row.content is None:
+                    raise MediaError(os.path.basename(path), row.reason or "could not be used")
+            except BaseException:
+                with writer.transaction():
+                    writer.remove_files([number for number, _, _ in writer.files_below(path)])
+                    writer.drop_orphans()
+                self._kept.drop(kept)
+                raise
+            self._follow(writer)
+            numbers = [number for number, _ in self._catalogue.segments_of([row.content])]
+            entries = self._catalogue.entries(numbers)
+        return [_item(entry) for _, entry in sorted(entries.items())]
+
+    def remove(self, item_id: int) -> list[Item]:
+        """Forgets the content that an item is of, with all its items and files -> those items.
+
+        Files that `add` keeps are deleted, files of folders are not: indexing such a folder brings them back. Raises
+        UnknownItemError when there is no such item, WriterBusyError when somebody else is writing.
+        """
+        with self._catalogue.write() as writer:
+            items = self.related(item_id)
+            with writer.transaction():
+                for path in (items[0].path, *items[0].also):
+                    row = writer.file(path)
+                    if row is not None:
+                        writer.remove_files([row.id])
+                writer.drop_orphans()
+            for path in (items[0].path, *items[0].also):
+                self._kept.drop(Path(path))
+            self._follow(writer)
+        return items
+
+    def tidy(self) -> None:
+        """Deletes what interrupted calls of `add` and `remove` left. Raises WriterBusyError."""
+        with self._catalogue.write():
+            self._kept.sweep(lambda path: self._catalogue.stamp(str(path)) is not None)
+
+    def _follow(self, writer: Writer) -> None:
+        """Brings the index up to date after a change, and writes it where it is due."""
+        with self._lock:
+            with self._catalogue.snapshot():
+                self._refresh()
+            self._save_index(writer)
 
     def duplicates(self, threshold: float = 0.98) -> list[Duplicates]:
         """Groups of files that are the same or nearly so, largest first.
@@ -344,10 +484,6 @@ class Library:
     def _embed_query(self, query: str | Sequence[Term] | Embeddings, keywords: bool | None) -> tuple[Embeddings, str]:
         """The query as one row, and the text to look for as keywords ('' for none)."""
         if isinstance(query, Embeddings):
-            if query.space != self.model.space:
-                raise SpaceError(self.model.space, query.space)
-            if len(query) != 1:
-                raise ValueError(f"search: expected one embedding, got {len(query)}")
             return query, ""
         terms = arithmetic.parse_query(query) if isinstance(query, str) else list(query)
         if not terms:

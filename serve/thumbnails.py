@@ -26,6 +26,7 @@ _READERS: dict[str, tuple[Read, object]] = {
     "depth": (depth.read, depth.DepthConfig(size=SIZE)),
     "thermal": (thermal.read, thermal.ThermalConfig(size=SIZE)),
 }
+MODALITIES = tuple(_READERS)
 
 
 def make(items: Iterable[Item], folder: Path, limits: Limits | None = None) -> dict[int, Path]:

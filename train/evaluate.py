@@ -11,7 +11,6 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -85,31 +84,33 @@ class Report:
         """Model, space, scores and skipped media as JSON."""
         return json.dumps(asdict(self), indent=1)
 
-    def plot(self) -> str:
-        """The shares (recall, accuracy, mAP) with their intervals as an SVG picture; emergent ones are hollow."""
+    def plot(self, file: Path) -> None:
+        """Draws the shares (recall, accuracy, mAP) with their intervals; emergent ones are hollow. SVG, PNG or PDF.
+
+        Raises ValueError where matplotlib is not installed.
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ImportError:
+            raise ValueError("a plot of the scores needs matplotlib: pip install 'crossbind[train]'") from None
         shown = [s for s in self.scores if s.metric != "median rank"]
-        left, width, line = 470, 400, 18
-        height = line * (len(shown) + 2)
-        parts = [
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 40}" height="{height + line}" '
-            'font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="white"/>'
+        figure = Figure(figsize=(11, 1 + 0.22 * len(shown)), layout="constrained")
+        axes = figure.add_subplot()
+        for row, s in enumerate(shown):
+            face = "white" if s.kind == "emergent" else "tab:blue"
+            spread = [[s.value - s.low], [s.high - s.value]]
+            axes.errorbar(
+                s.value, row, xerr=spread, fmt="o", color="tab:blue", markerfacecolor=face, gid=f"score-{row}"
+            )
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_ylim(len(shown) - 0.5, -0.5)
+        names = [
+            f"{s.manifest}: {s.query} \u2192 {s.target}, {s.task} {s.metric} {s.kind and f'({s.kind})'}" for s in shown
         ]
-        for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
-            x = left + tick * width
-            parts.append(
-                f'<path d="M{x} {line}V{height}" stroke="#ddd"/><text x="{x - 8}" y="{height + 12}">{tick}</text>'
-            )
-        for number, s in enumerate(shown, start=1):
-            y = line * (number + 0.5)
-            x, low, high = (left + value * width for value in (s.value, s.low, s.high))
-            label = escape(f"{s.manifest}: {s.query} -> {s.target}, {s.task} {s.metric} {s.kind and f'({s.kind})'}")
-            fill = "white" if s.kind == "emergent" else "#2563eb"
-            parts.append(
-                f'<text x="{left - 10}" y="{y + 4}" text-anchor="end">{label}</text>'
-                f'<path d="M{low:.1f} {y}H{high:.1f}" stroke="#2563eb"/>'
-                f'<circle cx="{x:.1f}" cy="{y}" r="4" fill="{fill}" stroke="#2563eb"/>'
-            )
-        return "".join([*parts, "</svg>\n"])
+        axes.set_yticks(range(len(shown)), names, fontsize=8)
+        axes.grid(axis="x", alpha=0.4)
+        axes.set_title(f"{self.model}, 95% intervals")
+        figure.savefig(file)
 
 
 def evaluate(
@@ -378,8 +379,9 @@ def _few_shot(
 
 
 def write(report: Report, folder: Path) -> None:
-    """Writes `scores.txt`, `scores.json` and `scores.svg` into a folder."""
+    """Writes `scores.txt`, `scores.json`, `scores.svg` and `scores.png` into a folder. Raises as `Report.plot` does."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "scores.txt").write_text(report.table() + "\n")
     (folder / "scores.json").write_text(report.json())
-    (folder / "scores.svg").write_text(report.plot())
+    for name in ("scores.svg", "scores.png"):
+        report.plot(folder / name)

@@ -1,4 +1,4 @@
-"""The training loop: pairs -> encoders of new modalities in a frozen space.
+"""The training loop: pairs -> encoders and heads in a space that frozen ones hold.
 
 Step s is a function of the run and s alone: which pair, which items, which variants, and every random number are drawn
 from (seed, s). So a run that was interrupted goes on exactly where it was, and R processes see what one would.
@@ -13,7 +13,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,13 +28,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from bind import checkpoint, encoders, heads, zoo
-from bind.description import Description
+from bind import checkpoint, zoo
 from bind.loss import LogitScale, info_nce, sigmoid_loss
 from bind.model import BindModel, Tower
 from preprocess import manifest
 from train import run as runs
-from train.data import Batch, PairData, Ranks
+from train import towers
+from train.data import Batch, PairData, Part, Ranks, frozen_tower
+from train.distillation import similarity_loss
 from train.evaluate import mean_recall, same_item
 from train.gradient_cache import cached_step
 from train.run import Pair, Run
@@ -83,25 +84,28 @@ class Objective(nn.Module):
         self.scale = LogitScale(pair.temperature, learned=pair.learn_temperature)
         self.bias = nn.Parameter(torch.tensor(-10.0)) if kind == "sigmoid" else None  # SigLIP's start
         self.chunk = chunk or None
+        self.teacher = pair.teacher
 
-    def forward(self, a: Tensor, b: Tensor, ids: Tensor) -> Tensor:
+    def forward(self, a: Tensor, b: Tensor, batch: Batch) -> Tensor:
         """() the loss of the batch of all ranks."""
+        scale = self.scale()
         if self.bias is None:
-            return info_nce(a, b, self.scale(), ids=ids, chunk=self.chunk)
-        return sigmoid_loss(a, b, self.scale(), self.bias, ids=ids, chunk=self.chunk)
+            loss = info_nce(a, b, scale, ids=batch.ids, chunk=self.chunk)
+        else:
+            loss = sigmoid_loss(a, b, scale, self.bias, ids=batch.ids, chunk=self.chunk)
+        if self.teacher and batch.teacher:
+            loss = loss + self.teacher.weight * similarity_loss(
+                a, b, scale, *batch.teacher, 1 / self.teacher.temperature
+            )
+        return loss
 
 
 class Learner(nn.Module):
-    """All that is trained: the towers of the new modalities and one objective a pair."""
+    """All that is trained: a tower, or the head of one, for each modality of the run, and one objective a pair."""
 
-    def __init__(self, description: Description, run: Run) -> None:
+    def __init__(self, towers: Mapping[str, Tower], run: Run) -> None:
         super().__init__()
-        self.towers = nn.ModuleDict()
-        for name in run.trained:
-            table = description.modalities[name]
-            encoder = encoders.build(table.encoder or {})
-            head = heads.build(table.head or {}, int(encoder.width), description.dim)  # type: ignore[arg-type]
-            self.towers[name] = Tower(encoder, head)
+        self.towers = nn.ModuleDict(dict(towers))
         train = run.train
         self.objectives = nn.ModuleList(Objective(pair, train.loss, train.chunk) for pair in train.pairs)
 
@@ -182,17 +186,21 @@ class _Trainer:
             "content of manifests": {path: found.sha256 for path, found in self.manifests.items()}
         }
         self._check_unchanged()
-        self.base: BindModel = zoo.load(run.base.model, run.base.weights, str(device))
+        self.base: BindModel = zoo.load(
+            run.base.model, run.base.weights, str(device), modalities=run.base.modalities or None
+        )
         self.description = runs.extended(self.base.description, run)
+        torch.manual_seed(run.seed)
+        self.starts = {name: towers.start(self.base, run, name) for name in run.trained}
         self.data = [self._data(pair, pair.manifests, held_out=False) for pair in run.train.pairs]
         self.held_out = [
             self._data(pair, run.evaluate.manifests, held_out=True)
             for pair in (run.train.pairs if run.evaluate.manifests else ())
         ]
         self.schedule = Schedule(run, [len(data) for data in self.data], ranks.count)
-        torch.manual_seed(run.seed)
-        self.learner = Learner(self.description, run).to(device)
-        self.learner.train()
+        self.learner = Learner({name: start.tower for name, start in self.starts.items()}, run).to(device)
+        for start in self.starts.values():
+            towers.set_training(start.tower)
         self.forward: dict[str, Callable[[Tensor], Tensor]] = {
             name: torch.compile(tower) if run.compile else tower for name, tower in self.learner.towers.items()
         }
@@ -248,7 +256,7 @@ class _Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self._gradients(step, self.forward[pair.modality], self.learner.objectives[number], batch)
+        loss = self._gradients(step, pair, self.learner.objectives[number], batch)
         self._average_gradients()
         parameters = [p for p in self.learner.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
@@ -270,24 +278,30 @@ class _Trainer:
         temperature = math.exp(-float(scale.log_scale.detach()))
         return {"pair": pair.name, "loss": loss, "lr": rate, "temperature": temperature, "gradient_norm": float(norm)}
 
-    def _gradients(self, step: int, tower: Callable[[Tensor], Tensor], objective: nn.Module, batch: Batch) -> float:
+    def _gradients(self, step: int, pair: Pair, objective: nn.Module, batch: Batch) -> float:
         """The loss of a batch; its gradients are added to the parameters'."""
+        names = (pair.modality, pair.anchor)
+        trained = [side for side in range(2) if names[side] in self.forward]
 
-        def encode(x: Tensor) -> tuple[Tensor]:
+        def encode(given: Sequence[Tensor]) -> tuple[Tensor, ...]:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.dtype == "bfloat16"):
-                features = tower(x)
-            return (F.normalize(features.float(), dim=1),)
+                vectors = [self.forward[names[side]](x) for side, x in zip(trained, given, strict=True)]
+            return tuple(F.normalize(each.float(), dim=1) for each in vectors)
 
-        def loss(vectors: Tensor) -> Tensor:
-            value: Tensor = objective(vectors, batch.anchors, batch.ids)
+        def loss(*vectors: Tensor) -> Tensor:
+            sides = list(batch.sides)
+            for side, of_side in zip(trained, vectors, strict=True):
+                sides[side] = of_side
+            value: Tensor = objective(*sides, batch)
             return value
 
         seed = np.random.SeedSequence([self.run.seed, 2, step, self.ranks.rank])
         torch.manual_seed(int(seed.generate_state(1)[0]))
         size = self.run.train.micro_batch
-        if 0 < size < len(batch.x):
-            return float(cached_step(encode, batch.x.split(size), loss))
-        value = loss(*encode(batch.x))
+        given = [batch.sides[side] for side in trained]
+        if 0 < size < len(batch.ids):
+            return float(cached_step(encode, list(zip(*(x.split(size) for x in given), strict=True)), loss))
+        value = loss(*encode(given))
         value.backward()
         return float(value.detach())
 
@@ -344,19 +358,23 @@ class _Trainer:
         return "early stop" if stop and not last else ""
 
     def _recall(self, data: PairData) -> float:
-        tower = self.learner.towers[data.pair.modality]
-        tower.eval()
-        vectors = data.embed(tower)
-        tower.train()
-        return mean_recall(vectors.cpu().numpy(), data.anchors().cpu().numpy(), same_item([data.ids, data.anchor_ids]))
+        names = (data.pair.modality, data.pair.anchor)
+        trained = [self.starts[name].tower if name in self.starts else None for name in names]
+        for tower in filter(None, trained):
+            tower.eval()
+        a, b = (vectors.cpu().numpy() for vectors in data.embed(trained))
+        for tower in filter(None, trained):
+            towers.set_training(tower)
+        return mean_recall(a, b, same_item(data.ids))
 
     def _data(self, pair: Pair, paths: tuple[str, ...], *, held_out: bool) -> PairData:
         data = PairData(
             pair,
             [self.manifests[path] for path in paths],
-            self.base,
-            self.description.preprocess(pair.modality),
+            (self._part(pair.modality), self._part(pair.anchor)),
             self.run.cache,
+            self.device,
+            teacher=None if held_out else self._teacher(pair),
             settings=None if held_out else pair.augment,
             dtype=self.run.dtype,
             max_bad_share=self.run.train.max_bad_share,
@@ -367,8 +385,37 @@ class _Trainer:
             tqdm.write(f"left out {fault}")
         return data
 
+    def _teacher(self, pair: Pair) -> tuple[Part, Part] | None:
+        """The towers of a pair's teacher for its two sides; where it lacks one, that of the other side."""
+        if pair.teacher is None:
+            return None
+        names = (pair.modality, pair.anchor)
+        has = [name for name in names if name in runs.describe(pair.teacher.model).modalities]
+        model = zoo.load(pair.teacher.model, pair.teacher.weights, str(self.device), modalities=has)
+        of_modality, of_anchor = (frozen_tower(model, name if name in has else has[0]) for name in names)
+        return of_modality, of_anchor
+
+    def _part(self, name: str) -> Part:
+        """What this run leaves as it is of a modality."""
+        config = self.description.preprocess(name)
+        if self.run.stage(name) == "vectors":
+            return frozen_tower(self.base, name)
+        trunk = self.starts[name].trunk
+        if trunk is None:
+            return Part(name, config)
+        # A digest of the checkpoint's file stands for weights without a checked source of their own.
+        owner = self.description.towers()[name]
+        encoder = self.description.modalities[owner].encoder or {}
+        identity = {"encoder": encoder, "weights": None if "sha256" in encoder else self.base.digests.get(owner)}
+        return Part(name, config, trunk, int(trunk.width), identity)  # type: ignore[arg-type]
+
     def _parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        return self.learner.named_parameters()
+        return ((name, p) for name, p in self.learner.named_parameters() if p.requires_grad)
+
+    def _weights(self) -> dict[str, Tensor]:
+        """The state of the learner, without the weights that LoRA leaves as they are."""
+        fixed = {name for name, p in self.learner.towers.named_parameters(prefix="towers") if not p.requires_grad}
+        return {name: tensor for name, tensor in self.learner.state_dict().items() if name not in fixed}
 
     @contextlib.contextmanager
     def _averaged(self) -> Iterator[None]:
@@ -385,21 +432,20 @@ class _Trainer:
                     p.copy_(kept[name])
 
     def _write_model(self) -> None:
-        """The base with the new modalities, as a checkpoint folder."""
+        """The base with the trained modalities, as a checkpoint folder."""
         if self.ranks.rank:
             return
-        towers = {name: self.base.tower(name) for name in self.base.modalities}
+        whole = {name: self.base.tower(name) for name in self.base.modalities}
+        left = set(self.description.modalities) - set(self.run.trained)
+        digests = {name: digest for name, digest in self.base.digests.items() if name in left}
         with self._averaged():
-            for name, tower in self.learner.towers.items():
-                assert isinstance(tower, Tower)
-                towers[name] = tower
-            digests = {name: digest for name, digest in self.base.digests.items() if name not in self.run.trained}
-            checkpoint.write(self.out / MODEL, self.description.model_copy(update={"digests": digests}), towers)
+            whole |= {name: start.finished() for name, start in self.starts.items()}
+            checkpoint.write(self.out / MODEL, self.description.model_copy(update={"digests": digests}), whole)
 
     def _save(self) -> None:
         """The state, in one file that is written aside and then renamed."""
         if self.ranks.rank == 0:
-            tensors = {f"weight.{name}": tensor for name, tensor in self.learner.state_dict().items()}
+            tensors = {f"weight.{name}": tensor for name, tensor in self._weights().items()}
             tensors |= {f"average.{name}": tensor for name, tensor in self.average.items()}
             for name, p in self._parameters():
                 for key, value in self.optimizer.state.get(p, {}).items():
@@ -431,7 +477,10 @@ class _Trainer:
         def part(prefix: str) -> dict[str, Tensor]:
             return {name.removeprefix(prefix): t for name, t in stored.items() if name.startswith(prefix)}
 
-        self.learner.load_state_dict(part("weight."))
+        weights = self.learner.state_dict()
+        if missing := self._weights().keys() - part("weight.").keys():
+            raise TrainError(f"{self.out / STATE} lacks {', '.join(sorted(missing)[:5])}; choose another `out`")
+        self.learner.load_state_dict(weights | part("weight."))
         self.average = part("average.")
         for key in ("step", "exp_avg", "exp_avg_sq"):
             values = part(f"adam.{key}.")

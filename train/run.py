@@ -6,7 +6,7 @@ out = "out/depth"                 # state, log and finished model; relative to t
 [base]
 model = "small"                   # a name of the zoo, or a checkpoint folder
 
-[modalities.depth]                # what is new; each of encoder, head and preprocess may be left out
+[modalities.depth]                # what is trained; a modality of a pair needs no table, its anchor is frozen without
 preprocess = { size = 64 }
 
 [train]
@@ -23,25 +23,36 @@ batch_size = 256
 from __future__ import annotations
 
 import copy
+import importlib.util
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import nn
 
 from bind import description as descriptions
 from bind import encoders, heads, modalities, zoo
 from bind.checkpoint import TABLE
-from bind.description import Description
+from bind.description import Description, ModalityTable
+
+Stage = Literal["views", "features", "vectors"]
+"""What a batch holds of a modality: prepared views, features of its frozen trunk, or vectors of a frozen tower."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+Degrees = Annotated[float, Field(ge=0, le=180)]
 Count = Annotated[int, Field(ge=1)]
 
 # Their `shape` is that of the prepared views, so a run file that changes the preprocessing need not repeat it.
-_TAKE_A_SHAPE = ("convnet", "transformer")
+_TAKE_A_SHAPE = ("convnet", "sound", "transformer")
+
+
+_ONLY_FOR = {"audio": ("gain_db", "mix"), "imu": ("turn_deg", "tilt_deg", "shift")}
+_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Embedding)
+"""What LoRA can change."""
 
 
 class RunError(ValueError):
@@ -57,9 +68,14 @@ class Augment(_Table):
 
     A variant is the same for the item and its anchor (aligned crops) and in every epoch, so that a frozen anchor is
     encoded `views` times and never again. `crop` is the least share of the picture that a crop keeps. `jitter` varies
-    brightness and contrast of a frozen picture by up to this share. The others vary the trained side in every step:
-    `erase` is the chance that a rectangle is blanked, `frequency_mask` and `time_mask` the most rows and columns of a
-    spectrogram that are (arXiv 1904.08779).
+    brightness and contrast of a frozen picture by up to this share.
+
+    The others vary the trained side in every step. Any: `noise`, Gaussian, in standard deviations of the sensor's view;
+    `scale`, by what share a sensor's reading may be too large or small (disparity, brightness, each of an IMU's two).
+    Pictures: `erase` is the chance that a rectangle is blanked. Spectrograms: `frequency_mask` and `time_mask` are the
+    most rows and columns blanked (arXiv 1904.08779), `gain_db` makes louder or softer, `mix` is the chance that another
+    of the sounds is heard behind, 0 to 20 dB softer. IMU: `turn_deg` about gravity and `tilt_deg` about any axis rotate
+    how the sensor is worn, `shift` is the most of the window by which it starts later or earlier.
     """
 
     views: Count = 1
@@ -69,10 +85,31 @@ class Augment(_Table):
     erase: Share = 0.0
     frequency_mask: Annotated[int, Field(ge=0)] = 0
     time_mask: Annotated[int, Field(ge=0)] = 0
+    noise: Annotated[float, Field(ge=0, le=10)] = 0.0
+    scale: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    gain_db: Annotated[float, Field(ge=0, le=60)] = 0.0
+    mix: Share = 0.0
+    turn_deg: Degrees = 0.0
+    tilt_deg: Degrees = 0.0
+    shift: Share = 0.0
+
+
+class Teacher(_Table):
+    """A model of any space, the arguments of `bind.load`, that says how similar the items of a batch are.
+
+    The similarities of the pair's two sides are drawn towards the teacher's: to the loss comes `weight` times the
+    Kullback-Leibler divergence of their softmax from that of the teacher's, at its `temperature`. A side that the
+    teacher lacks is seen through the other: of depth and image, CLIP compares the images.
+    """
+
+    model: str
+    weights: str | None = None
+    weight: Positive = 1.0
+    temperature: Annotated[float, Field(ge=0.01, le=10)] = 0.07
 
 
 class Pair(_Table):
-    """One modality and the frozen one it is bound to (default: its SPEC's anchor).
+    """One modality and the one it is bound to (default: its SPEC's anchor), which is frozen unless it has a table.
 
     Batches hold one pair; `weight` says how often, relative to the others, it is this one's turn. `repeat` is how
     often an epoch sees each item. `temperature` is fixed unless `learn_temperature`.
@@ -87,6 +124,7 @@ class Pair(_Table):
     temperature: Annotated[float, Field(ge=0.01, le=10)] = 0.07
     learn_temperature: bool = False
     augment: Augment = Augment()
+    teacher: Teacher | None = None
 
     @property
     def name(self) -> str:
@@ -94,22 +132,40 @@ class Pair(_Table):
         return f"{self.modality}-{self.anchor}"
 
 
-class Modality(_Table):
-    """What a new modality consists of, as in a checkpoint's `model.toml`; what is left out comes from its SPEC.
+class Lora(_Table):
+    """Low-rank changes of an encoder's layers in place of new weights (arXiv 2106.09685), by peft.
 
-    An encoder table without `module` changes options of the SPEC's encoder.
+    `targets` are layers, by the end of their names (`in_proj`, `fc1`). `alpha / rank` is the factor on a change. The
+    finished model has plain weights, the changes added.
     """
 
+    targets: Annotated[tuple[str, ...], Field(min_length=1)]
+    rank: Count = 8
+    alpha: Positive = 16.0
+
+
+class Modality(_Table):
+    """What a trained modality consists of, as in a checkpoint's `model.toml`.
+
+    What is left out comes from the base, or from the modality's SPEC where the base lacks it; an encoder table without
+    `module` changes options of that encoder. An encoder or head that is the base's starts from the base's weights, an
+    encoder with a `source` from those, any other anew. `train` "head" leaves the encoder as it is; `lora` changes it a
+    little.
+    """
+
+    train: Literal["all", "head"] = "all"
+    lora: Lora | None = None
     encoder: dict[str, Any] = {}
     head: dict[str, Any] = {}
     preprocess: dict[str, Any] = {}
 
 
 class Base(_Table):
-    """The frozen model that holds the space: the arguments of `bind.load`."""
+    """The model that holds the space: the arguments of `bind.load`. `modalities` are those to keep (empty: all)."""
 
     model: str = "small"
     weights: str | None = None
+    modalities: tuple[str, ...] = ()
 
 
 class Train(_Table):
@@ -138,7 +194,7 @@ class Train(_Table):
 
 
 class Cache(_Table):
-    """What is computed once and kept in `folder`: vectors of frozen anchors, prepared views of the trained side."""
+    """What is computed once and kept in `folder`: features and vectors of what is frozen, and prepared views."""
 
     folder: str = "cache"
     features: bool = True
@@ -173,8 +229,14 @@ class Run(_Table):
 
     @property
     def trained(self) -> tuple[str, ...]:
-        """The modalities that get an encoder in this run."""
-        return tuple(sorted({pair.modality for pair in self.train.pairs}))
+        """The modalities that this run changes: the first of each pair, and all that have a table."""
+        return tuple(sorted({pair.modality for pair in self.train.pairs} | set(self.modalities)))
+
+    def stage(self, modality: str) -> Stage:
+        """What a batch holds of a modality."""
+        if modality not in self.trained:
+            return "vectors"
+        return "features" if self.modalities.get(modality, Modality()).train == "head" else "views"
 
 
 def read(path: str | Path) -> Run:
@@ -220,44 +282,95 @@ def changed(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") ->
             yield f"{prefix}{key}: {before!r} -> {after!r}"
 
 
-def extended(base: Description, run: Run) -> Description:
-    """The base's description -> that of the finished model. Raises ValueError that lists every fault."""
-    table = base.model_dump(exclude_none=True, exclude_defaults=True) | {"format": 1, "name": run.name}
-    table["about"] = f"{base.name} with {', '.join(run.trained)} bound by run {run.name!r}"
-    pairs = [(pair.anchor, pair.modality) for pair in run.train.pairs]
-    table["trained"] = list(dict.fromkeys([*base.trained, *pairs]))
-    table["modalities"] = dict(table["modalities"]) | {name: _modality_table(name, run) for name in run.trained}
-    return descriptions.parse(table, run.name)
+def kept(base: Description, run: Run) -> Description:
+    """The base's description -> the same with the modalities that the run keeps. Raises ValueError for unknown ones."""
+    names = run.base.modalities or tuple(base.modalities)
+    if unknown := sorted(set(names) - set(base.modalities)):
+        raise ValueError(f"{base.name} has no {', '.join(unknown)}; it has {', '.join(base.modalities)}")
+    tables = {name: table for name, table in base.modalities.items() if name in names}
+    trained = tuple(pair for pair in base.trained if set(pair) <= set(names))
+    return base.model_copy(update={"modalities": tables, "trained": trained})
 
 
-def _modality_table(name: str, run: Run) -> dict[str, Any]:
-    spec = modalities.spec(name)
+def starting(base: Description, run: Run, name: str) -> ModalityTable:
+    """The table of a trained modality as training begins; with its encoder's `source`, where its weights lie."""
     wanted = run.modalities.get(name, Modality())
-    encoder = dict(wanted.encoder) if "module" in wanted.encoder else dict(spec.encoder or {}) | wanted.encoder
+    old, spec = base.modalities.get(name), modalities.spec(name)
+    preprocess = (old.preprocess if old else {}) | wanted.preprocess
+    if old and old.shares and not wanted.encoder:
+        return ModalityTable(shares=old.shares, head=wanted.head or head_of(base, name), preprocess=preprocess)
+    encoder = dict(wanted.encoder)
+    if "module" not in encoder:
+        encoder = dict((old and old.encoder) or spec.encoder or {}) | encoder
     if encoder.get("module") in _TAKE_A_SHAPE and "shape" not in wanted.encoder:
-        alone = {name: descriptions.ModalityTable(preprocess=wanted.preprocess)}
+        alone = {name: ModalityTable(preprocess=preprocess)}
         config = Description(format=1, name="", dim=1, license="", modalities=alone).preprocess(name)
         encoder["shape"] = list(spec.shape(config))
-    return {"encoder": encoder, "head": wanted.head or dict(spec.head or {}), "preprocess": wanted.preprocess}
+    head = wanted.head or (head_of(base, name) if old else dict(spec.head or {}))
+    return ModalityTable(encoder=encoder, head=head, preprocess=preprocess)
+
+
+def extended(base: Description, run: Run) -> Description:
+    """The base's description -> that of the finished model. Raises ValueError that lists every fault.
+
+    Its record of trained pairs only grows, whatever moved since: weights that saw a pair have seen it. Only an encoder
+    that starts anew forgets.
+    """
+    base = kept(base, run)
+    tables = {name: starting(base, run, name) for name in run.trained}
+    anew = {name for name, table in tables.items() if not continues(base, name, table)}
+    before = [pair for pair in base.trained if not anew & set(pair)]
+    for name, table in tables.items():
+        if run.stage(name) == "views" and table.encoder:
+            own = {key: value for key, value in table.encoder.items() if key not in ("source", "sha256")}
+            tables[name] = table.model_copy(update={"encoder": own})
+    pairs = dict.fromkeys((pair.anchor, pair.modality) for pair in run.train.pairs)
+    new = [pair for pair in pairs if not {pair, pair[::-1]} & set(before)]
+    whole = base.model_copy(
+        update={
+            "name": run.name,
+            "about": f"{base.name} with {', '.join(run.trained)} bound by run {run.name!r}",
+            "trained": (*before, *new),
+            "modalities": base.modalities | tables,
+        }
+    )
+    return descriptions.parse(whole.model_dump(exclude_none=True, exclude_defaults=True) | {"format": 1}, run.name)
+
+
+def continues(base: Description, name: str, table: ModalityTable) -> bool:
+    """Whether a modality's encoder, as `starting` says it, is the base's."""
+    old = base.modalities.get(name)
+    return old is not None and (old.encoder, old.shares) == (table.encoder, table.shares)
+
+
+def head_of(base: Description, name: str) -> dict[str, Any]:
+    """The table of a modality's head, which may be that of the modality whose encoder it shares."""
+    table = base.modalities[name]
+    return dict(table.head or (head_of(base, table.shares) if table.shares else {}))
+
+
+_Model = TypeVar("_Model", Base, Teacher)
 
 
 def _resolved(run: Run, folder: Path) -> Run:
     def absolute(path: str) -> str:
         return str(folder / path)
 
+    def located(model: _Model) -> _Model:
+        found = (folder / model.model / TABLE).is_file()
+        return model.model_copy(update={"model": absolute(model.model)}) if found else model
+
     pairs = []
     for pair in run.train.pairs:
         known = modalities.specs().get(pair.modality)
         anchor = pair.anchor or (known.anchor if known else None) or ""
         manifests = tuple(map(absolute, pair.manifests))
-        pairs.append(pair.model_copy(update={"anchor": anchor, "manifests": manifests}))
-    base = run.base
-    if (folder / base.model / TABLE).is_file():
-        base = base.model_copy(update={"model": absolute(base.model)})
+        teacher = pair.teacher and located(pair.teacher)
+        pairs.append(pair.model_copy(update={"anchor": anchor, "manifests": manifests, "teacher": teacher}))
     return run.model_copy(
         update={
             "out": absolute(run.out),
-            "base": base,
+            "base": located(run.base),
             "train": run.train.model_copy(update={"pairs": tuple(pairs)}),
             "cache": run.cache.model_copy(update={"folder": absolute(run.cache.folder)}),
             "evaluate": run.evaluate.model_copy(update={"manifests": tuple(map(absolute, run.evaluate.manifests))}),
@@ -265,14 +378,27 @@ def _resolved(run: Run, folder: Path) -> Run:
     )
 
 
+def describe(model: str) -> Description:
+    """A name of the zoo or a checkpoint folder -> its description. Raises ValueError."""
+    table = Path(model) / TABLE
+    return descriptions.read(table) if table.is_file() else zoo.describe(model)
+
+
 def _cross_faults(run: Run) -> Iterator[str]:
     """What only shows when tables are seen together."""
     base: Description | None = None
     try:
-        table = Path(run.base.model) / TABLE
-        base = descriptions.read(table) if table.is_file() else zoo.describe(run.base.model)
+        base = describe(run.base.model)
     except ValueError as error:
         yield f"base.model: {error}"
+    have: Collection[str] = base.modalities if base else ()
+    if base:
+        try:
+            base = kept(base, run)
+            have = base.modalities
+        except ValueError as error:
+            yield f"base.modalities: {error}"
+            base = None
     usable = True
     for number, pair in enumerate(run.train.pairs):
         where = f"train.pairs.{number}"
@@ -280,37 +406,101 @@ def _cross_faults(run: Run) -> Iterator[str]:
             if value not in modalities.specs():
                 usable = False
                 yield f"{where}.{key}: no modality {value!r}; known: {', '.join(modalities.specs())}"
-        if base and pair.modality in base.modalities:
-            usable = False
-            yield f"{where}.modality: {base.name} already has {pair.modality}; start from a base without it"
-        if base and pair.anchor in modalities.specs() and pair.anchor not in base.modalities:
-            yield f"{where}.anchor: {base.name} has no {pair.anchor}; it has {', '.join(base.modalities)}"
+        if base and run.stage(pair.anchor) == "vectors" and pair.anchor in set(modalities.specs()) - set(have):
+            yield f"{where}.anchor: {base.name} has no {pair.anchor}; it has {', '.join(have)}"
+        if pair.anchor == pair.modality:
+            yield f"{where}.anchor: {pair.anchor} cannot be bound to itself"
+        if pair.teacher and usable:
+            yield from _teacher_faults(pair, where)
         augment = pair.augment
         if augment.views == 1 and (augment.crop < 1 or augment.flip or augment.jitter):
             yield f"{where}.augment: crop, flip and jitter need views > 1: the variants of an item that are encoded"
+        for modality, keys in _ONLY_FOR.items():
+            if modality not in (pair.modality, pair.anchor):
+                yield from (f"{where}.augment.{key}: is for {modality}" for key in keys if getattr(augment, key))
         for manifest in pair.manifests:
             if not Path(manifest).is_file():
                 yield f"{where}.manifests: there is no file {manifest}"
     for manifest in run.evaluate.manifests:
         if not Path(manifest).is_file():
             yield f"evaluate.manifests: there is no file {manifest}"
-    for name in sorted(set(run.modalities) - set(run.trained)):
+    paired = {side for pair in run.train.pairs for side in (pair.modality, pair.anchor)}
+    for name in sorted(set(run.modalities) - paired):
         yield f"modalities.{name}: no pair of this run trains {name}"
+        usable = False
     if run.evaluate.patience and not run.evaluate.manifests:
         yield "evaluate.patience: stopping early needs evaluate.manifests"
     if base and usable:
+        yield from _faults_of_trained(base, run)
+
+
+def _teacher_faults(pair: Pair, where: str) -> Iterator[str]:
+    assert pair.teacher
+    try:
+        if not {pair.modality, pair.anchor} & set(describe(pair.teacher.model).modalities):
+            yield f"{where}.teacher: {pair.teacher.model} has neither {pair.modality} nor {pair.anchor}"
+    except ValueError as error:
+        yield f"{where}.teacher: {error}"
+
+
+def _faults_of_trained(base: Description, run: Run) -> Iterator[str]:
+    """What is wrong with the modalities that are trained, on a base that has the others."""
+    try:
+        described = extended(base, run)
+    except (ValueError, TypeError) as error:
+        yield str(error)
+        return
+    owners = described.towers()
+    for name in run.trained:
+        where, table = f"modalities.{name}", starting(base, run, name)
+        wanted = run.modalities.get(name, Modality())
+        if table.shares and run.stage(name) == "views":
+            yield f'{where}: shares the encoder of {table.shares}; train that, or a head of its own: train = "head"'
+        if wanted.lora and wanted.train == "head":
+            yield f'{where}: lora changes the encoder, train = "head" leaves it as it is; leave out one of them'
+        if (wanted.lora or wanted.train == "head") and not (
+            continues(base, name, table) or "source" in (table.encoder or {})
+        ):
+            yield f"{where}.encoder: what is only headed or adapted needs weights: the base's encoder, or a `source`"
         try:
-            described = extended(base, run)
+            with torch.device("meta"):
+                encoder = encoders.build(described.modalities[owners[name]].encoder or {})
+                heads.build(described.modalities[name].head or {}, int(encoder.width), base.dim)  # type: ignore[arg-type]
         except (ValueError, TypeError) as error:
-            yield str(error)
-            return
-        for name in run.trained:
-            try:
-                with torch.device("meta"):
-                    encoder = encoders.build(described.modalities[name].encoder or {})
-                    heads.build(described.modalities[name].head or {}, int(encoder.width), base.dim)  # type: ignore[arg-type]
-            except (ValueError, TypeError) as error:
-                yield f"modalities.{name}: {error}"
+            yield f"{where}: {error}"
+            continue
+        if wanted.train == "head" and table.head and table.head.get("type") == "identity":
+            yield f'{where}.head: an identity has nothing to train; give head = {{ type = "linear" }}'
+        if wanted.lora and not importlib.util.find_spec("peft"):
+            yield f"{where}.lora: needs the package peft: pip install 'crossbind[train]'"
+        layers = {key for key, module in encoder.named_modules() if isinstance(module, _LAYERS)}
+        for target in wanted.lora.targets if wanted.lora else ():
+            if not any(f".{key}".endswith(f".{target}") for key in layers):
+                ends = sorted({key.rpartition(".")[2] for key in layers})
+                yield f"{where}.lora.targets: no layer is called {target!r}; there are {', '.join(ends)}"
+    moving = set(run.trained)
+    for name in base.modalities:  # with the encoder that they share, or with its head too
+        if owners[name] in run.trained and (run.stage(owners[name]) == "views" or not base.modalities[name].head):
+            moving.add(name)
+    for name in sorted(moving - set(run.trained)):
+        if any(pair.anchor == name for pair in run.train.pairs):
+            yield f"train.pairs: {name} is no frozen anchor, as it shares what this run trains: {owners[name]}"
+        elif base.modalities[name].head:
+            yield f"modalities.{owners[name]}: {name} has a head of its own on this encoder; {_way_out(base, name)}"
+    for name in run.trained:
+        if owners[name] in set(run.trained) - {name} and run.stage(owners[name]) == "views":
+            yield f"modalities.{name}: its encoder, {owners[name]}'s, is not frozen in this run; use two runs"
+    together = [{pair.modality, pair.anchor} for pair in run.train.pairs]
+    for both in base.trained:
+        for mover, other in (both, both[::-1]):
+            if mover in moving and other not in moving and set(both) not in together:
+                yield f"modalities.{owners[mover]}: {other} was bound to {mover}, which moves; {_way_out(base, other)}"
+
+
+def _way_out(base: Description, name: str) -> str:
+    # Not dropped without being asked: the finished model would lack what its base had.
+    rest = [other for other in base.modalities if other != name]
+    return f"add a pair of the two, or leave {name} out: base.modalities = {rest}".replace("'", '"')
 
 
 def _what_is_left(table: Mapping[str, Any], error: ValidationError) -> Run | None:

@@ -1,4 +1,4 @@
-"""Encoders. The only place that imports timm, open_clip and transformers. The folder is the registry.
+"""Encoders. The only place that imports open_clip. The folder is the registry.
 
 Each module has `build(options) -> nn.Module`, which makes a randomly initialised encoder from a TOML-able table, and
 may have `load(options, file) -> nn.Module` for the weights file that its makers publish. An encoder maps single views
@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 _OF_THE_DESCRIPTION = frozenset({"module", "source", "sha256"})
 
@@ -41,6 +44,23 @@ def check_options(options: Mapping[str, Any], known: Collection[str]) -> None:
     """Raises ValueError that lists every key of `options` which is not among `known`."""
     if unknown := sorted(set(options) - set(known)):
         raise ValueError(f"encoder: unknown keys {unknown}; known: {sorted(known)}")
+
+
+@contextmanager
+def shapes_only() -> Iterator[None]:
+    """Modules constructed inside have parameters without numbers (on the meta device), for weights that are read."""
+    with torch.device("meta"), _NothingDrawn():
+        yield
+
+
+class _NothingDrawn(TorchFunctionMode):
+    # On the meta device there is nothing to fill in, and drawing there would import torch's compiler, a second's work.
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if getattr(function, "__module__", None) == nn.init.__name__:
+            return args[0] if args else (kwargs or {})["tensor"]
+        return function(*args, **(kwargs or {}))
 
 
 def _split(table: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:

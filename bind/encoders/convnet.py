@@ -8,12 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bind.encoders import check_options
 
 _GROUPS = 8
+# Items of one pass on a CPU, so that what lies between two layers stays in its cache: 63 log-mel pictures through
+# widths 16 to 128 on one thread take 1.0 ms each at once, 0.65 in parts of 24.
+_CPU_BATCH = 24
 
 
 class ConvNet(nn.Module):
@@ -44,6 +48,8 @@ class ConvNet(nn.Module):
         """(B, *shape) -> (B, width). Raises ValueError for another shape."""
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(f"encoder: expected (B, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}")
+        if x.device.type == "cpu" and len(x) > _CPU_BATCH and not torch.is_grad_enabled():
+            return torch.cat([self.forward(part) for part in x.split(_CPU_BATCH)])
         features: Tensor = self.norm(self.layers(x).flatten(2).mean(2))
         return features
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from bind import onednn
 from bind.encoders import check_options
 
 
@@ -54,6 +55,7 @@ def _build(options: Mapping[str, Any], file: Path | None) -> nn.Module:
     model = open_clip.create_model(
         name, pretrained=str(file) if file else None, pretrained_image=False, weights_only=True, cache_dir=None
     )
+    onednn.adopt(model)
     return ClipTower(model, str(options["tower"]), int(config["embed_dim"]))
 
 

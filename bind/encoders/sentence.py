@@ -1,4 +1,4 @@
-"""Sentence encoders of the BERT family through transformers."""
+"""Sentence encoders of the BERT family (arXiv 1810.04805), without transformers, whose import alone takes seconds."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from bind.encoders import check_options
+from bind.encoders import check_options, shapes_only
+from bind.onednn import Linear
 
 # sentence-transformers/all-MiniLM-L6-v2, config.json
 _MINILM = {
@@ -21,29 +24,70 @@ _MINILM = {
     "intermediate_size": 1536,
     "max_position_embeddings": 512,
 }
+# What else a config.json may say and this module does not vary.
+_FIXED = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute", "layer_norm_eps": 1e-12}
+_NORM_EPSILON = 1e-12
+_INITIAL_STD = 0.02
 
 
 class SentenceEncoder(nn.Module):
     """(B, L) token ids, 0 where padded -> (B, width): the mean of the last layer over all tokens, unit rows.
 
-    As sentence-transformers' all-MiniLM-L6-v2: mean pooling, then L2 norm.
+    As sentence-transformers' all-MiniLM-L6-v2: mean pooling, then L2 norm. `config` has the keys of BERT's config.json.
     """
 
     def __init__(self, config: Mapping[str, int]) -> None:
         super().__init__()
-        from transformers.models.bert import BertConfig, BertModel
-
-        self.bert = BertModel(BertConfig(**config), add_pooling_layer=False)
         self.width = config["hidden_size"]
+        self.words = nn.Embedding(config["vocab_size"], self.width)
+        # Positions of the first of BERT's two token types: sentences come alone here.
+        self.positions = nn.Embedding(config["max_position_embeddings"], self.width)
+        self.norm = nn.LayerNorm(self.width, eps=_NORM_EPSILON)
+        self.layers = nn.ModuleList(
+            _Layer(self.width, config["num_attention_heads"], config["intermediate_size"])
+            for _ in range(config["num_hidden_layers"])
+        )
+        for module in self.modules():
+            if isinstance(module, (nn.Embedding, nn.Linear)):
+                nn.init.normal_(module.weight, std=_INITIAL_STD)
 
     def forward(self, ids: Tensor) -> Tensor:
         """(B, L) int64 -> (B, width) float, unit rows."""
-        longest = int((ids != 0).sum(1).max())
+        lengths = (ids != 0).sum(1)
+        shortest, longest = (int(length) for length in torch.aminmax(lengths))
         ids = ids[:, :longest]  # attention over columns that are padding in every row is wasted
-        mask = ids != 0
-        hidden = self.bert(input_ids=ids, attention_mask=mask.long()).last_hidden_state
-        summed = (hidden * mask[..., None]).sum(1)
-        return nn.functional.normalize(summed / mask.sum(1, keepdim=True), dim=1)
+        x = self.norm(self.words(ids) + self.positions.weight[:longest])
+        if shortest == longest:
+            for layer in self.layers:
+                x = layer(x, None)
+            return F.normalize(x.mean(1), dim=1)
+        real = ids != 0
+        for layer in self.layers:
+            x = layer(x, real[:, None, None])
+        summed = (x * real[..., None]).sum(1)
+        return F.normalize(summed / lengths[:, None], dim=1)
+
+
+class _Layer(nn.Module):
+    """(B, L, width) -> (B, L, width): attention, then an MLP with exact GELU, a LayerNorm after each sum."""
+
+    def __init__(self, width: int, heads: int, inner: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.in_proj = Linear(width, 3 * width)
+        self.out_proj = Linear(width, width)
+        self.norm_1 = nn.LayerNorm(width, eps=_NORM_EPSILON)
+        self.fc1 = Linear(width, inner)
+        self.fc2 = Linear(inner, width)
+        self.norm_2 = nn.LayerNorm(width, eps=_NORM_EPSILON)
+
+    def forward(self, x: Tensor, visible: Tensor | None) -> Tensor:
+        """(B, L, width), and (B, 1, 1, L) bool where a row has padding -> (B, L, width)."""
+        query, key, value = self.in_proj(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=visible)
+        x = self.norm_1(x + self.out_proj(mixed.transpose(1, 2).flatten(2)))
+        normed: Tensor = self.norm_2(x + self.fc2(F.gelu(self.fc1(x))))
+        return normed
 
 
 def build(options: Mapping[str, Any]) -> nn.Module:
@@ -55,12 +99,52 @@ def build(options: Mapping[str, Any]) -> nn.Module:
 def load(options: Mapping[str, Any], file: Path) -> nn.Module:
     """The encoder with the weights of a sentence-transformers folder's `model.safetensors` (its config.json beside it).
 
-    Raises ValueError where the two do not fit.
+    Raises ValueError where the two do not fit, and for a BERT of another kind (activation, positions).
     """
     config = json.loads((file.parent / "config.json").read_text())
-    encoder = SentenceEncoder({key: config[key] for key in _MINILM} | dict(options))
-    missing, unexpected = encoder.bert.load_state_dict(load_file(file), strict=False)
-    unexpected = [key for key in unexpected if not key.startswith("pooler.") and key != "embeddings.position_ids"]
-    if missing or unexpected:
-        raise ValueError(f"{file}: missing tensors {missing}, unexpected {unexpected}")
+    if other := {key: config[key] for key, value in _FIXED.items() if config.get(key, value) != value}:
+        raise ValueError(f"{file.parent / 'config.json'}: expected {_FIXED}, got {other}")
+    published = load_file(file)
+    try:
+        state = _renamed(published, config["num_hidden_layers"])
+    except KeyError as error:
+        raise ValueError(f"{file}: has no tensor {error}") from None
+    if unexpected := [key for key in published if not key.startswith("pooler.") and key != "embeddings.position_ids"]:
+        raise ValueError(f"{file}: unexpected tensors {unexpected}")
+    with shapes_only():
+        encoder = SentenceEncoder({key: config[key] for key in _MINILM} | dict(options))
+    try:
+        encoder.load_state_dict(state, assign=True)
+    except RuntimeError as error:  # shapes
+        raise ValueError(f"{file}: {error}") from None
     return encoder
+
+
+def _renamed(published: dict[str, Tensor], layers: int) -> dict[str, Tensor]:
+    """transformers' names of BERT's tensors -> ours, taken out of `published`; query, key and value become one."""
+    take = published.pop
+    kinds = take("embeddings.token_type_embeddings.weight")
+    state = {
+        "words.weight": take("embeddings.word_embeddings.weight"),
+        "positions.weight": take("embeddings.position_embeddings.weight") + kinds[0],
+    }
+    norms = {"norm": "embeddings.LayerNorm"}
+    linears: dict[str, str] = {}
+    for number in range(layers):
+        ours, theirs = f"layers.{number}", f"encoder.layer.{number}"
+        norms |= {
+            f"{ours}.norm_1": f"{theirs}.attention.output.LayerNorm",
+            f"{ours}.norm_2": f"{theirs}.output.LayerNorm",
+        }
+        linears |= {
+            f"{ours}.out_proj": f"{theirs}.attention.output.dense",
+            f"{ours}.fc1": f"{theirs}.intermediate.dense",
+            f"{ours}.fc2": f"{theirs}.output.dense",
+        }
+        for part in ("weight", "bias"):
+            three = [take(f"{theirs}.attention.self.{name}.{part}") for name in ("query", "key", "value")]
+            state[f"{ours}.in_proj.{part}"] = torch.cat(three)
+    for ours, theirs in (norms | linears).items():
+        for part in ("weight", "bias"):
+            state[f"{ours}.{part}"] = take(f"{theirs}.{part}")
+    return state

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from bind.encoders import check_options
+from bind.onednn import Linear, linear
 
 if TYPE_CHECKING:
     from bind.transformer_gpu import Fused
@@ -35,8 +36,8 @@ class Attention(nn.Module):
             raise ValueError("attention: expected bias_kv or causal, got both; the causal mask would hide the bias key")
         self.heads = heads
         self.causal = causal
-        self.in_proj = nn.Linear(width, 3 * width)
-        self.out_proj = nn.Linear(width, width)
+        self.in_proj = Linear(width, 3 * width)
+        self.out_proj = Linear(width, width)
         self.bias_k = nn.Parameter(torch.empty(1, 1, width)) if bias_kv else None
         self.bias_v = nn.Parameter(torch.empty(1, 1, width)) if bias_kv else None
         for projection in (self.in_proj, self.out_proj):
@@ -50,14 +51,15 @@ class Attention(nn.Module):
         """(B, N, width) -> (B, N, width); with positions `at` (B,) int64 -> (B, 1, width), their states only."""
         batch, tokens, width = x.shape
         visible = None
-        if at is None:
+        if at is None or type(self.in_proj) is not nn.Linear:  # a wrapped one, as by LoRA, has no parts
             query, key, value = self.in_proj(x).chunk(3, dim=-1)
+            query = query if at is None else pick(query, at)
         else:
             weight, bias = self.in_proj.weight, self.in_proj.bias
-            query = F.linear(pick(x, at), weight[:width], bias[:width])
-            key, value = F.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)
-            if self.causal:
-                visible = (torch.arange(tokens, device=x.device) <= at[:, None])[:, None, None]
+            query = linear(pick(x, at), weight[:width], bias[:width])
+            key, value = linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)
+        if at is not None and self.causal:
+            visible = (torch.arange(tokens, device=x.device) <= at[:, None])[:, None, None]
         if self.bias_k is not None and self.bias_v is not None:
             key = torch.cat([key, self.bias_k.to(key.dtype).expand(batch, -1, -1)], dim=1)
             value = torch.cat([value, self.bias_v.to(value.dtype).expand(batch, -1, -1)], dim=1)
@@ -85,8 +87,8 @@ class Block(nn.Module):
         self.norm_1 = nn.LayerNorm(width, eps=NORM_EPSILON)
         self.attention = Attention(width, heads, bias_kv=bias_kv, causal=causal)
         self.norm_2 = nn.LayerNorm(width, eps=NORM_EPSILON)
-        self.fc1 = nn.Linear(width, 4 * width)
-        self.fc2 = nn.Linear(4 * width, width)
+        self.fc1 = Linear(width, 4 * width)
+        self.fc2 = Linear(4 * width, width)
         for layer in (self.fc1, self.fc2):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -197,7 +199,7 @@ class Patches(nn.Module):
         for dim in range(dims):
             x = x.unfold(2 + dim, self.kernel[dim - dims], self.stride[dim - dims])
         windows = x.movedim(1, 1 + dims).flatten(1 + dims).flatten(1, dims)
-        return F.linear(windows, weight.flatten(1))
+        return linear(windows, weight.flatten(1))
 
     def check(self, x: Tensor, shape: tuple[int, ...]) -> None:
         """Raises ValueError unless `x` is a batch of `shape`, or of another square where `shape` ends in a square."""

@@ -1,12 +1,13 @@
 """The modalities. One file of this folder = one modality = one `SPEC`; the folder is the registry.
 
 To add one, write `bind/modalities/NAME.py` with a `SPEC` (see `ModalitySpec`), and a reader in `preprocess/` if no
-reader fits.
+reader fits. Without touching an installed Crossbind, write it into a folder that CROSSBIND_MODALITIES names.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 import re
 from collections.abc import Callable, Mapping
@@ -23,6 +24,9 @@ from preprocess.media import Limits, MediaError, Source, sniff
 if TYPE_CHECKING:
     import torch
 
+# As modules of this package, so that decode workers find their readers under the same name.
+__path__.extend(filter(None, os.environ.get("CROSSBIND_MODALITIES", "").split(os.pathsep)))
+
 
 @dataclass(frozen=True)
 class ModalitySpec:
@@ -31,6 +35,8 @@ class ModalitySpec:
     `config` is the frozen dataclass of preprocessing constants; every model brings its own values. `read` turns a
     source into segments of raw views, without torch (it runs in a decode worker, unless `isolated` is False);
     `prepare` turns raw views (K, ...) into the (K, *shape) tensor an encoder takes; `shape` says that shape.
+    `prepare_tensor` does the same to views that are a tensor, on its device: for a model on a GPU, where raw views are
+    fewer bytes to move and many items are prepared at once. None: they are always prepared one by one, on the CPU.
     `families` are the content families (see `preprocess.media.Format`) it reads; `default_for` those it takes when
     nothing else is said; `name_hints` the words in a file's or its folder's name that choose it (`x.depth.png`).
     `encoder` is the default trainable encoder as a `model.toml` table (`{"module": ..., ...}`), `head` likewise;
@@ -46,6 +52,7 @@ class ModalitySpec:
     default_for: frozenset[str] = frozenset()
     name_hints: tuple[str, ...] = ()
     isolated: bool = True
+    prepare_tensor: Callable[[torch.Tensor, Any], torch.Tensor] | None = None
     anchor: str | None = "image"
     encoder: Mapping[str, Any] | None = None
     head: Mapping[str, Any] | None = None
@@ -55,10 +62,11 @@ class ModalitySpec:
 def specs() -> dict[str, ModalitySpec]:
     """Every modality by name, in alphabetical order."""
     found: dict[str, ModalitySpec] = {}
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        spec: ModalitySpec = importlib.import_module(f"{__name__}.{module.name}").SPEC
+    for module in pkgutil.iter_modules(__path__):
+        loaded = importlib.import_module(f"{__name__}.{module.name}")
+        spec: ModalitySpec = loaded.SPEC
         if spec.name != module.name:
-            raise ValueError(f"bind/modalities/{module.name}.py: SPEC.name is {spec.name!r}, expected {module.name!r}")
+            raise ValueError(f"{loaded.__file__}: SPEC.name is {spec.name!r}, expected {module.name!r}")
         found[spec.name] = spec
     return found
 

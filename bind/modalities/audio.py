@@ -8,6 +8,7 @@ SPEC = ModalitySpec(
     config=audio.AudioConfig,
     read=audio.read,
     prepare=audio.prepare,
+    prepare_tensor=audio.prepare_tensor,
     shape=audio.shape,
     families=frozenset({"audio", "video"}),
     default_for=frozenset({"audio"}),

@@ -8,6 +8,7 @@ SPEC = ModalitySpec(
     config=image.ImageConfig,
     read=image.read,
     prepare=image.prepare,
+    prepare_tensor=image.prepare_tensor,
     shape=image.shape,
     families=frozenset({"image"}),
     default_for=frozenset({"image"}),

@@ -1,36 +1,29 @@
-"""`make bench`: every benchmark of this folder that needs no GPU, ours beside its peer, as tables.
+"""`make bench`: every benchmark of this folder that needs no GPU, ours beside its peer, as one table and one JSON.
 
-`python -m tests.bench NAME...` runs those whose names contain one of the words.
+`python -m tests.bench NAME...` runs those whose names contain one of the words; `gpu` (`make bench-gpu`) and names that
+end in it run on a GPU.
 """
 
 from __future__ import annotations
 
-import importlib
 import pkgutil
 import sys
-import time
 from pathlib import Path
-
-from rich.console import Console
-from rich.table import Table
 
 
 def main(words: list[str]) -> None:
     """Runs the chosen benchmarks; `bench_*_gpu` only when named."""
-    console = Console(width=160)
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        name = module.name
-        chosen = any(word in name for word in words) if words else not name.endswith("_gpu")
-        if not name.startswith("bench_") or not chosen:
-            continue
-        start = time.perf_counter()
-        rows = importlib.import_module(f"tests.bench.{name}").run()
-        columns = list(dict.fromkeys(key for row in rows for key in row))
-        table = Table(*columns, title=f"{name} ({time.perf_counter() - start:.0f} s)")
-        for row in rows:
-            values = (row.get(column, "") for column in columns)
-            table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in values))
-        console.print(table)
+    names = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])]
+    names = [name for name in names if name.startswith("bench_")]
+    on_gpu = [name for name in names if name.endswith("_gpu") and any(word in name for word in words)]
+    if on_gpu:
+        from tests.bench import gpu  # torch is needed on a GPU only
+
+        sys.exit(gpu.report(on_gpu))
+    from tests.bench import cpu
+
+    on_cpu = [name for name in names if not name.endswith("_gpu")]
+    sys.exit(cpu.report([name for name in on_cpu if not words or any(word in name for word in words)]))
 
 
 if __name__ == "__main__":

@@ -1,19 +1,17 @@
 """Our batched log-mel filterbank against a loop of torchaudio's: equality and time.
 
-`python -m tests.bench.bench_filterbank` prints a table; `run()` gives its rows.
+`python -m tests.bench filterbank` prints a table.
 """
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torchaudio.compliance import kaldi
 
 from preprocess.filterbank import log_mel
+from tests.bench.cpu import medians_ms, result
 
 # What ImageBind's data.py passes to kaldi.fbank.
 REFERENCE: dict[str, Any] = {
@@ -39,27 +37,27 @@ def run(clips: int = 64, seconds: float = 2.0, rounds: int = 25, threads: int = 
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        times_ms: dict[Callable[[torch.Tensor], torch.Tensor], list[float]] = {log_mel: [], reference: []}
         difference = float((log_mel(waveforms) - reference(waveforms)).abs().max())
-        for _ in range(rounds):
-            for function, taken in times_ms.items():
-                started = time.perf_counter()
-                function(waveforms)
-                taken.append((time.perf_counter() - started) * 1000)
+        ms = medians_ms({"ours": lambda: log_mel(waveforms), "peer": lambda: reference(waveforms)}, rounds)
     finally:
         torch.set_num_threads(before)
-    ours, peer = (statistics.median(taken) for taken in times_ms.values())
+    times = ms["peer"] / ms["ours"]
+    what = f"log-mel filterbank, {clips} clips of {seconds:g} s"
     return [
-        {
-            "name": f"log-mel, {clips} clips of {seconds:g} s, {threads} CPU threads",
-            "ours_ms": round(ours, 2),
-            "peer_ms": round(peer, 2),
-            "ratio": round(peer / ours, 2),
-            "max_abs_difference": difference,
-        }
+        result(
+            what,
+            "ms",
+            ms["ours"],
+            peer=ms["peer"],
+            peer_is="torchaudio, clip by clip",
+            ratio=times,
+            goal=">= 5 x",
+            met=times >= 5,
+            note=f"largest difference {difference:.1g}",
+        )
     ]
 
 
 if __name__ == "__main__":
     for row in run():
-        print(*(f"{key}={value}" for key, value in row.items()), sep="  ")
+        print(row)

@@ -1,6 +1,6 @@
 """Recall, build time and query time of index factories on 1,024-d vectors made from a 32-d latent.
 
-`python -m tests.bench.bench_index` prints a table; `run()` gives its rows.
+`python -m tests.bench index` prints a table.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 
 from bind.index import Index
 from bind.space import Embeddings, unit
+from tests.bench.cpu import result
 
 SPACE = "bench"
 FACTORIES = ("Flat", "HNSW32", "IVF256,PQ64", "IVF256,PQ128x4fs", "LSH", "RaBitQ")
@@ -52,26 +53,19 @@ def run(count: int = 50_000, dim: int = 1024, queries: int = 100, k: int = 10) -
         batch_s = (time.perf_counter() - started) / queries
         truth = found if truth is None else truth
         rows.append(
-            {
-                "name": factory,
-                "vectors": count,
-                "dim": dim,
-                f"recall@{k}": round(recall(found, truth), 4),
-                "build_s": round(built_s, 2),
-                "query_ms": round(1e3 * single_s, 2),
-                "query_in_batch_ms": round(1e3 * batch_s, 3),
-            }
+            result(
+                f"{factory}, {count:,} x {dim}, one query",
+                "ms",
+                1e3 * single_s,
+                peer=rows[0]["ours"] if rows else None,
+                peer_is="Flat" if rows else "",
+                ratio=rows[0]["ours"] / (1e3 * single_s) if rows else None,
+                note=f"recall@{k} {recall(found, truth):.3f}; built in {built_s:.3g} s; batched {1e3 * batch_s:.3g} ms",
+            )
         )
     return rows
 
 
-def main() -> None:
-    """Prints the table."""
-    rows = run()
-    print("  ".join(f"{name:>18}" for name in rows[0]))
-    for row in rows:
-        print("  ".join(f"{value!s:>18}" for value in row.values()))
-
-
 if __name__ == "__main__":
-    main()
+    for row in run():
+        print(row)

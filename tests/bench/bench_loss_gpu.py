@@ -1,11 +1,10 @@
 """InfoNCE on one GPU, D = 1,024, bf16: loss and gradients against the plain form, and the GEMM rate of the same run.
 
-`python -m tests.bench.bench_loss_gpu [B ...]` prints a table; `run()` gives its rows.
+`python -m tests.bench loss_gpu`.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,12 +13,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from bind.loss import info_nce
-from tests.bench.gpu import matrix_rate, milliseconds
+from tests.bench.gpu import matrix_rate, milliseconds, result
 
 DIM = 1024
 SCALE = 1 / 0.07
 PLAIN_UP_TO = 65_536
 """The plain form holds several (B, B) float32 matrices: 72 GiB here, beyond any GPU at twice the batch."""
+GOALS = {65_536: (60, 0.6), 131_072: (240, 1.2), 1_048_576: (18_000, 6)}
+"""Pairs: milliseconds, GiB."""
+CHECKED = ((4096, SCALE, False), (5001, SCALE, True), (5001, 100.0, True), (4096, 1e4, False))
+"""Pairs, scale, repeated items: compared with float64."""
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -84,34 +87,29 @@ def errors(count: int, scale: float, repeated: bool) -> dict[str, float]:
     return {name: float((ours.double() - exact).norm() / exact.norm()) for name, ours, exact in pairs_of}
 
 
-def run(counts: tuple[int, ...] = (16_384, 65_536, 131_072)) -> list[dict[str, Any]]:
-    """A row a batch size: ours, the plain form where it fits, and the share of the GEMM rate (8 B^2 D operations)."""
+def run() -> list[dict[str, Any]]:
+    """A row a batch size; 8 B^2 D operations at the GEMM rate are the ceiling."""
     rate = matrix_rate()
+    worst = max(max(errors(*case).values()) for case in CHECKED)
     rows: list[dict[str, Any]] = []
-    for count in counts:
+    for count, (goal_ms, goal_gib) in GOALS.items():
         ours = measure(info_nce, count, rounds=7 if count < 2**19 else 0)
-        plainly = measure(plain, count, rounds=3) if count <= PLAIN_UP_TO else None
-        achieved = 8 * count**2 * DIM / 1e9 / ours["ms"]
+        plainly = measure(plain, count, rounds=3) if count <= PLAIN_UP_TO else {}
+        least = 8 * count**2 * DIM / 1e9 / rate
         rows.append(
-            {
-                "name": f"InfoNCE, {count} pairs",
-                "ours_ms": round(ours["ms"], 2),
-                "ours_extra_gib": round(ours["extra_gib"], 3),
-                "peer_ms": plainly and round(plainly["ms"], 2),
-                "peer_extra_gib": plainly and round(plainly["extra_gib"], 2),
-                "ratio": plainly and round(plainly["ms"] / ours["ms"], 2),
-                "tflops": round(achieved),
-                "gemm_tflops": round(rate),
-                "share": round(achieved / rate, 3),
-            }
+            result(
+                f"InfoNCE, {count:,} pairs, loss and gradients",
+                "ms",
+                ours["ms"],
+                peer=plainly.get("ms"),
+                peer_is="the plain form" if plainly else "(the plain form does not fit)",
+                ceiling=least,
+                ceiling_is=f"8 B^2 D operations at {rate:.0f} TFLOP/s",
+                goal=f"<= {goal_ms:,} ms, <= {goal_gib} GiB",
+                met=ours["ms"] <= goal_ms and ours["extra_gib"] <= goal_gib,
+                note=f"{ours['extra_gib']:.3f} GiB extra"
+                + (f" (plain {plainly['extra_gib']:.0f})" if plainly else "")
+                + f"; share {least / ours['ms']:.2f}; worst error to float64 {worst:.1e}",
+            )
         )
     return rows
-
-
-if __name__ == "__main__":
-    for count, scale, repeated in [(4096, SCALE, False), (5001, SCALE, True), (5001, 100.0, True), (4096, 1e4, False)]:
-        print(
-            f"errors to float64, B={count} scale={scale:g} ids={repeated}:", errors(count, scale, repeated), flush=True
-        )
-    for row in run(*([tuple(map(int, sys.argv[1:]))] if sys.argv[1:] else [])):
-        print(*(f"{key}={value}" for key, value in row.items()), sep="  ", flush=True)

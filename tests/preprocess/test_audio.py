@@ -13,7 +13,7 @@ import soundfile
 import torch
 from torchaudio.compliance import kaldi
 
-from preprocess.audio import AudioConfig, clip_starts, prepare, read, shape
+from preprocess.audio import AudioConfig, _mixed, clip_starts, prepare, read, shape
 from preprocess.isolation import DecodePool, read_here
 from preprocess.media import Hints, Limits, MediaError, Plan, Segment, Source
 
@@ -418,3 +418,13 @@ def test_a_batch_with_bad_files_still_yields_the_good_ones(tmp_path: Path) -> No
             assert error.path == str(tmp_path / name)
             assert part in error.reason, name
         assert futures["good.flac"].result()[0].views.shape == (3, 32_000)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 6, 11])
+def test_the_mean_over_any_number_of_channels(channels):
+    block = np.random.default_rng(channels).standard_normal((1000, channels)).astype(np.float32)
+    mixed = _mixed(block)
+    assert mixed.dtype == np.float32
+    np.testing.assert_allclose(mixed, block.astype(np.float64).mean(1), atol=1e-6)
+    mixed[:] = 0  # a copy: the block stays as it was
+    assert block.any()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import wave
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ PREPROCESS = {
     "audio": {"num_mel_bins": 16, "segment_s": 2.0},
     "text": {"tokenizer": "minilm", "context_length": 16},
 }
+SENSORS = {"depth": {"size": 16}, "thermal": {"size": 16}, "imu": {"rate_hz": 100.0, "window_s": 1.0}}
+_WIDTHS = {"image": 768, "video": 768, "audio": 16 * 204, "depth": 256, "thermal": 256, "imu": 600}
 
 
 class _Words(nn.Module):
@@ -32,7 +35,16 @@ class _Words(nn.Module):
         return summed
 
 
-def model(seed: int = 0, modalities: tuple[str, ...] = tuple(PREPROCESS)) -> BindModel:
+def seven() -> BindModel:
+    """A model with all modalities."""
+    return model(preprocess=PREPROCESS | SENSORS)
+
+
+def model(
+    seed: int = 0,
+    modalities: Collection[str] | None = None,
+    preprocess: Mapping[str, Mapping[str, object]] = PREPROCESS,
+) -> BindModel:
     """The same weights for the same seed; another seed is another space."""
     table = {
         "format": 1,
@@ -41,15 +53,15 @@ def model(seed: int = 0, modalities: tuple[str, ...] = tuple(PREPROCESS)) -> Bin
         "license": "none",
         "modalities": {
             name: {"encoder": {"module": "tiny"}, "head": {"type": "identity"}, "preprocess": values}
-            for name, values in PREPROCESS.items()
+            for name, values in preprocess.items()
         },
     }
     towers: dict[str, Tower] = {}
-    for number, name in enumerate(PREPROCESS):
+    for number, name in enumerate(preprocess):
         torch.manual_seed(1000 * seed + number)
-        size = {"image": 768, "video": 768, "audio": 16 * 204}.get(name)
+        size = _WIDTHS.get(name)
         trunk: nn.Module = _Words() if size is None else nn.Sequential(nn.Flatten(), nn.Linear(size, DIM))
-        if name in modalities:
+        if modalities is None or name in modalities:
             towers[name] = Tower(trunk, nn.Identity())
     return BindModel(description.parse(table, "tiny"), towers, {"all": str(seed)})
 

@@ -18,8 +18,10 @@ class MakeRun(Protocol):
 
 
 @pytest.fixture(autouse=True)
-def _two_threads() -> None:
-    torch.set_num_threads(2)
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process and those that a test starts: with more, sums would differ in their last bit from run to run."""
+    torch.set_num_threads(1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

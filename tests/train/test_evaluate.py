@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -143,9 +144,24 @@ def test_report_of_a_trained_model(make_run: MakeRun, tmp_path: Path, data: Path
     evaluate.write(report, tmp_path / "report")
     assert len((tmp_path / "report" / "scores.txt").read_text().splitlines()) == 1 + len(report.scores)
     assert len(json.loads((tmp_path / "report" / "scores.json").read_text())["scores"]) == len(report.scores)
-    circles = ElementTree.parse(tmp_path / "report" / "scores.svg").iter("{http://www.w3.org/2000/svg}circle")
-    assert len(list(circles)) == sum(s.metric != "median rank" for s in report.scores)
+    shares = [s for s in report.scores if s.metric != "median rank"]
+    groups = ElementTree.parse(tmp_path / "report" / "scores.svg").iter("{http://www.w3.org/2000/svg}g")
+    marks = {group.get("id"): ElementTree.tostring(group).decode() for group in groups}
+    for row, score in enumerate(shares):
+        assert ("#ffffff" in marks[f"score-{row}"]) == (score.kind == "emergent")
+    assert f"score-{len(shares)}" not in marks
+    assert (tmp_path / "report" / "scores.png").read_bytes().startswith(b"\x89PNG")
     assert evaluate.evaluate(model, [tmp_path / "held-out.jsonl"], shots=(1, 2)) == report
+
+
+def test_without_matplotlib_the_figures_are_written_and_the_package_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    score = evaluate.Score("m", "retrieval", "a", "b", "emergent", "recall@1", 0.5, 0.4, 0.6, 9)
+    with pytest.raises(ValueError, match=r"pip install 'crossbind\[train\]'"):
+        evaluate.write(evaluate.Report("x", "y", [score]), tmp_path)
+    assert "0.500" in (tmp_path / "scores.txt").read_text()
 
 
 def test_events_with_several_labels_give_mean_average_precision(tmp_path: Path) -> None:

@@ -1,0 +1,341 @@
+"""What every request passes before anything else sees it: one ASGI middleware around the API and the page alike.
+
+Who may ask (API keys, a sign-in cookie for browsers), from where (Host and Origin), how much and how slowly they may
+send, what a browser may do with the answer, and one line of log a request, without contents.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import logging
+import secrets
+import time
+import traceback
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve.metrics import Metrics
+from serve.settings import Settings
+
+COOKIE = "crossbind_session"
+SESSION_S = 12 * 3600
+OPEN_PATHS = frozenset({"/health", "/ready"})
+"""What anybody may ask: it tells whether the server runs, and nothing else."""
+SIGN_IN = "/login"
+_SIGN_IN_BYTES = 4096
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_RETRY_S = 2
+_API = ("/v1/", "/metrics", "/health", "/ready")
+
+API_POLICY = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+# Gradio's front end has inline scripts and styles and makes functions from text; nothing comes from another host.
+PAGE_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; "
+    "worker-src 'self' blob:; object-src 'none'; frame-ancestors 'none'; base-uri 'self'; form-action 'self'"
+)
+_SIGN_IN_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "same-origin",  # `no-referrer` would hide the origin of the sign-in form from our own check
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "permissions-policy": "camera=(self), microphone=(self), geolocation=(), payment=(), usb=()",
+    "cache-control": "no-store",
+}
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>Crossbind: sign in</title>
+<style>
+body { font: 1rem/1.5 system-ui, sans-serif; display: grid; place-items: center; min-height: 90vh; margin: 0 1rem }
+form { display: grid; gap: .75rem; width: min(22rem, 100%) } input, button { font: inherit; padding: .6rem }
+p { color: #b00020; margin: 0 } @media (prefers-color-scheme: dark) { body { background: #111; color: #eee } }
+</style></head><body><form method="post" action="/login"><h1>Crossbind</h1>
+<label for="key">API key</label>
+<input id="key" name="key" type="password" autocomplete="current-password" required autofocus>MESSAGE
+<button>Sign in</button></form></body></html>
+"""
+
+log = logging.getLogger("crossbind.serve")
+
+
+class Refusal(Exception):
+    """A request that is not answered as asked: an HTTP status, a word for programs, a sentence for people."""
+
+    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.headers = headers or {}
+
+
+def error_body(status: int, code: str, message: str, param: str | None = None) -> bytes:
+    """The JSON of an error, in the shape of OpenAI's API."""
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    return json.dumps({"error": {"message": message, "type": kind, "param": param, "code": code}}).encode()
+
+
+class Guard:
+    """Wraps `app`. Only `OPEN_PATHS` and the sign-in form are answered without a key where keys are asked for."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
+        self._app = app
+        self._settings = settings
+        self._metrics = metrics
+        # Compared as digests: all of the same length, and none in memory as it was written.
+        self._keys = [hashlib.sha256(key.encode()).digest() for key in settings.api_keys]
+        self._secret = secrets.token_bytes(32)
+        self._receiving = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        started = time.monotonic()
+        headers = Headers(scope=scope)
+        body = _Body(receive, self, self._settings)
+        answer = _Answer(send, scope["path"], body)
+        reason = ""
+        try:
+            try:
+                self._check_address(headers, scope["method"])
+                if self._keys and scope["path"] == SIGN_IN:
+                    await self._sign_in(scope["method"], body, answer)
+                else:
+                    self._check_key(scope, headers)
+                    body.expect(headers)
+                    await self._app(scope, body, answer)
+            except Refusal as refusal:
+                body.refusal = body.refusal or refusal
+                await answer.refuse(refusal)
+            except Exception as error:
+                # Where, but not what: the message may hold contents.
+                places = [f"{f.filename}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)]
+                log.error("failed", extra={"fields": {"error": type(error).__name__, "places": places[-8:]}})
+                await answer.refuse(Refusal(500, "internal_error", "this is a fault of the server; its log says more"))
+        finally:
+            self._receiving -= body.size
+            reason = body.refusal.code if body.refusal else ""
+            self._count(scope, answer.status, time.monotonic() - started, body.size, reason)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more bytes of bodies may be received at the moment."""
+        return self._receiving <= self._settings.max_bodies_bytes
+
+    def received(self, count: int) -> None:
+        """Notes bytes of a body, until its request is done."""
+        self._receiving += count
+
+    def _check_address(self, headers: Headers, method: str) -> None:
+        hosts = headers.getlist("host")
+        if len(hosts) != 1:
+            raise Refusal(400, "bad_host", f"expected one Host header, got {len(hosts)}")
+        name = hosts[0].rsplit(":", 1)[0] if not hosts[0].endswith("]") else hosts[0]
+        allowed = self._settings.hosts
+        if allowed and name.lower() not in allowed:
+            raise Refusal(
+                421, "unknown_host", "this server does not answer to that name; --allowed-host lets it (see the README)"
+            )
+        if method in _SAFE_METHODS:
+            return
+        # Another site's page in a browser can send forms here without asking. It cannot hide where it came from.
+        if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+            raise Refusal(403, "other_origin", "requests from pages of other sites are refused")
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc.lower() != hosts[0].lower():
+            raise Refusal(403, "other_origin", "requests from pages of other sites are refused")
+
+    def _check_key(self, scope: Scope, headers: Headers) -> None:
+        if not self._keys or scope["path"] in OPEN_PATHS:
+            return
+        scheme, _, key = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and self._is_key(key.strip()):
+            return
+        if self._is_session(headers.get("cookie", "")):
+            return
+        if scope["method"] == "GET" and "text/html" in headers.get("accept", "") and scope["path"] == "/":
+            raise Refusal(303, "sign_in", "sign in first", {"location": SIGN_IN})
+        raise Refusal(
+            401, "invalid_api_key", "expected an API key: Authorization: Bearer KEY", {"www-authenticate": "Bearer"}
+        )
+
+    def _is_key(self, key: str) -> bool:
+        digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+        known = False
+        for own in self._keys:  # all of them, whichever fits: time tells nothing
+            known |= secrets.compare_digest(own, digest)
+        return known
+
+    def _is_session(self, cookie: str) -> bool:
+        try:
+            morsel = SimpleCookie(cookie).get(COOKIE)
+        except CookieError:
+            return False
+        if morsel is None:
+            return False
+        until, _, mark = morsel.value.partition(".")
+        if not secrets.compare_digest(self._mark(until).encode(), mark.encode("utf-8", "surrogateescape")):
+            return False
+        return int(until) > time.time()
+
+    def _mark(self, until: str) -> str:
+        return hmac.new(self._secret, until.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
+
+    async def _sign_in(self, method: str, body: _Body, answer: _Answer) -> None:
+        if method == "GET":
+            await answer.page(200, "")
+            return
+        if method != "POST":
+            raise Refusal(405, "method_not_allowed", "expected GET or POST", {"allow": "GET, POST"})
+        body.most_bytes = _SIGN_IN_BYTES
+        form = parse_qs((await body.all()).decode("utf-8", "replace"), max_num_fields=4)
+        if not self._is_key(form.get("key", [""])[0].strip()):
+            await answer.page(401, "<p role=alert>That is not a key of this server.</p>")
+            return
+        until = str(int(time.time()) + SESSION_S)
+        cookie = f"{COOKIE}={until}.{self._mark(until)}; Path=/; Max-Age={SESSION_S}; HttpOnly; SameSite=Strict"
+        await answer.send_whole(303, b"", {"location": "/", "set-cookie": cookie})
+
+    def _count(self, scope: Scope, status: int, seconds: float, size: int, reason: str) -> None:
+        route = getattr(scope.get("route"), "path", None) or ("page" if 200 <= status < 400 else "other")
+        method = scope["method"] if scope["method"] in (*_SAFE_METHODS, "POST", "DELETE") else "other"
+        self._metrics.requests.labels(method, route, str(status)).inc()
+        self._metrics.seconds.labels(route).observe(seconds)
+        if reason:
+            self._metrics.refused.labels(reason).inc()
+        client = scope.get("client") or ("",)
+        fields: dict[str, Any] = {"method": method, "route": route, "status": status, "seconds": round(seconds, 4)}
+        fields |= {"received_bytes": size, "client": client[0]} | ({"refused": reason} if reason else {})
+        log.info("request", extra={"fields": fields})
+
+
+class _Body:
+    """`receive` of a request, with its bytes counted and its time bounded, whatever its head said."""
+
+    def __init__(self, receive: Receive, guard: Guard, settings: Settings) -> None:
+        self._receive = receive
+        self._guard = guard
+        self._timeout_s = settings.body_timeout_s
+        self._until: float | None = None
+        self._complete = False
+        self.most_bytes = settings.max_body_bytes
+        self.size = 0
+        self.refusal: Refusal | None = None
+
+    def expect(self, headers: Headers) -> None:
+        """Refuses at once what says itself that it is too large."""
+        length = headers.get("content-length", "")
+        if length.isdecimal() and int(length) > self.most_bytes:
+            self._refuse_size()
+
+    async def __call__(self) -> Message:
+        """The next message. Raises Refusal."""
+        if self.refusal is not None:
+            raise self.refusal
+        if self._complete:
+            return await self._receive()
+        if self._until is None:
+            self._until = asyncio.get_running_loop().time() + self._timeout_s
+        try:
+            async with asyncio.timeout_at(self._until):
+                message = await self._receive()
+        except TimeoutError:
+            self._refuse(408, "too_slow", f"the body was not there after {self._timeout_s:g} s")
+        if message["type"] != "http.request":
+            return message
+        count = len(message.get("body", b""))
+        self.size += count
+        self._guard.received(count)
+        if self.size > self.most_bytes:
+            self._refuse_size()
+        if not self._guard.has_room:
+            reason = "too much is being received already"
+            self._refuse(429, "too_busy", f"{reason}; try again in {_RETRY_S} s", {"retry-after": str(_RETRY_S)})
+        self._complete = not message.get("more_body", False)
+        return message
+
+    async def all(self) -> bytes:
+        """The whole body."""
+        parts = []
+        while not self._complete:
+            message = await self()
+            if message["type"] != "http.request":
+                break
+            parts.append(message.get("body", b""))
+        return b"".join(parts)
+
+    def _refuse_size(self) -> None:
+        self._refuse(413, "too_large", f"expected at most {self.most_bytes:,} bytes in a request (max_body_bytes)")
+
+    def _refuse(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
+        self.refusal = Refusal(status, code, message, headers)
+        raise self.refusal
+
+
+class _Answer:
+    """`send` of a request: adds headers, and says what was refused even where the application says otherwise."""
+
+    def __init__(self, send: Send, path: str, body: _Body) -> None:
+        self._send = send
+        self._body = body
+        self._policy = API_POLICY if path.startswith(_API) else PAGE_POLICY
+        self._started = False
+        self._replaced = False
+        self.status = 0
+
+    async def __call__(self, message: Message) -> None:
+        """ASGI."""
+        if self._replaced:
+            return
+        if message["type"] == "http.response.start":
+            if self._body.refusal is not None:  # which the application made something else of
+                await self.refuse(self._body.refusal)
+                return
+            self._started = True
+            self.status = message["status"]
+            message.setdefault("headers", [])
+            headers = MutableHeaders(scope=message)
+            for name, value in (*_HEADERS.items(), ("content-security-policy", self._policy)):
+                headers.setdefault(name, value)
+        await self._send(message)
+
+    async def refuse(self, refusal: Refusal) -> None:
+        """Answers with a refusal, unless an answer has begun; then it is cut off."""
+        if self._replaced:
+            return
+        if not self._started:
+            self._body.refusal = None  # said now
+            body = error_body(refusal.status, refusal.code, refusal.message)
+            # What is left of the body will not be read.
+            await self.send_whole(refusal.status, body, {"connection": "close", **refusal.headers})
+            self._body.refusal = refusal
+        self._replaced = True
+
+    async def page(self, status: int, message: str) -> None:
+        """Answers with the sign-in form."""
+        self._policy = _SIGN_IN_POLICY
+        body = _PAGE.replace("MESSAGE", message).encode()
+        await self.send_whole(status, body, {"content-type": "text/html; charset=utf-8"})
+
+    async def send_whole(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        """Answers with a body, JSON unless said otherwise."""
+        headers = {"content-type": "application/json", "content-length": str(len(body))} | headers
+        raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+        await self({"type": "http.response.start", "status": status, "headers": raw})
+        await self._send({"type": "http.response.body", "body": body})

@@ -1,0 +1,44 @@
+"""Vectors laid out on a plane, so that a person can see what is alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+AXES = 32
+"""Principal axes that t-SNE gets to see: further ones are mostly noise, and cost time."""
+PERPLEXITY = 30.0
+_ITERATIONS = 500
+_FEWEST = 8  # fewer points have no neighbourhoods: their principal axes say all there is
+_SHORTEST = 1e-9
+
+
+def lay_out(vectors: np.ndarray, groups: Sequence[str]) -> np.ndarray:
+    """(n, D) vectors and the group (modality) of each -> (n, 2) float32 places in -1..1; the same for the same input.
+
+    Each group is moved to the common centre first: otherwise the plane shows nothing but that modalities lie apart
+    (arXiv 2203.02053). Then the principal axes, and t-SNE (van der Maaten and Hinton, JMLR 9, 2008) over them.
+    """
+    centred = np.array(vectors, np.float64)
+    names = np.asarray(groups)
+    for name in np.unique(names):
+        rows = names == name
+        centred[rows] -= centred[rows].mean(0)
+    _, axes = np.linalg.eigh(centred.T @ centred)  # (D, D) costs the same however many points there are
+    flat = centred @ axes[:, ::-1][:, :AXES]
+    spread = float(np.abs(flat).max(initial=0.0))
+    if len(flat) >= _FEWEST and spread > _SHORTEST:
+        from sklearn.manifold import TSNE  # here: it takes half a second to import
+
+        flat = TSNE(
+            init="pca",
+            perplexity=min(PERPLEXITY, (len(flat) - 1) / 3),
+            max_iter=_ITERATIONS,
+            random_state=0,
+            n_jobs=1,
+        ).fit_transform((flat / spread).astype(np.float32))
+    flat = np.pad(flat[:, :2], ((0, 0), (0, max(0, 2 - flat.shape[1]))))
+    flat = flat - (flat.max(0, initial=-np.inf) + flat.min(0, initial=np.inf)) / 2 if len(flat) else flat
+    places: np.ndarray = (flat / np.maximum(np.abs(flat).max(0, initial=0.0), _SHORTEST)).astype(np.float32)
+    return places

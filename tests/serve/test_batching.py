@@ -1,0 +1,216 @@
+"""Dynamic batching: what comes out, what is taken, and what happens to it when something goes wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from bind import modalities
+from bind.model import BindModel
+from preprocess.isolation import available_cores
+from preprocess.media import Limits, Plan, Segment, Source
+from serve.batching import Batcher, Busy, Embedded, ItemError, LateError
+from serve.metrics import Metrics
+from tests.serve import tiny
+
+LONG_S = 60.0
+
+
+class Gate:
+    """Holds the encoder until it is opened, and notes what it encodes."""
+
+    def __init__(self, model: BindModel, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.open = threading.Event()
+        self.reached = threading.Event()
+        self.sizes: list[int] = []
+        encode = model.encode_views
+
+        def held(modality: str, x: Tensor) -> Tensor:
+            self.reached.set()
+            assert self.open.wait(LONG_S)
+            self.sizes.append(len(x))
+            return encode(modality, x)
+
+        monkeypatch.setattr(model, "encode_views", held)
+
+
+@pytest.fixture
+def model() -> BindModel:
+    return tiny.model()
+
+
+@pytest.fixture
+def batcher(model: BindModel) -> Iterator[Batcher]:
+    made = Batcher(model, Metrics(), max_batch=8, max_waiting=40, limits=Limits())
+    yield made
+    made.close()
+
+
+def text(words: str) -> tuple[Source, str | None]:
+    return Source(words, "text"), "text"
+
+
+def file(path: Path) -> tuple[Source, str | None]:
+    return Source(path.read_bytes(), path.name), None
+
+
+def hold(batcher: Batcher, gate: Gate) -> Future[list[Embedded]]:
+    """Brings the encoder to stand still with one text."""
+    first = batcher.submit([text("first")], LONG_S)
+    assert gate.reached.wait(LONG_S)
+    return first
+
+
+def test_many_callers_get_what_the_model_gives_each_of_them(batcher: Batcher, model: BindModel, tmp_path: Path) -> None:
+    picture, sound = tiny.picture(tmp_path / "a.png", 1), tiny.sound(tmp_path / "a.wav", 440)
+    film = tiny.clip(tmp_path / "a.mp4")
+    long = "boats and trains " * 40  # several windows
+
+    def ask(number: int) -> np.ndarray:
+        asked = [text(f"text {number}"), file(picture), text(long), file(sound), file(film)]
+        found: list[Embedded] | None = None
+        while found is None:
+            try:
+                found = batcher.submit(asked, LONG_S).result()
+            except Busy:
+                threading.Event().wait(0.01)
+        assert [result.modality for result in found] == ["text", "image", "text", "audio", "video"]
+        return np.stack([result.vector for result in found])
+
+    with ThreadPoolExecutor(16) as threads:
+        answers = list(threads.map(ask, range(32)))
+    for number, vectors in enumerate(answers):
+        expected = model.embed([f"text:text {number}", picture, f"text:{long}", sound, film])
+        np.testing.assert_allclose(vectors, expected.vectors, atol=1e-5)
+
+
+def test_what_waits_is_encoded_together(batcher: Batcher, model: BindModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(model, monkeypatch)
+    first = hold(batcher, gate)
+    others = [batcher.submit([text(f"text {number}")], LONG_S) for number in range(20)]
+    batcher._texts.submit(lambda: None).result()  # all of them are prepared
+    gate.open.set()
+    wait([first, *others])
+    assert gate.sizes == [1, 8, 8, 4]
+
+
+def test_full_is_busy_and_takes_all_or_nothing(
+    batcher: Batcher, model: BindModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(model, monkeypatch)
+    first = hold(batcher, gate)
+    some = batcher.submit([text(str(number)) for number in range(30)], LONG_S)
+    with pytest.raises(Busy) as caught:
+        batcher.submit([text(str(number)) for number in range(10)], LONG_S)
+    assert caught.value.retry_after_s >= 1
+    assert batcher.waiting == 31
+    more = batcher.submit([text(str(number)) for number in range(9)], LONG_S)
+    gate.open.set()
+    wait([first, some, more])
+    assert len(batcher.submit([text(str(number)) for number in range(40)], LONG_S).result()) == 40
+
+
+def test_late_and_cancelled_work_is_not_done(
+    batcher: Batcher, model: BindModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(model, monkeypatch)
+    first = hold(batcher, gate)
+    late = batcher.submit([text("late"), text("later")], 0.0)
+    cancelled = batcher.submit([text("cancelled")], LONG_S)
+    assert cancelled.cancel()
+    last = batcher.submit([text("last")], LONG_S)
+    gate.open.set()
+    wait([first, last])
+    with pytest.raises(LateError):
+        late.result(LONG_S)
+    assert sum(gate.sizes) == 2
+    batcher.close()
+    assert batcher.waiting == 0
+
+
+def test_a_bad_item_ends_its_own_request_only(batcher: Batcher, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+    good = batcher.submit([text("good"), file(tiny.picture(tmp_path / "good.png", 1))], LONG_S)
+    mixed = batcher.submit([text("good"), file(tmp_path / "bad.png"), text("good")], LONG_S)
+    foreign = batcher.submit([text("good"), (Source(b"", "x"), "smell")], LONG_S)
+    assert len(good.result()) == 2
+    for future, reason in ((mixed, "bad.png"), (foreign, "no modality 'smell'")):
+        with pytest.raises(ItemError, match=reason) as caught:
+            future.result()
+        assert caught.value.index == 1
+
+
+def test_an_encoder_that_fails_is_told_and_the_next_batch_works(
+    batcher: Batcher, model: BindModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "encode_views", lambda *_: torch.zeros(1)[3])
+        with pytest.raises(IndexError):
+            batcher.submit([text("x")], LONG_S).result()
+    assert len(batcher.submit([text("x")], LONG_S).result()) == 1
+
+
+def test_closing_finishes_what_was_taken(batcher: Batcher, model: BindModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(model, monkeypatch)
+    taken = [hold(batcher, gate), *(batcher.submit([text(str(number))], LONG_S) for number in range(20))]
+    closing = threading.Thread(target=batcher.close)
+    closing.start()
+    with batcher._changed:
+        assert batcher._changed.wait_for(lambda: batcher._closing, LONG_S)
+    with pytest.raises(Busy, match="shutting down"):
+        batcher.submit([text("too late")], LONG_S)
+    gate.open.set()
+    closing.join()
+    assert all(len(future.result()) == 1 for future in taken)
+
+
+STARTED = Path("started")
+
+
+def linger(source: Source, config: Any, limits: Limits, plan: Plan) -> list[Segment]:
+    """A decoder that waits until the file it was given is gone."""
+    place = Path(source.content.decode())
+    (place / STARTED).touch()
+    while (place / STARTED).exists():
+        pass
+    return [Segment(np.zeros((1, 16, 16, 3), np.uint8))]
+
+
+def test_words_do_not_wait_for_a_slow_decoder(
+    batcher: Batcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = modalities.spec("image")
+    monkeypatch.setitem(modalities.specs(), "image", dataclasses.replace(spec, read=linger))
+    slow = batcher.submit([(Source(bytes(tmp_path), "x"), "image")], LONG_S)
+    assert len(batcher.submit([text("quick")], LONG_S).result(LONG_S)) == 1
+    assert not slow.done()
+    while not (tmp_path / STARTED).exists():
+        pass
+    (tmp_path / STARTED).unlink()
+    assert len(slow.result(LONG_S)) == 1
+
+
+def test_few_decoded_media_are_held_in_memory(
+    model: BindModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(model, monkeypatch)
+    picture = file(tiny.picture(tmp_path / "a.png", 1))
+    batcher = Batcher(model, Metrics(), max_batch=2, max_waiting=100, limits=Limits())
+    future = batcher.submit([picture] * 60, LONG_S)
+    assert gate.reached.wait(LONG_S)
+    room = 2 + available_cores()
+    with batcher._changed:  # everything that may be decoded now is
+        assert batcher._changed.wait_for(lambda: len(batcher._ready["image"]) == room, LONG_S)
+        assert len(batcher._undecoded) >= 60 - 2 - room
+    gate.open.set()
+    assert len(future.result()) == 60
+    batcher.close()

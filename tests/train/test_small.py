@@ -1,0 +1,83 @@
+"""The training of `small`'s heads, on made-up features that have a known answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from preprocess.media import Source
+from train import small, small_tables
+from train.small import Classes, Heads, Item
+from train.splits import side
+
+_STAGES = 784
+
+
+def things(count: int, shuffled: bool = False) -> tuple[list[Item], Tensor, dict[str, Tensor], Classes]:
+    """`count` things by four hands: features are a linear map of the name's vector, a hand's own offset, and noise."""
+    generator = torch.Generator().manual_seed(0)
+    names = [f"thing{number}x" for number in range(count)]
+    vectors = torch.nn.functional.normalize(torch.randn(count, 384, generator=generator), dim=1)
+    vectors[:, 8:] *= 0.05  # few things differ in more than a few ways, else nothing could be learned from so few
+    vectors = torch.nn.functional.normalize(vectors + 0.5 * torch.eye(384)[0], dim=1)
+    mixing = torch.randn(384, small.POOLED + small.CLASSES + _STAGES, generator=generator)
+    items, rows = [], []
+    order = torch.randperm(count, generator=generator) if shuffled else torch.arange(count)
+    for kind, hand in [("emoji", hand) for hand in ("google", "twitter", "fluent")] + [("stamps", "stamps")]:
+        style = torch.randn(mixing.shape[1], generator=generator) * 0.3
+        for number, name in enumerate(names):
+            noise = 0.3 * torch.randn(mixing.shape[1], generator=generator)
+            rows.append(vectors[order[number]] @ mixing + style + noise)
+            items.append(Item(kind, hand, name, (name,), Source(b"", name)))
+    items += [Item("openclipart", "openclipart", item.name, item.captions, item.source) for item in items[-count:]]
+    features = torch.stack(rows + rows[-count:])
+    start, end = small.POOLED, small.POOLED + small.CLASSES
+    features[:, start:end] = features[:, start:end].softmax(1)
+    weight = torch.randn(small.CLASSES, small.POOLED, generator=generator)
+    class_names = torch.nn.functional.normalize(torch.randn(small.CLASSES, 384, generator=generator), dim=1)
+    return items, features, dict(zip(names, vectors, strict=True)), Classes(weight, class_names)
+
+
+def fitted(items: list[Item], features: Tensor, vectors: dict[str, Tensor], classes: Classes) -> Heads:
+    rows = [row for row, item in enumerate(items) if item.side != "test"]
+    return small.fit([items[row] for row in rows], features[rows], vectors, classes, seeds=(0,))
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_held_out_names_are_found_unless_names_are_shuffled(shuffled: bool) -> None:
+    made = things(150, shuffled)
+    heads = fitted(*made)
+    figures = {figure.name.partition(",")[0]: figure for figure in small_tables.figures(*made[:3], heads)}
+    found = figures["emoji: text -> picture"]
+    held_out = sum(side(f"thing{number}x") == "test" for number in range(150))
+    assert found.count == 3 * held_out
+    assert found.chance == pytest.approx(10 / held_out)
+    assert found.low <= found.share <= found.high
+    if shuffled:
+        assert found.share < found.chance + 0.2
+    else:
+        assert found.share > found.chance + 0.25
+
+
+def test_written_heads_are_those_fitted(tmp_path: Path) -> None:
+    items, features, vectors, classes = things(40)
+    heads = fitted(items, features, vectors, classes)
+    small.save(heads, tmp_path)
+    read = small_tables.read_heads(tmp_path)
+    assert heads.image[0].shape == (features.shape[1], small.DIM)
+    cosines = (heads.pictures(features) * read.pictures(features)).sum(1)
+    assert cosines.min() > 0.9999
+    assert (tmp_path / "SHA256SUMS").read_text().count("safetensors") == 2
+
+
+def test_weights_of_coordinates_go_back_to_features() -> None:
+    _, features, _, classes = things(40)
+    coordinates = small._Coordinates(features, classes)
+    generator = torch.Generator().manual_seed(1)
+    x = coordinates(features)
+    weight, bias = torch.randn(x.shape[1], 5, generator=generator), torch.randn(5, generator=generator)
+    back, shift = coordinates.back(weight, bias)
+    torch.testing.assert_close(features @ back + shift, x @ weight + bias, rtol=1e-3, atol=5e-2)

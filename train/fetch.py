@@ -1,0 +1,147 @@
+"""The pictures that `small`'s image and text heads are trained on, by package name, each from its own client.
+
+    python -m train.fetch FOLDER
+
+unpacks into FOLDER what `crossbind manifest` takes, 420 MB: `stamps` and `clipart` (Debian, `apt-get download`) and
+`emoji` (`npm pack`). What is there already is left alone. Drawings that are SVG only are rendered to PNG beside them,
+which needs the package resvg-py (pip install 'crossbind[data]').
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from data_manifests.emoji import code_of
+
+DEBIAN = {
+    "tuxpaint-stamps-default": "stamps",
+    "openclipart-png": "clipart",
+    "openclipart-svg": "clipart",
+}
+"""Package -> folder; Debian 12 has the versions 2022.06.04-1, 1:0.18+dfsg-19 and 1:0.18+dfsg-19."""
+NPM = (
+    "emoji-datasource-google@16.0.0",
+    "emoji-datasource-twitter@16.0.0",
+    "@lobehub/fluent-emoji-3d@1.1.0",
+    "openmoji@17.0.0",
+    "emojibase-data@17.0.0",
+    "@iconify-json/noto-v1@1.2.5",
+    "@iconify-json/emojione@1.2.3",
+    "@iconify-json/fxemoji@1.2.2",
+    "@iconify-json/fluent-emoji-flat@1.2.6",
+)
+_PIXELS = 224
+_PREFIX = re.compile(r"^u[0-9a-f]{4,6}-")
+
+
+class FetchError(RuntimeError):
+    """A package that could not be obtained. The message has what its client said."""
+
+
+def fetch(folder: Path) -> None:
+    """Downloads, unpacks and renders what is not yet in `folder`. Raises FetchError."""
+    for package, place in DEBIAN.items():
+        _once(folder / place, package, _debian)
+    for package in NPM:
+        _once(folder / "emoji" / package.rpartition("@")[0].replace("/", "-").strip("@"), package, _npm)
+    render_stamps(folder / "stamps")
+    render_emoji(folder / "emoji")
+
+
+def _once(target: Path, package: str, get: Any) -> None:
+    done = target / f".{package.replace('/', '-')}"
+    if not done.exists():
+        print(f"{package} -> {target}", flush=True)
+        target.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as aside:
+            get(package, Path(aside), target)
+        done.touch()
+
+
+def _debian(package: str, aside: Path, target: Path) -> None:
+    _run(["apt-get", "download", package], aside)
+    _run(["dpkg-deb", "-x", str(next(aside.glob("*.deb"))), str(target.resolve())], aside)
+
+
+def _npm(package: str, aside: Path, target: Path) -> None:
+    _run(["npm", "pack", "--silent", package], aside)
+    with tarfile.open(next(aside.glob("*.tgz"))) as archive:
+        archive.extractall(aside / "out", filter="data")
+    shutil.copytree(next((aside / "out").iterdir()), target, dirs_exist_ok=True)
+
+
+def _run(command: list[str], folder: Path) -> None:
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise FetchError(f"{command[0]} is not installed; it is needed to get {command[-1]}") from None
+    if done.returncode:
+        raise FetchError(f"{' '.join(command)}: {done.stderr.strip()[-500:]}")
+
+
+def render_stamps(folder: Path) -> int:
+    """Stamps that are SVG only -> a PNG beside each; those that say no size are left out. The number rendered."""
+    drawings = [path for path in folder.rglob("*.svg") if not path.with_suffix(".png").exists()]
+    return sum(_rendered(path.read_text("utf-8", "replace"), path.with_suffix(".png")) for path in sorted(drawings))
+
+
+def render_emoji(folder: Path) -> int:
+    """OpenMoji's SVG -> `color/618x618`, icon collections -> `png`, named by code. The number rendered."""
+    count = 0
+    names: dict[str, str] = {}
+    for entry in json.loads((folder / "openmoji/data/openmoji.json").read_bytes()):
+        names.setdefault(_slug(entry["annotation"]), code_of(entry["hexcode"]))
+    for entry in json.loads((folder / "emoji-datasource-google/emoji.json").read_bytes()):
+        names.setdefault(_slug(entry["name"]), code_of(entry["unified"]))
+    for path in sorted((folder / "openmoji/color/svg").glob("*.svg")):
+        count += _rendered(path.read_text("utf-8"), folder / "openmoji/color/618x618" / f"{path.stem}.png")
+    for file in sorted(folder.glob("iconify-json-*/icons.json")):
+        icons = json.loads(file.read_bytes())
+        for name, icon in icons["icons"].items():
+            code = names.get(_PREFIX.sub("", name))
+            if code is not None:
+                count += _rendered(_svg(icon, icons), file.parent / "png" / f"{code}.png")
+    return count
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def _svg(icon: dict[str, Any], icons: dict[str, Any]) -> str:
+    """An icon of a collection, which keeps what several have in common at its top, as a whole SVG."""
+    width, height = (icon.get(side, icons.get(side, 16)) for side in ("width", "height"))
+    box = f"{icon.get('left', 0)} {icon.get('top', 0)} {width} {height}"
+    spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    return f'<svg {spaces} viewBox="{box}" width="{width}" height="{height}">{icon["body"]}</svg>'
+
+
+def _rendered(svg: str, target: Path) -> bool:
+    if target.exists():
+        return False
+    import resvg_py  # needed only where there is something to render
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.write_bytes(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=_PIXELS)))
+    except ValueError as error:
+        print(f"{target.name} was not rendered: {error}", file=sys.stderr)
+        return False
+    return True
+
+
+def main() -> None:
+    """Fetches into the folder that is named on the command line."""
+    fetch(Path(sys.argv[1]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""What a model hears: spoken descriptions and sound effects of held-out stamps against pictures and English captions.
+
+    python -m train.hearing MODEL FOLDER
+
+FOLDER holds the manifests that `crossbind manifest stamps` and `spoken` make and `python -m train.splits` divides:
+`stamps-test` (pictures, captions, effects), `stamps-spoken-test` (recordings), and, to tell which words were heard in
+training, `stamps-spoken-train` (by people) and `spoken-train` (from a synthesiser).
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.special import gammaln
+
+import bind
+from bind.model import BindModel
+from bind.pipeline import Failed
+from data_manifests.spoken import core
+from preprocess import manifest
+from preprocess.manifest import Event
+from preprocess.media import Source
+
+K = 10
+_RESAMPLES = 1000
+_LANGUAGE = re.compile(r"_([a-z]{2,3}(?:_[A-Za-z]{2})?(?:@\w+)?)\.\w+$")
+_FEWEST = 20
+"""Recordings of a language of which a row of its own can say something."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Recall@10 of `n` sounds with its 95 % interval (bootstrap over names), and what chance gives."""
+
+    sounds: str
+    targets: str
+    recall: float
+    low: float
+    high: float
+    chance: float
+    n: int
+
+    def __str__(self) -> str:
+        times = f"{self.recall / self.chance:4.1f} x"
+        spread = f"{self.low:.3f} .. {self.high:.3f}"
+        return (
+            f"{self.sounds:<34} {self.targets:<9} {self.recall:.3f}  {spread}  {self.chance:.3f}  {times}  {self.n:>5}"
+        )
+
+
+@dataclass(frozen=True)
+class Sounds:
+    """Vectors (N, D) of recordings, of each its language, what is shown, and whether its words were heard before."""
+
+    vectors: np.ndarray
+    languages: np.ndarray
+    names: np.ndarray
+    by_people: np.ndarray
+    by_synthesiser: np.ndarray
+
+
+def rows(model: BindModel, folder: Path) -> Iterator[Row]:
+    """A model and a folder of manifests -> the table. Raises ManifestError, OSError where one cannot be read."""
+    shown = [event for event in manifest.read(folder / "stamps-test.jsonl").events if "image" in event.media]
+    pictures = embed(model, "image", [event.media["image"] for event in shown])
+    picture_names = np.array([event.group for event in shown])
+    captions = np.unique(picture_names)
+    texts = model.embed([str(caption) for caption in captions], "text").vectors
+    galleries = (("pictures", pictures, picture_names), ("captions", texts, captions))
+
+    effects = [event for event in shown if "audio" in event.media]
+    heard = embed(model, "audio", [event.media["audio"] for event in effects])
+    names = np.array([event.group for event in effects])
+    for target, vectors, labels in galleries:
+        yield score("sound effects", target, heard, names, vectors, labels)
+
+    said = spoken(model, folder, set(captions.tolist()))
+    fresh = ~(said.by_people | said.by_synthesiser)
+    wholes = (
+        ("speech", np.ones(len(said.names), bool)),
+        ("speech, word not heard in training", fresh),
+        ("speech, word heard from people", said.by_people),
+        ("speech, word heard synthesised", said.by_synthesiser & ~said.by_people),
+    )
+    parts = [(f"speech, {each}", said.languages == each) for each in np.unique(said.languages)]
+    for target, vectors, labels in galleries:
+        for title, chosen in (*wholes, *(part for part in parts if part[1].sum() >= _FEWEST)):
+            if chosen.any():
+                yield score(title, target, said.vectors[chosen], said.names[chosen], vectors, labels)
+        # The control: the same sounds, each with the name of another.
+        shuffled = np.random.default_rng(0).permutation(said.names)
+        yield score("speech, names shuffled", target, said.vectors, shuffled, vectors, labels)
+
+
+def spoken(model: BindModel, folder: Path, names: set[str]) -> Sounds:
+    """The recordings of what is among `names`; words count without articles, in the recording's language."""
+    events = [e for e in manifest.read(folder / "stamps-spoken-test.jsonl").events if e.group in names]
+    events = [e for e in events if "audio" in e.media]
+    by_people, by_synthesiser = (_words(folder / f"{name}-train.jsonl") for name in ("stamps-spoken", "spoken"))
+    words = [(language_of(e), core(language_of(e), e.texts[0])) if e.texts else None for e in events]
+    return Sounds(
+        embed(model, "audio", [e.media["audio"] for e in events]),
+        np.array([language_of(e) for e in events]),
+        np.array([e.group for e in events]),
+        np.array([word in by_people for word in words]),
+        np.array([word in by_synthesiser for word in words]),
+    )
+
+
+def language_of(event: Event) -> str:
+    """The language of a recording of the stamps or of the synthesiser, from its file's name; English has no code."""
+    path = str(event.media["audio"].content)
+    if path.endswith(".flac"):
+        return Path(path).parent.name
+    found = _LANGUAGE.search(path)
+    return found[1].split("_")[0] if found else "en"
+
+
+def score(
+    sounds: str, targets: str, queries: np.ndarray, names: np.ndarray, gallery: np.ndarray, labels: np.ndarray
+) -> Row:
+    """(Q, D) sounds with names (Q,), (G, D) targets with labels (G,), unit rows -> their row of the table.
+
+    A hit is a target of the same name among the ten best; others of the same score stand before it.
+    """
+    scores = queries @ gallery.T
+    right = names[:, None] == labels
+    best = np.where(right, scores, -np.inf).max(1, keepdims=True)
+    hits = ((scores >= best) & ~right).sum(1) < K
+    # Chance: that ten drawn of G targets hold one of the r right ones.
+    count, of = right.sum(1), len(labels)
+    missed = np.exp(gammaln(of - count + 1) + gammaln(of - K + 1) - gammaln(of - count - K + 1) - gammaln(of + 1))
+    groups = np.unique(names, return_inverse=True)[1]
+    total, number = np.bincount(groups, hits), np.bincount(groups)
+    drawn = np.random.default_rng(0).integers(len(total), size=(_RESAMPLES, len(total)))
+    low, high = np.percentile(total[drawn].sum(1) / number[drawn].sum(1), (2.5, 97.5))
+    chance = float((1 - missed).mean())
+    return Row(sounds, targets, float(hits.mean()), float(low), float(high), chance, len(hits))
+
+
+def embed(model: BindModel, modality: str, sources: Sequence[Source]) -> np.ndarray:
+    """Sources -> (N, D) unit rows. Raises the first one's MediaError where some cannot be read."""
+    vectors = np.zeros((len(sources), model.dim), np.float32)
+    for result in model.stream(sources, modality, 64, None):
+        if isinstance(result, Failed):
+            raise result.error
+        vectors[result.position] = result.vector
+    return vectors
+
+
+def _words(path: Path) -> set[tuple[str, str]]:
+    """(language, word) of the events of a manifest; empty where there is none."""
+    if not path.is_file():
+        return set()
+    events = [event for event in manifest.read(path).events if event.texts and "audio" in event.media]
+    return {(language_of(event), core(language_of(event), event.texts[0])) for event in events}
+
+
+def main() -> None:
+    """Prints the table."""
+    model, folder = sys.argv[1:]
+    for row in rows(bind.load(model), Path(folder)):
+        print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()

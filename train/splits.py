@@ -1,0 +1,98 @@
+"""Which side of a split something belongs to: by its name alone, so the same in every data set and on every machine.
+
+    python -m train.splits MANIFEST.jsonl ... OUT
+
+writes `OUT/NAME-train.jsonl`, `-validation` and `-test` for each manifest. The name of an event is its `group`, else
+its last caption. What only differs by article, number, skin tone or gender ("a frog." and "frogs", "man running" and
+"woman running") has one key, and so have all flags, all clock faces: nothing of a held-out name is trained on, neither
+by another hand nor from another set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from preprocess import manifest
+
+Side = Literal["train", "validation", "test"]
+SIDES: tuple[Side, ...] = ("train", "validation", "test")
+
+# Of all keys; the rest is for training.
+_TEST, _VALIDATION = 0.20, 0.10
+
+_TAIL = re.compile(r"\s*[:(].*|,.*skin tone.*")
+_WORD = re.compile(r"[^\W_]+")
+_ARTICLES = {"a", "an", "the", "this", "is", "some"}
+_PEOPLE = {"man", "men", "woman", "women", "person", "people", "boy", "girl", "mr", "mrs"}
+_CODE = re.compile(r"(?=.*\d)[0-9a-f]{2,6}(-[0-9a-f]{2,6})*")
+_CLOCK = re.compile(r"o.?clock|thirty$")
+
+
+def key(name: str) -> str:
+    """A name or caption -> what its twins share: `a man running: dark skin tone` -> `running`.
+
+    Lower case, without what follows a colon or bracket, articles, words for people beside others, and the plural's s.
+    A name of which nothing would be left is its own key.
+    """
+    plain = name.strip().lower()
+    if _CLOCK.search(plain):
+        return "clock"
+    words = [word for word in _WORD.findall(_TAIL.sub("", plain)) if word not in _ARTICLES]
+    if "flag" in words[-1:]:
+        return "flag"
+    words = [word for word in words if word not in _PEOPLE] or words
+    singular = [
+        word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word for word in words
+    ]
+    return " ".join(singular) or plain
+
+
+def side(name: str) -> Side:
+    """A name or caption -> its side: 70 % of all keys to train, 10 % to validation, 20 % to test."""
+    place = int.from_bytes(hashlib.sha256(key(name).encode()).digest()[:8], "big") / 2**64
+    return "test" if place < _TEST else "validation" if place < _TEST + _VALIDATION else "train"
+
+
+def name_of(entry: dict[str, Any]) -> str:
+    """The name by which an event of a manifest is split: its group, else its last caption, else its id.
+
+    A group that is an emoji's code is no name.
+    """
+    texts = entry.get("text", [])
+    last = texts if isinstance(texts, str) else texts[-1] if texts else ""
+    group = str(entry.get("group", ""))
+    return ("" if _CODE.fullmatch(group) else group) or last or str(entry["id"])
+
+
+def write(path: Path, out: Path) -> dict[Side, int]:
+    """A manifest -> one a side in the folder `out`; the number of events of each. Sides without events are not written.
+
+    The media stay where they are. Raises ManifestError for a manifest that cannot be read.
+    """
+    whole = manifest.read(path)
+    header, *entries = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    out.mkdir(parents=True, exist_ok=True)
+    count: dict[Side, int] = {}
+    for one in SIDES:
+        events = [entry for entry in entries if side(name_of(entry)) == one]
+        if events:
+            about = f"{header.get('about', '')} Of these, the events of side {one} (train.splits).".strip()
+            described = header | {"name": f"{header['name']}-{one}", "root": str(whole.root), "about": about}
+            count[one] = manifest.write(out / f"{path.stem}-{one}.jsonl", described, events)
+    return count
+
+
+def main() -> None:
+    """Splits the manifests that are named on the command line into the folder named last."""
+    *paths, out = map(Path, sys.argv[1:])
+    for path in paths:
+        print(path.name, *(f"{one} {number:,}" for one, number in write(path, out).items()))
+
+
+if __name__ == "__main__":
+    main()
