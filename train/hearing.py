@@ -3,8 +3,9 @@
     python -m train.hearing MODEL FOLDER
 
 FOLDER holds the manifests that `crossbind manifest stamps` and `spoken` make and `python -m train.splits` divides:
-`stamps-test` (pictures, captions, effects), `stamps-spoken-test` (recordings), and, to tell which words were heard in
-training, `stamps-spoken-train` (by people) and `spoken-train` (from a synthesiser).
+`stamps-test` (pictures, captions, effects), `stamps-spoken-test` (recordings), and, where they are there, to tell which
+words were heard in training, `stamps-spoken-train` (by people) and `spoken-train` (from a synthesiser). Languages of
+fewer than twenty recordings are in the rows of all speech only.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.special import gammaln
+from scipy.stats import hypergeom
 
 import bind
 from bind.model import BindModel
@@ -25,17 +26,19 @@ from data_manifests.spoken import core
 from preprocess import manifest
 from preprocess.manifest import Event
 from preprocess.media import Source
+from train.evaluate import ranks
 
 K = 10
 _RESAMPLES = 1000
 _LANGUAGE = re.compile(r"_([a-z]{2,3}(?:_[A-Za-z]{2})?(?:@\w+)?)\.\w+$")
 _FEWEST = 20
-"""Recordings of a language of which a row of its own can say something."""
+"""Recordings of a language of which a row of its own can say something; English always has one."""
+_HEADER = f"{'sounds':<34} {'targets':<9} {'R@10':<5}  {'95 % interval':<14}  chance  times      n names"
 
 
 @dataclass(frozen=True)
 class Row:
-    """Recall@10 of `n` sounds with its 95 % interval (bootstrap over names), and what chance gives."""
+    """Recall@10 of `n` sounds of `things` names, its 95 % interval (bootstrap over names), and what chance gives."""
 
     sounds: str
     targets: str
@@ -44,13 +47,13 @@ class Row:
     high: float
     chance: float
     n: int
+    things: int
 
     def __str__(self) -> str:
         times = f"{self.recall / self.chance:4.1f} x"
         spread = f"{self.low:.3f} .. {self.high:.3f}"
-        return (
-            f"{self.sounds:<34} {self.targets:<9} {self.recall:.3f}  {spread}  {self.chance:.3f}  {times}  {self.n:>5}"
-        )
+        measured = f"{self.recall:.3f}  {spread}  {self.chance:.3f}  {times}"
+        return f"{self.sounds:<34} {self.targets:<9} {measured}  {self.n:>5} {self.things:>5}"
 
 
 @dataclass(frozen=True)
@@ -81,15 +84,17 @@ def rows(model: BindModel, folder: Path) -> Iterator[Row]:
 
     said = spoken(model, folder, set(captions.tolist()))
     fresh = ~(said.by_people | said.by_synthesiser)
-    wholes = (
+    wholes = [
         ("speech", np.ones(len(said.names), bool)),
         ("speech, word not heard in training", fresh),
         ("speech, word heard from people", said.by_people),
         ("speech, word heard synthesised", said.by_synthesiser & ~said.by_people),
-    )
-    parts = [(f"speech, {each}", said.languages == each) for each in np.unique(said.languages)]
+    ]
+    counts = zip(*np.unique(said.languages, return_counts=True), strict=True)
+    kept = [language for language, count in counts if count >= _FEWEST or language == "en"]
+    wholes += [(f"speech, {language}", said.languages == language) for language in kept]
     for target, vectors, labels in galleries:
-        for title, chosen in (*wholes, *(part for part in parts if part[1].sum() >= _FEWEST)):
+        for title, chosen in wholes:
             if chosen.any():
                 yield score(title, target, said.vectors[chosen], said.names[chosen], vectors, labels)
         # The control: the same sounds, each with the name of another.
@@ -128,19 +133,16 @@ def score(
 
     A hit is a target of the same name among the ten best; others of the same score stand before it.
     """
-    scores = queries @ gallery.T
-    right = names[:, None] == labels
-    best = np.where(right, scores, -np.inf).max(1, keepdims=True)
-    hits = ((scores >= best) & ~right).sum(1) < K
-    # Chance: that ten drawn of G targets hold one of the r right ones.
-    count, of = right.sum(1), len(labels)
-    missed = np.exp(gammaln(of - count + 1) + gammaln(of - K + 1) - gammaln(of - count - K + 1) - gammaln(of + 1))
+    hits = ranks(queries, gallery, names, labels) <= K
+    # Chance: that ten drawn of all targets hold one of the right ones.
+    right = (names[:, None] == labels).sum(1)
+    chance = float(hypergeom.sf(0, len(labels), right, min(K, len(labels))).mean())
+    # Recordings of one name rise and fall together: names are drawn, not recordings.
     groups = np.unique(names, return_inverse=True)[1]
-    total, number = np.bincount(groups, hits), np.bincount(groups)
-    drawn = np.random.default_rng(0).integers(len(total), size=(_RESAMPLES, len(total)))
-    low, high = np.percentile(total[drawn].sum(1) / number[drawn].sum(1), (2.5, 97.5))
-    chance = float((1 - missed).mean())
-    return Row(sounds, targets, float(hits.mean()), float(low), float(high), chance, len(hits))
+    found = np.stack([np.bincount(groups, hits), np.bincount(groups)], 1)
+    drawn = found[np.random.default_rng(0).integers(len(found), size=(_RESAMPLES, len(found)))].sum(1)
+    low, high = np.percentile(drawn[:, 0] / drawn[:, 1], (2.5, 97.5))
+    return Row(sounds, targets, float(hits.mean()), float(low), float(high), chance, len(hits), len(found))
 
 
 def embed(model: BindModel, modality: str, sources: Sequence[Source]) -> np.ndarray:
@@ -164,6 +166,7 @@ def _words(path: Path) -> set[tuple[str, str]]:
 def main() -> None:
     """Prints the table."""
     model, folder = sys.argv[1:]
+    print(_HEADER)
     for row in rows(bind.load(model), Path(folder)):
         print(row, flush=True)
 

@@ -28,7 +28,8 @@ from train.splits import key
 _HANDS = ("google", "twitter", "fluent", "openmoji")
 """The hands of the emoji tables; the last was not trained on."""
 _RESAMPLES = 2000
-_COMPOSED = 120
+_COMPOSED, _SCENES = 120, 8
+"""Composed queries, and in how many pictures of the gallery each of their things stands."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,12 @@ def figures(items: list[Item], features: Tensor, vectors: dict[str, Tensor], hea
             if old is None or len(item.name) < len(items[old].name):
                 gallery[key(item.name)] = row
     pictures = heads.pictures(features)
-    shown = {hand: list(gallery.values()) for hand, gallery in rows.items()}
+    # OpenMoji has emoji of its own, which no other hand drew.
+    unicode = rows.get("google", {})
+    shown = {
+        hand: [row for name, row in gallery.items() if hand not in _HANDS or name in unicode]
+        for hand, gallery in rows.items()
+    }
     emoji = [shown[hand] for hand in _HANDS if hand in shown]
     for name, parts, k in (
         ("emoji", emoji, 10),
@@ -97,7 +103,8 @@ def figures(items: list[Item], features: Tensor, vectors: dict[str, Tensor], hea
 def composed(items: list[Item], features: Tensor, vectors: dict[str, Tensor], heads: Heads) -> Iterator[Figure]:
     """Picture A + name B -> a picture with both side by side, drawn by another hand, among pictures with one of them.
 
-    All of held-out emoji; each A and each B stands in three pictures of the gallery, only one has both.
+    All of held-out emoji; each A and each B stands in eight pictures of the gallery, only one has both. A tie with a
+    part counts as lost.
     """
     by = {
         hand: {key(i.name): n for n, i in enumerate(items) if i.hand == hand and i.side == "test"}
@@ -107,7 +114,7 @@ def composed(items: list[Item], features: Tensor, vectors: dict[str, Tensor], he
     order = np.random.default_rng(0).permutation(len(names))[: 2 * _COMPOSED]
     first, second = ([names[n] for n in order[start::2]] for start in (0, 1))
     trunks, shown = Trunks(), []
-    pairs = [(a, second[(n + shift) % len(second)]) for shift in (0, 1, 2) for n, a in enumerate(first)]
+    pairs = [(a, second[(n + shift) % len(second)]) for shift in range(_SCENES) for n, a in enumerate(first)]
     for pair in pairs:
         drawings = [Image.open(items[by["twitter"][name]].source.name).convert("RGBA") for name in pair]
         scene = Image.new("RGBA", (224, 224), "white")
