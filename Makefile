@@ -42,6 +42,7 @@ small: .venv/installed
 	cp $(S)/basicmotions-*.jsonl train/runs/small-*.toml $(S)/runs/
 	for kind in audio depth thermal imu; do $(BIN)/crossbind train $(S)/runs/small-$$kind.toml; done
 	$(BIN)/python -m train.assemble bind/zoo/small $(foreach kind,audio depth thermal imu,$(kind)=$(S)/runs/out/small-$(kind)/model)
+	$(BIN)/python -m train.small_tables $(S)/packages $(S)/pictures
 
 lint: .venv/installed
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format . && $(BIN)/mypy && $(BIN)/lint-imports

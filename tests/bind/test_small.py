@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import bind
-from bind import checkpoint
+from bind import checkpoint, modalities
 from bind.model import BindModel
 from serve.demo import zero_shot
 from serve.samples import EVERYDAY, SCIENTIFIC
@@ -40,6 +40,5 @@ def test_damaged_package_file_is_refused(tmp_path: Path) -> None:
         checkpoint.locate({"source": "package:no_such_package/x", "sha256": "0" * 64})
 
 
-def test_says_what_it_cannot_do(small: BindModel) -> None:
-    with pytest.raises(ValueError, match="no encoder for thermal yet"):
-        small.config("thermal")
+def test_has_every_modality(small: BindModel) -> None:
+    assert set(small.modalities) == set(modalities.specs())

@@ -95,7 +95,7 @@ def test_file_names_need_not_be_utf_8(tmp_path: Path) -> None:
         (["embed", "x.png", "--out", "x.txt"], ".npz or .parquet"),
         (["embed", "x.png", "--out", "no/folder/x.npz"], "there is no folder"),
         (["embed", "x.png", "--out", "x.npz", "--model", "smal"], "no model 'smal'; known:"),
-        (["embed", "x.png", "--out", "x.npz", "--modality", "thermal"], "not thermal"),
+        (["embed", "x.png", "--out", "x.npz", "--model", "clip-vit-b32", "--modality", "thermal"], "not thermal"),
         (["embed", "x.png", "--out", "x.npz", "--device", "cuda"], "no CUDA device"),
         (["embed", "x.png", "--out", "x.npz", "--model", "imagebind-huge"], "needs weights=PATH"),
         (["nonsense"], "No such command"),
@@ -121,11 +121,19 @@ def test_models_and_doctor() -> None:
 def test_demo_prints_searches_and_every_sample(tmp_path: Path) -> None:
     first = crossbind("demo", "--folder", tmp_path)
     assert first.returncode == 0, first.stderr
-    parts = ("photos/coffee.png", "clips/bikes.mp4", "composed", "filtered", "chelsea.png", "moon.png", "no encoder")
+    parts = (
+        "photos/coffee.png",
+        "clips/bikes.mp4",
+        "composed",
+        "filtered",
+        "chelsea.png",
+        "moon.png",
+        "thermal image -> pictures",
+    )
     for part in parts:
         assert part in first.stdout, part
     again = crossbind("demo", "--folder", tmp_path)
-    assert "0 files added, 20 unchanged" in again.stdout
+    assert "0 files added, 32 unchanged" in again.stdout
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,9 @@ from tests.train import scenes
 from train import run as runs
 from train.run import Run
 
+BASE = ("image", "video", "text")
+"""What of `small` the runs bind to; the others of its modalities are bound anew."""
+
 
 class MakeRun(Protocol):
     def __call__(self, out: Path, **train: Any) -> Run: ...
@@ -40,6 +43,7 @@ def table(out: Path, **train: Any) -> dict[str, Any]:
     return {
         "name": "test",
         "out": str(out),
+        "base": {"modalities": list(BASE)},
         "modalities": {"depth": {"encoder": {"widths": [8, 16]}, "preprocess": {"size": 32}}},
         "train": {"epochs": 4, "warmup_epochs": 1, "log_every": 1, "pairs": [pair], **train},
     }

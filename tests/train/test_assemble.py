@@ -78,9 +78,10 @@ def test_two_checkpoints_of_one_base_become_one_model(
     sensor = {"encoder": {"widths": [8]}, "preprocess": {"size": 16}}
     events = []
     for number in range(8):
-        picture = data / "media" / f"{number}.png"
-        Image.open(picture).convert("L").save(tmp_path / picture.name)
-        events.append({"id": f"{number}", "image": {"path": str(picture)}, "thermal": {"path": picture.name}})
+        picture, thermal = tmp_path / f"{number}.png", tmp_path / f"{number}.thermal.png"
+        shutil.copy(data / "media" / picture.name, picture)
+        Image.open(picture).convert("L").save(thermal)
+        events.append({"id": f"{number}", "image": {"path": picture.name}, "thermal": {"path": thermal.name}})
     manifest.write(tmp_path / "train.jsonl", {"name": "thermal", "license": "CC0-1.0"}, events)
     thermal = trained(tmp_path, tmp_path / "thermal", base, "thermal", "image", {"thermal": sensor})
     before = read(named)

@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.train.conftest import MakeRun
+import bind
+from bind import checkpoint
+from tests.train.conftest import BASE, MakeRun
 from train import loop
 from train import run as runs
 from train.distillation import similarity_loss
@@ -57,6 +59,7 @@ def test_a_teacher_is_listened_to(data: Path, tmp_path: Path) -> None:
         teacher = {"teacher": {"model": "small", "weight": 20.0, "temperature": 0.1}} if name == "taught" else {}
         settings = {"steps": 100, "warmup_epochs": 0, "pairs": [pair | teacher]}
         table = {"name": "x", "out": str(tmp_path / name), "modalities": {"text": text}, "train": settings}
+        table["base"] = {"modalities": list(BASE)}
         trainer = loop._Trainer(runs.parse(table, data), loop.Ranks(), torch.device("cpu"))
         trainer.train()
         texts, pictures = trainer.data[0].embed([trainer.starts["text"].tower, None])
@@ -69,7 +72,12 @@ def test_a_teacher_is_listened_to(data: Path, tmp_path: Path) -> None:
 
 
 def test_a_teacher_sees_both_sides_or_one_of_them(make_run: MakeRun, tmp_path: Path) -> None:
-    run = make_run(tmp_path, pair={"teacher": {"model": "small"}, "augment": {"views": 2, "crop": 0.5}})
+    small = bind.load("small", modalities=BASE)
+    eyes = {name: small.description.modalities[name] for name in BASE}
+    towers = {name: small.tower(name) for name in BASE}
+    checkpoint.write(tmp_path / "eyes", small.description.model_copy(update={"modalities": eyes}), towers)
+    teacher = {"model": str(tmp_path / "eyes")}
+    run = make_run(tmp_path / "out", pair={"teacher": teacher, "augment": {"views": 2, "crop": 0.5}})
     trainer = loop._Trainer(run, loop.Ranks(), torch.device("cpu"))
     batch = trainer.data[0].batch([3, 4, 5], turn=0)
     assert batch.teacher
@@ -84,6 +92,6 @@ def test_a_teacher_sees_both_sides_or_one_of_them(make_run: MakeRun, tmp_path: P
 def test_a_teacher_of_neither_side_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
     with pytest.raises(runs.RunError, match=r"teacher: no model 'large'"):
         make_run(tmp_path, pair={"teacher": {"model": "large"}})
-    imu = {"modality": "imu", "anchor": "thermal", "manifests": ["train.jsonl"], "teacher": {"model": "small"}}
-    with pytest.raises(runs.RunError, match="teacher: small has neither imu nor thermal"):
+    imu = {"modality": "imu", "anchor": "thermal", "manifests": ["train.jsonl"], "teacher": {"model": "clip-vit-b32"}}
+    with pytest.raises(runs.RunError, match="teacher: clip-vit-b32 has neither imu nor thermal"):
         runs.parse({"name": "x", "out": "x", "train": {"pairs": [imu]}}, tmp_path)

@@ -33,7 +33,8 @@ class Listener:
 
     def place(self, name: str, modality: str) -> np.ndarray:
         seed = [ord(letter) for letter in (name + modality if self._deaf and modality == "audio" else name)]
-        return unit(np.random.default_rng(seed).standard_normal((1, self.dim)).astype(np.float32))[0]
+        vectors: np.ndarray = unit(np.random.default_rng(seed).standard_normal((1, self.dim)).astype(np.float32))
+        return cast(np.ndarray, vectors[0])
 
     def embed(self, items: Sequence[str], modality: str) -> Embeddings:
         return Embeddings(np.stack([self.place(item, modality) for item in items]), "listener")
@@ -110,6 +111,14 @@ def test_small_languages_have_no_row_but_english_has(tmp_path: Path) -> None:
     assert not any("heard from people" in title or "synthesised" in title for title in titles)
 
 
+def test_letters_are_left_out_of_a_row_of_their_own(tmp_path: Path) -> None:
+    write(tmp_path, 12, ("fr",))
+    for file in tmp_path.glob("*.jsonl"):
+        file.write_text(file.read_text().replace('"thing7"', '"The letter h."').replace('"thing8"', '"Four."'))
+    found = table(listener(), tmp_path)
+    assert (found["speech", "captions"].n, found["speech, no letters and digits", "captions"].n) == (12, 10)
+
+
 def test_words_of_a_synthesiser_are_told_apart(tmp_path: Path) -> None:
     write(tmp_path, 12, ("fr",))
     said = {"id": "0", "audio": {"path": "made/fr/fr-0123.flac"}, "text": "mot5", "group": "mot"}
@@ -161,7 +170,7 @@ def test_files_through_the_real_model(tmp_path: Path, capsys: pytest.CaptureFixt
     monkeypatch.setattr("sys.argv", ["hearing", "small", str(tmp_path)])
     hearing.main()
     header, *lines = capsys.readouterr().out.splitlines()
-    assert header.startswith("sounds") and len(lines) == 2 * (1 + 2 + 1 + 1)
+    assert header.startswith("sounds") and len(lines) == 2 * (1 + 3 + 1 + 1)
     assert all("1.000  1.000 .. 1.000  1.000   1.0 x" in line for line in lines)  # ten hold all of three pictures
     found = hearing.embed(model, "audio", [Source.from_path(tmp_path / f"thing{n}.wav") for n in (0, 0, 2)])
     assert found[0] @ found[1] == pytest.approx(1) and found[0] @ found[2] < 0.99

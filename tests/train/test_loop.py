@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 import bind
 from bind.checkpoint import TABLE, CheckpointError, write_sums
 from tests.train import scenes
-from tests.train.conftest import MakeRun, table
+from tests.train.conftest import BASE, MakeRun, table
 from train import loop
 from train import run as runs
 from train.run import Run
@@ -333,7 +333,7 @@ def test_stops_early_and_keeps_the_best_model(make_run: MakeRun, tmp_path: Path,
 def test_the_model_is_the_base_with_one_more_modality(make_run: MakeRun, tmp_path: Path, data: Path) -> None:
     result = loop.train(make_run(tmp_path / "out"))
     assert result.model
-    model, base = bind.load(result.model), bind.load("small")
+    model, base = bind.load(result.model), bind.load("small", modalities=BASE)
     assert model.modalities == (*base.modalities, "depth")
     assert model.description.trained == (("image", "text"), ("image", "depth"))
     assert model.space != base.space

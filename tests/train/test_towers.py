@@ -17,6 +17,7 @@ from bind import checkpoint, encoders, zoo
 from bind.model import Tower
 from preprocess.media import Limits
 from tests.train import scenes
+from tests.train.conftest import BASE
 from train import loop, towers
 from train import run as runs
 from train.data import Part, Side
@@ -32,7 +33,8 @@ def run(
     pair |= train.pop("pair", {})
     settings = {"epochs": 3, "warmup_epochs": 0, "log_every": 1, "pairs": [pair], **train}
     table = {"name": "test", "out": str(out), "modalities": tables, "train": settings}
-    return runs.parse(table | {"base": {"model": str(base)}}, data)
+    kept = {"modalities": list(BASE)} if base == "small" else {}
+    return runs.parse(table | {"base": {"model": str(base)} | kept}, data)
 
 
 def losses(out: Path) -> list[float]:
@@ -45,7 +47,7 @@ def test_heads_of_both_sides_learn_on_features_that_are_computed_once(
     augmented = {"pair": {"augment": {"views": 2, "crop": 0.5, "flip": True, "jitter": 0.2}}, "epochs": 30}
     made = loop.train(run(data, tmp_path / "out", "image", "text", HEADS, **augmented)).model
     assert made
-    base, model = bind.load("small"), bind.load(made)
+    base, model = bind.load("small", modalities=BASE), bind.load(made)
     assert model.description.trained == (("image", "text"),)
     assert model.space != base.space
     for name in ("image", "text"):
@@ -126,8 +128,9 @@ def test_what_cannot_be_trained_is_refused(
     data: Path, tables: dict[str, Any], pairs: list[tuple[str, str]], message: str
 ) -> None:
     entries = [{"modality": a, "anchor": b, "manifests": ["train.jsonl"]} for a, b in pairs]
+    base = {"modalities": list(BASE)}
     with pytest.raises(runs.RunError, match=message):
-        runs.parse({"name": "x", "out": "x", "modalities": tables, "train": {"pairs": entries}}, data)
+        runs.parse({"name": "x", "out": "x", "base": base, "modalities": tables, "train": {"pairs": entries}}, data)
 
 
 def test_events_with_several_texts_show_all_of_them(data: Path, tmp_path: Path) -> None:
@@ -152,7 +155,7 @@ def test_low_rank_changes_are_merged_into_plain_weights(data: Path, tmp_path: Pa
     trainer = loop._Trainer(settings, loop.Ranks(), torch.device("cpu"))
     made = trainer.train().model
     assert made
-    model, base = bind.load(made), bind.load("small")
+    model, base = bind.load(made), bind.load("small", modalities=BASE)
     tower = trainer.starts["text"].tower.eval()
     tokens = torch.randint(1, 1000, (3, 128))
     with torch.no_grad():
@@ -219,7 +222,7 @@ def test_lora_without_peft_or_with_unknown_layers_is_refused(data: Path, monkeyp
 
 
 def test_video_can_have_a_head_of_its_own_on_the_encoder_it_shares(data: Path, tmp_path: Path) -> None:
-    base = bind.load("small")
+    base = bind.load("small", modalities=BASE)
     settings = run(data, tmp_path, "video", "text", {"video": {"train": "head"}})
     start = towers.start(base, settings, "video")
     assert start.trunk is base.tower("image").encoder
