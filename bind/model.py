@@ -57,7 +57,7 @@ class BindModel(nn.Module):
     """Towers of one space. Made by `bind.load`; in evaluation mode, its parameters frozen.
 
     `modalities` are those loaded, `dim` the dimension D, `space` the identity of the space (the same whichever of its
-    modalities are loaded).
+    modalities are loaded), `origin` what `bind.load` takes to load it again: a name or the path of a folder.
     """
 
     def __init__(self, description: Description, towers: Mapping[str, Tower], digests: Mapping[str, str]) -> None:
@@ -66,6 +66,7 @@ class BindModel(nn.Module):
         self.towers = nn.ModuleDict(dict(towers))
         self.modalities = tuple(towers)
         self.dim = description.dim
+        self.origin = description.name
         self.digests = dict(digests)
         self.space = description.space(digests)
         self._configs = {name: description.preprocess(name) for name in towers}

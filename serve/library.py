@@ -154,14 +154,11 @@ class Library:
         if isinstance(model, (str, os.PathLike)):
             from bind import zoo  # here: a caller with a model of its own needs none of it
 
-            name = os.path.abspath(model) if os.path.isdir(model) else os.fspath(model)
             model = zoo.load(model, modalities=modalities)
-        else:
-            name = model.description.name
         if facts:
-            _check_space(folder, facts, name, model)
-        catalogue = Catalogue(folder, model.space, model.dim, name)
-        _check_space(folder, catalogue.facts, name, model)
+            _check_space(folder, facts, model.origin, model)
+        catalogue = Catalogue(folder, model.space, model.dim, model.origin)
+        _check_space(folder, catalogue.facts, model.origin, model)
         library = cls(catalogue, model, factory, device)
         with library._lock, catalogue.snapshot():
             library._load_index()

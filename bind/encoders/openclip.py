@@ -87,10 +87,17 @@ def describe(model: str) -> dict[str, Any]:
 
 
 def download(model: str, tag: str) -> Path:
-    """The weights file that open_clip's hub has for a model and tag. Raises ValueError for an unknown tag."""
+    """The weights file that open_clip's hub has for a model and tag. Raises ValueError for an unknown tag
+    and where the hub cannot be reached.
+    """
     from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model
 
     config = get_pretrained_cfg(model, tag)
     if not config:
         raise ValueError(f"{model} has no weights {tag!r}; known: {list_pretrained_tags_by_model(model)}")
-    return Path(download_pretrained(config))
+    try:
+        return Path(download_pretrained(config))
+    except OSError as error:
+        raise ValueError(
+            f"{model}: its weights {tag!r} could not be downloaded; pass a file with weights=, or 'random' ({error})"
+        ) from None

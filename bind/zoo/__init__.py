@@ -54,7 +54,9 @@ def load(
     if (Path(name) / checkpoint.TABLE).is_file():
         if weights is not None:
             raise ValueError(f"{name} is a checkpoint folder and brings its own weights; leave out weights=")
-        return checkpoint.load(Path(name), device, number, modalities)
+        model = checkpoint.load(Path(name), device, number, modalities)
+        model.origin = os.path.abspath(name)
+        return model
     found = describe(os.fspath(name))
     if weights == "random":
         return checkpoint.random(found, device, number, modalities)

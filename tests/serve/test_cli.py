@@ -88,6 +88,9 @@ def test_file_names_need_not_be_utf_8(tmp_path: Path) -> None:
     assert "caf\\udce9.png" in found.stdout.replace("\n", "").replace(" ", "")
 
 
+CLIP = ["embed", "x.png", "--out", "x.npz", "--model", "clip-vit-b32"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
@@ -95,7 +98,7 @@ def test_file_names_need_not_be_utf_8(tmp_path: Path) -> None:
         (["embed", "x.png", "--out", "x.txt"], ".npz or .parquet"),
         (["embed", "x.png", "--out", "no/folder/x.npz"], "there is no folder"),
         (["embed", "x.png", "--out", "x.npz", "--model", "smal"], "no model 'smal'; known:"),
-        (["embed", "x.png", "--out", "x.npz", "--model", "clip-vit-b32", "--modality", "thermal"], "not thermal"),
+        ([*CLIP, "--weights", "random", "--modality", "thermal"], "not thermal"),
         (["embed", "x.png", "--out", "x.npz", "--device", "cuda"], "no CUDA device"),
         (["embed", "x.png", "--out", "x.npz", "--model", "imagebind-huge"], "needs weights=PATH"),
         (["nonsense"], "No such command"),

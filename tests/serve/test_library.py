@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import bind
 from bind.arithmetic import QueryError, Term
 from bind.index import Index
 from bind.model import BindModel
@@ -606,3 +607,12 @@ def test_the_small_model_end_to_end(tmp_path: Path) -> None:
     for number in (1, 2, 3):
         hit = reopened.search(demo.EVERYDAY[number].caption, k=1)[0]
         assert Path(hit.path).stem == str(number), demo.EVERYDAY[number].caption
+
+
+def test_a_checkpoint_folder_is_found_again(tmp_path: Path) -> None:
+    """Whether the library was given the folder or the model that was loaded from it."""
+    bind.load("small").save(tmp_path / "mine")
+    for number, model in enumerate((tmp_path / "mine", bind.load(tmp_path / "mine"))):
+        Library.open(tmp_path / str(number), model).close()
+        with Library.open(tmp_path / str(number)) as again:
+            assert again.model.origin == str(tmp_path / "mine")
