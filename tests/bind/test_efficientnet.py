@@ -26,7 +26,7 @@ def published(name: str, file: Path) -> torch.nn.Module:
     return model
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [NAMES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[1:])])
 def test_equals_timm(name: str, tmp_path: Path) -> None:
     theirs = published(name, tmp_path / "weights.pth")
     options = {"model": name, "outputs": ["probabilities", "pooled"]}
