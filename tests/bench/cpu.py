@@ -14,6 +14,7 @@ from importlib import metadata
 from typing import Any, TypeVar
 
 from preprocess.isolation import available_cores
+from tests.bench import table
 
 Part = TypeVar("Part")
 VERSIONS = ("torch", "torchaudio", "pillow", "av", "open_clip_torch", "sentence-transformers", "transformers")
@@ -89,10 +90,9 @@ def report(names: Sequence[str]) -> int:
         "seconds": seconds,
     }
     print(json.dumps({"machine": machine, "rows": rows}))
-    print("|", " | ".join(COLUMNS), "|")
-    print("|", " | ".join("---" for _ in COLUMNS), "|")
+    print(table.head(COLUMNS))
     for row in rows:
-        print("|", " | ".join(_cell(row[column]) for column in COLUMNS), "|")
+        print(table.line(row, COLUMNS))
     return failed
 
 
@@ -102,13 +102,3 @@ def _processor() -> str:
             return next(line.split(":", 1)[1].strip() for line in facts if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor()
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "**no**"
-    if isinstance(value, float):
-        return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
-    return str(value)

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from tests.bench import table
+
 COLUMNS = ("what", "unit", "ours", "peer", "peer_is", "times_peer", "ceiling", "ceiling_is", "goal", "met", "note")
 
 
@@ -84,7 +86,13 @@ def report(names: Sequence[str]) -> int:
         torch.cuda.empty_cache()
         seconds[name] = round(time.perf_counter() - start, 1)
         # As they come: the table below needs all of them.
-        print(f"{name}: {seconds[name]} s", *map(_line, found), sep="\n", file=sys.stderr, flush=True)
+        print(
+            f"{name}: {seconds[name]} s",
+            *(table.line(row, COLUMNS) for row in found),
+            sep="\n",
+            file=sys.stderr,
+            flush=True,
+        )
     machine = {
         "gpu": torch.cuda.get_device_name(),
         "torch": torch.__version__,
@@ -92,22 +100,7 @@ def report(names: Sequence[str]) -> int:
         "seconds": seconds,
     }
     print(json.dumps({"machine": machine, "rows": rows}))
-    print("|", " | ".join(COLUMNS), "|")
-    print("|", " | ".join("---" for _ in COLUMNS), "|")
+    print(table.head(COLUMNS))
     for row in rows:
-        print(_line(row))
+        print(table.line(row, COLUMNS))
     return failed
-
-
-def _line(row: dict[str, Any]) -> str:
-    return " | ".join(["", *(_cell(row[column]) for column in COLUMNS), ""]).strip()
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "**no**"
-    if isinstance(value, float):
-        return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
-    return str(value)
