@@ -135,14 +135,16 @@ class BindModel(nn.Module):
         """Items -> Embeddings (N, D), in their order. `modality` says what all of them are, else each is recognised.
 
         A plain string is a path, unless `modality` is "text" or it starts with `text:`. Files are decoded in processes
-        of their own. Raises BatchError, which carries the vectors of the good items, when some are bad.
+        of their own; `Limits(decode="gpu")` does otherwise with JPEGs whose origin is trusted. Raises BatchError, which
+        carries the vectors of the good items, when some are bad.
         """
         items = list(items)
         vectors = np.zeros((len(items), self.dim), np.float32)
         failed: dict[int, MediaError] = {}
-        results = self.stream(items, modality, batch_size, limits)
-        # None leaves it to tqdm: a bar on a terminal only.
-        for result in tqdm(results, total=len(items), unit="item", delay=2, disable=None if progress else True):
+        results: Iterable[pipeline.Embedded | pipeline.Failed] = self.stream(items, modality, batch_size, limits)
+        if progress:  # None leaves it to tqdm: a bar on a terminal only
+            results = tqdm(results, total=len(items), unit="item", delay=2, disable=None)
+        for result in results:
             if isinstance(result, pipeline.Failed):
                 failed[result.position] = result.error
             else:
@@ -179,7 +181,8 @@ class BindModel(nn.Module):
                     yield source
 
         for result in pipeline.embed(self, usable(), plan=plan, batch_size=batch_size, limits=limits):
-            yield replace(result, position=places[result.position])
+            position = places[result.position]
+            yield result if position == result.position else replace(result, position=position)
         yield from failed
 
     def save(self, folder: str | os.PathLike[str]) -> None:

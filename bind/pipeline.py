@@ -17,6 +17,7 @@ from torch import Tensor
 from bind import modalities
 from preprocess.isolation import DecodePool, available_cores, read_here
 from preprocess.media import Limits, MediaError, Plan, Segment, Source
+from preprocess.trusted import BATCH, ReadMany, TrustedPool
 
 if TYPE_CHECKING:
     from bind.model import BindModel
@@ -73,6 +74,11 @@ def shared_pool() -> DecodePool:
     return DecodePool(cores + cores // 2 if torch.cuda.is_available() else cores)
 
 
+@cache
+def _trusted_pool(read_many: ReadMany, device: torch.device) -> TrustedPool:
+    return TrustedPool(read_many, device)
+
+
 def embed(
     model: BindModel,
     sources: Iterable[tuple[Source, str | None]],
@@ -85,15 +91,23 @@ def embed(
     """(source, modality or None) pairs -> one result a segment, in order within a source but not across sources.
 
     At most a few decoded sources and one batch a modality are held in memory, however many sources there are.
-    `batch_size` counts views. A GPU encodes a batch while the next is decoded and put together.
+    `batch_size` counts views. A GPU encodes a batch while the next is decoded and put together. Raises ValueError
+    where `limits.decode` is "gpu" and the model is not on one, or nvJPEG is missing.
     """
     limits = limits or Limits()
     # Enough to keep every worker busy while one batch is encoded, or while one is put together for a GPU.
-    ahead = (2 if model.device.type == "cpu" else 12) * available_cores() + 2
+    device = model.device.type
+    ahead = (2 if device == "cpu" else 12) * available_cores() + 2
+    if limits.decode == "gpu":
+        if device != "cuda":
+            raise ValueError(
+                f'decode="gpu": expected a model on a CUDA device, got {device}; move it there with .to("cuda")'
+            )
+        ahead = max(ahead, 3 * BATCH)  # two being decoded, one that gathers
     decoding: deque[tuple[int, Source, str, Future[list[Segment]]]] = deque()
     pending: dict[str, list[_Pending]] = {}
     running: deque[_Running] = deque()
-    overlapping = 1 if model.device.type == "cuda" else 0
+    overlapping = 1 if device == "cuda" else 0
 
     def collect() -> Iterator[Embedded | Failed]:
         position, source, modality, future = decoding.popleft()
@@ -146,7 +160,11 @@ def _read(
         raise MediaError(source.name, str(error)) from None
     spec = modalities.spec(modality)
     if source.is_encoded and spec.isolated:
-        return (pool or shared_pool()).submit(spec.read, source, config, limits, plan)
+        isolated = pool or shared_pool()
+        if limits.decode == "gpu" and spec.read_on_gpu:
+            trusted = _trusted_pool(spec.read_on_gpu, model.device)
+            return trusted.submit(spec.read, source, config, limits, plan, isolated)
+        return isolated.submit(spec.read, source, config, limits, plan)
     done: Future[list[Segment]] = Future()
     done.set_result(read_here(spec.read, source, config, limits, plan))
     return done
@@ -167,13 +185,19 @@ def _encode(model: BindModel, modality: str, entries: list[_Pending], batch_size
     entries = sorted(entries, key=lambda entry: entry.views.shape[1:])
     groups = [list(group) for _, group in itertools.groupby(entries, key=lambda entry: entry.views.shape[1:])]
     views = torch.cat([_together(model, modality, [entry.views for entry in group]) for group in groups])
-    unit = torch.cat([model.encode_views(modality, part) for part in views.split(batch_size)])
-    counts = [len(entry.views) for entry in entries]
-    if len(set(counts)) == 1:
-        means = unit.unflatten(0, (-1, counts[0])).mean(1)
+    if len(views) <= batch_size:
+        unit = model.encode_views(modality, views)
     else:
-        means = torch.stack([part.mean(0) for part in unit.split(counts)])
-    vectors = torch.nn.functional.normalize(means, dim=1)
+        unit = torch.cat([model.encode_views(modality, part) for part in views.split(batch_size)])
+    counts = [len(entry.views) for entry in entries]
+    if len(counts) == len(unit):
+        vectors = unit  # a mean of one
+    else:
+        if len(set(counts)) == 1:
+            means = unit.unflatten(0, (-1, counts[0])).mean(1)
+        else:
+            means = torch.stack([part.mean(0) for part in unit.split(counts)])
+        vectors = torch.nn.functional.normalize(means, dim=1)
     if not vectors.is_cuda:
         return _Running(modality, entries, vectors, None)
     fetched = torch.empty(vectors.shape, pin_memory=True).copy_(vectors, non_blocking=True)

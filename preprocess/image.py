@@ -51,7 +51,7 @@ def read(source: Source, config: ImageConfig, limits: Limits, plan: Plan) -> lis
         rgb, notes = raster.to_rgb(picture)
     except ValueError as error:
         raise MediaError(source.name, f"its colours could not be converted: {error}; save it as RGB") from error
-    view = raster.resize_crop(rgb, config.resize, config.size, Image.Resampling[config.interpolation.upper()])
+    view = raster.resize_kept(rgb, config.resize, config.size, Image.Resampling[config.interpolation.upper()])
     return [Segment(np.array(view)[None], notes=notes)]
 
 

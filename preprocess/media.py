@@ -40,6 +40,11 @@ class Limits:
 
     Decoding may take `decode_timeout_s` and, as a long film takes longer, one second more for each
     `decode_bytes_per_s` of the file.
+
+    `decode` says where that happens. "isolated": in worker processes, whose decoders may hang, crash or be subverted
+    and nothing else is. "gpu": plain JPEGs by nvJPEG on the model's GPU, in this process and without `decode_timeout_s`
+    and `worker_memory_bytes`; the rest isolated. Only for files whose origin is trusted, such as an archive of one's
+    own cameras: a hole in nvJPEG would be one in this process. Raises ValueError for another word.
     """
 
     max_bytes: int = 4 * 2**30
@@ -49,6 +54,11 @@ class Limits:
     decode_timeout_s: float = 60.0
     decode_bytes_per_s: float = 1e6
     worker_memory_bytes: int = 6 * 2**30
+    decode: Literal["isolated", "gpu"] = "isolated"
+
+    def __post_init__(self) -> None:
+        if self.decode not in ("isolated", "gpu"):
+            raise ValueError(f'decode: expected "isolated" or "gpu", got {self.decode!r}')
 
 
 @dataclass(frozen=True)

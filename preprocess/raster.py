@@ -121,24 +121,33 @@ def fill_holes(source: Source, values: np.ndarray, valid: np.ndarray) -> tuple[n
 def resize_crop(picture: Image.Image, resize: int, size: int, resample: Image.Resampling) -> Image.Image:
     """Short side to `resize` pixels with antialias, then the centre `size` x `size`.
 
-    Equals torchvision's Resize and CenterCrop on PIL images. Of pictures longer than 4:1 only the part that is kept is
-    resized; that differs from the reference by at most one level in a few pixels of 10,000 (rounding of positions).
+    Equals torchvision's Resize and CenterCrop on PIL images; those longer than 4:1 as `resize_kept` says.
     """
+    if max(picture.size) > _LONG_ASPECT * min(picture.size):
+        return resize_kept(picture, resize, size, resample)
+    new_size, (left, top) = _centre(picture, resize, size)
+    return picture.resize(new_size, resample).crop((left, top, left + size, top + size))
+
+
+def resize_kept(picture: Image.Image, resize: int, size: int, resample: Image.Resampling) -> Image.Image:
+    """As `resize_crop` in a quarter (4:3) to half (256 to 224) less time: only the part that is kept is resized.
+
+    Of 8-bit pictures that changes one level in a few pixels of 10,000, and of 1,000 where the sizes are simple ratios
+    and sums often lie on an edge: Pillow holds the part's borders as float32.
+    """
+    (new_width, new_height), (left, top) = _centre(picture, resize, size)
     width, height = picture.size
-    short, long = min(width, height), max(width, height)
-    new = resize, int(resize * long / short)
-    new_width, new_height = new if width <= height else new[::-1]
-    left, top = round((new_width - size) / 2), round((new_height - size) / 2)
-    if long <= _LONG_ASPECT * short:
-        resized = picture.resize((new_width, new_height), resample)
-        return resized.crop((left, top, left + size, top + size))
     across, down = width / new_width, height / new_height
-    # The bicubic kernel reads two pixels beyond an edge, of the coarser raster.
-    reach = math.ceil(2 * max(across, down, 1.0)) + 1
-    x, y = max(0, math.floor(left * across) - reach), max(0, math.floor(top * down) - reach)
-    box = (left * across - x, top * down - y, (left + size) * across - x, (top + size) * down - y)
-    part = picture.crop((x, y, min(width, x + math.ceil(box[2]) + reach), min(height, y + math.ceil(box[3]) + reach)))
-    return part.resize((size, size), resample, box=(*box[:2], min(box[2], part.width), min(box[3], part.height)))
+    x = y = 0
+    if max(width, height) > _LONG_ASPECT * min(width, height):  # float32 would be too coarse for positions far out
+        # The bicubic kernel reads two pixels beyond an edge, of the coarser raster.
+        reach = math.ceil(2 * max(across, down, 1.0)) + 1
+        x, y = max(0, math.floor(left * across) - reach), max(0, math.floor(top * down) - reach)
+        end = math.ceil((left + size) * across) + reach, math.ceil((top + size) * down) + reach
+        picture = picture.crop((x, y, min(width, end[0]), min(height, end[1])))
+    right, bottom = (left + size) * across - x, (top + size) * down - y
+    box = (left * across - x, top * down - y, min(right, picture.width), min(bottom, picture.height))
+    return picture.resize((size, size), resample, box=box)
 
 
 def check_views(views: np.ndarray, shape: tuple[int, ...], dtype: type[np.generic], reader: str) -> None:
@@ -148,6 +157,14 @@ def check_views(views: np.ndarray, shape: tuple[int, ...], dtype: type[np.generi
             f"expected views ('K', {', '.join(map(str, shape))}) {np.dtype(dtype)}, "
             f"got {views.shape} {views.dtype}; use {reader}"
         )
+
+
+def _centre(picture: Image.Image, resize: int, size: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The size of the whole with its short side at `resize`, and where its centre `size` x `size` begins."""
+    short, long = min(picture.size), max(picture.size)
+    new = resize, int(resize * long / short)
+    width, height = new if picture.width <= picture.height else new[::-1]
+    return (width, height), (round((width - size) / 2), round((height - size) / 2))
 
 
 @contextmanager

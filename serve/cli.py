@@ -10,7 +10,7 @@ import sys
 from collections.abc import Collection, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import socket
 
     from bind.model import BindModel
+    from preprocess.media import Limits
     from serve.library import Library
     from serve.settings import Settings
 
@@ -34,6 +35,10 @@ Model = Annotated[str, typer.Option("--model", help="A name from `crossbind mode
 Weights = Annotated[str | None, typer.Option(help="Weights file, folder or tag for that model; `random` for none.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+Decode = Annotated[
+    Literal["isolated", "gpu"],
+    typer.Option(help="Where files are decoded; gpu, with --device cuda, takes JPEGs whose origin is trusted only."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -47,6 +52,7 @@ def embed(
     device: Device = "cpu",
     dtype: Dtype = "float32",
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    decode: Decode = "isolated",
     as_json: Json = False,
 ) -> None:
     """Turn files of any kind into comparable unit vectors."""
@@ -54,6 +60,7 @@ def embed(
         _usage(f"--out: expected a name that ends in .npz or .parquet, got {out}")
     if not out.parent.is_dir():
         _usage(f"--out: there is no folder {out.parent}")
+    limits = _limits(decode, device)
     loaded = _load(model, weights, device, dtype)
     if modality is not None and modality not in loaded.modalities:
         _usage(f"--modality: model {model} has {', '.join(loaded.modalities)}, not {modality}")
@@ -65,12 +72,15 @@ def embed(
     items = [item for path in paths for item in _expand(path)]
     done: dict[int, Embedded] = {}
     failed: dict[int, Failed] = {}
-    results = loaded.stream(items, modality, batch_size)
-    for result in tqdm(results, total=len(items), unit="item", delay=2, disable=None):
-        if isinstance(result, Failed):
-            failed[result.position] = result
-        else:
-            done[result.position] = result
+    results = loaded.stream(items, modality, batch_size, limits)
+    try:
+        for result in tqdm(results, total=len(items), unit="item", delay=2, disable=None):
+            if isinstance(result, Failed):
+                failed[result.position] = result
+            else:
+                done[result.position] = result
+    except ValueError as error:  # no decoder on the GPU
+        _failure(str(error))
     rows = sorted(done)
     vectors = np.stack([done[row].vector for row in rows]) if rows else np.zeros((0, loaded.dim), np.float32)
     _write_vectors(out, vectors, [items[row] for row in rows], [done[row].modality for row in rows], loaded.space)
@@ -211,11 +221,13 @@ def index(
     factory: Factory = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     retry: Annotated[bool, typer.Option("--retry", help="Try files again that failed before.")] = False,
+    decode: Decode = "isolated",
     as_json: Json = False,
 ) -> None:
     """Make a folder searchable; again brings the library up to date, also after an interruption."""
     from tqdm import tqdm
 
+    limits = _limits(decode, device)
     with _library(library, model, weights, device, dtype, factory) as opened:
         with tqdm(unit="file", delay=2, disable=None) as bar:
 
@@ -224,7 +236,7 @@ def index(
                 bar.update(done - bar.n)
 
             try:
-                report = opened.index(folder, progress=progress, batch_size=batch_size, retry=retry)
+                report = opened.index(folder, progress=progress, batch_size=batch_size, limits=limits, retry=retry)
             except ValueError as error:
                 _failure(str(error))
         if as_json:
@@ -377,7 +389,9 @@ def demo(
         _usage(str(error))
     listening = _listen(settings) if settings else None
     place = folder or cache_folder() / "demo"
-    with _library(place / "library", "small", None, "cpu", "float32", None) as library:
+    model = _load("small", None, "cpu", "float32")
+    # A newer `small` has another space: it gets a library of its own beside that of the older.
+    with _library(place / f"library-{model.space}", model, None, "cpu", "float32", None) as library:
         try:
             shown.run(library, place / "media", _console())
         except (ValueError, OSError) as error:
@@ -410,7 +424,7 @@ def _load(
 
 def _library(
     folder: Path,
-    model: str | None,
+    model: str | BindModel | None,
     weights: str | None,
     device: str,
     dtype: str,
@@ -420,7 +434,7 @@ def _library(
     from serve.library import Library
 
     try:
-        chosen = model if model is None else _load(model, weights, device, dtype, modalities)
+        chosen = _load(model, weights, device, dtype, modalities) if isinstance(model, str) else model
         return Library.open(folder, chosen, factory, device, modalities)
     except (ValueError, OSError) as error:
         _usage(str(error))
@@ -468,6 +482,14 @@ def _serve(
     server.configure_logging(log_level)
     app = api.create_app(Service(library, settings), page=page)
     server.server(app, settings, announce).run(sockets=[listening])
+
+
+def _limits(decode: Literal["isolated", "gpu"], device: str) -> Limits:
+    from preprocess.media import Limits
+
+    if decode == "gpu" and not device.startswith("cuda"):
+        _usage(f"--decode gpu: expected --device cuda beside it, got {device}")
+    return Limits(decode=decode)
 
 
 def _failure(message: str) -> NoReturn:

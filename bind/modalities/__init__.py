@@ -24,6 +24,8 @@ from preprocess.media import Limits, MediaError, Source, sniff
 if TYPE_CHECKING:
     import torch
 
+    from preprocess.trusted import ReadMany
+
 # As modules of this package, so that decode workers find their readers under the same name.
 __path__.extend(filter(None, os.environ.get("CROSSBIND_MODALITIES", "").split(os.pathsep)))
 
@@ -37,6 +39,7 @@ class ModalitySpec:
     `prepare` turns raw views (K, ...) into the (K, *shape) tensor an encoder takes; `shape` says that shape.
     `prepare_tensor` does the same to views that are a tensor, on its device: for a model on a GPU, where raw views are
     fewer bytes to move and many items are prepared at once. None: they are always prepared one by one, on the CPU.
+    `read_on_gpu` does what `read` does to many trusted sources at once, in this process (see `Limits.decode`).
     `families` are the content families (see `preprocess.media.Format`) it reads; `default_for` those it takes when
     nothing else is said; `name_hints` the words in a file's or its folder's name that choose it (`x.depth.png`).
     `encoder` is the default trainable encoder as a `model.toml` table (`{"module": ..., ...}`), `head` likewise;
@@ -53,6 +56,7 @@ class ModalitySpec:
     name_hints: tuple[str, ...] = ()
     isolated: bool = True
     prepare_tensor: Callable[[torch.Tensor, Any], torch.Tensor] | None = None
+    read_on_gpu: ReadMany | None = None
     anchor: str | None = "image"
     encoder: Mapping[str, Any] | None = None
     head: Mapping[str, Any] | None = None

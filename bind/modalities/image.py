@@ -1,7 +1,7 @@
 """Pictures."""
 
 from bind.modalities import ModalitySpec
-from preprocess import image
+from preprocess import image, image_gpu
 
 SPEC = ModalitySpec(
     name="image",
@@ -9,6 +9,7 @@ SPEC = ModalitySpec(
     read=image.read,
     prepare=image.prepare,
     prepare_tensor=image.prepare_tensor,
+    read_on_gpu=image_gpu.read_many,
     shape=image.shape,
     families=frozenset({"image"}),
     default_for=frozenset({"image"}),

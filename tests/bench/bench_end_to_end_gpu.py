@@ -1,7 +1,8 @@
 """From JPEG and WAV bytes in memory to vectors, beside the reference's own path; and the filterbank on the GPU.
 
 The reference path is ImageBind's `data.py`: Pillow and torchvision (soundfile and torchaudio), one item after the
-other, then its model as shipped, in float32. `python -m tests.bench end_to_end_gpu`.
+other, then its model as shipped, in float32. Ours decodes in isolated processes, and pictures a second time with
+`Limits(decode="gpu")`. `python -m tests.bench end_to_end_gpu`.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import io
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import soundfile
@@ -27,6 +28,7 @@ from bind.model import BindModel
 from preprocess.audio import AudioConfig, clip_starts
 from preprocess.filterbank import log_mel
 from preprocess.image import ImageConfig
+from preprocess.media import Limits
 from tests.bench.bench_encode_gpu import VIT_B32
 from tests.bench.gpu import milliseconds, result
 
@@ -40,11 +42,13 @@ COSINE = 0.999
 IDLE_SHARE = 0.2
 FILTERBANK_GOAL = 376_000
 
+Decode = Literal["isolated", "gpu"]
 
-def photographs(count: int, size: tuple[int, int]) -> list[bytes]:
+
+def photographs(sizes: Sequence[tuple[int, int]]) -> list[bytes]:
     """JPEGs of quality 90 with the spectrum of photographs, 1 / frequency, a few edges and the noise of a sensor."""
     found = []
-    for number in range(count):
+    for number, size in enumerate(sizes):
         rng = np.random.default_rng(number)
         total = np.zeros((480, 640, 3), np.float32)
         for octave in range(2, 10):
@@ -150,13 +154,17 @@ def compare(
     ours: BindModel,
     plain: BindModel,
     contents: list[bytes],
-    counts: tuple[int, int],
+    counts: Mapping[Decode | Literal["reference"], int],
     goal: float,
-) -> dict[str, Any]:
-    """Items/s of both paths over `counts` items (ours, the reference), how idle the GPU was, how equal the vectors."""
-    many = [contents[i % len(contents)] for i in range(counts[0])]
-    few = [contents[i % len(contents)] for i in range(counts[1])]
+) -> list[dict[str, Any]]:
+    """Items/s of the reference's path and of ours for each way to decode in `counts`, over so many items.
+
+    Also how idle the GPU was and how equal the vectors are.
+    """
     config = plain.config(modality)
+
+    def repeated(count: int) -> list[bytes]:
+        return [contents[i % len(contents)] for i in range(count)]
 
     def read(contents: list[bytes]) -> Tensor:
         if modality == "image":
@@ -167,39 +175,44 @@ def compare(
         parts = (contents[at : at + COMPARED] for at in range(0, len(contents), COMPARED))
         return torch.cat([plain.encode(modality, read(part)) for part in parts])
 
+    few = repeated(counts["reference"])
     reference(few[:8])
     start = time.perf_counter()
     expected = reference(few).cpu()
     reference_rate = len(few) / (time.perf_counter() - start)
-    warm = ours.embed(many[: 4 * BATCH], modality, batch_size=BATCH).vectors
-    compared = min(COMPARED, len(few))
-    found = torch.tensor(warm[:compared])
-    cosine = float(torch.nn.functional.cosine_similarity(found, expected[:compared]).min())
-    with busy() as shares:
-        start = time.perf_counter()
-        ours.embed(many, modality, batch_size=BATCH)
-        rate = len(many) / (time.perf_counter() - start)
     x = read(few[:COMPARED]).bfloat16()
     x = x.repeat(-(-BATCH // len(x)), *[1] * (x.ndim - 1))[:BATCH]
     alone = 1000 * BATCH / milliseconds(lambda: ours.encode(modality, x), least_s=0.5)
-    idle = 1 - float(np.mean(shares[2:-2] or [0.0]))
-    note = f"cosine {cosine:.5f}; GPU idle {idle:.0%} by NVML, {1 - rate / alone:.0%} of encoding alone"
-    met = bool(rate >= goal * reference_rate and cosine >= COSINE)
-    if "ViT-H" in what:
-        met &= idle < IDLE_SHARE
-        note += f" (goal < {IDLE_SHARE:.0%})"
-    return result(
-        what,
-        "items/s",
-        rate,
-        peer=reference_rate,
-        peer_is="the reference's path, float32",
-        ceiling=alone,
-        ceiling_is="encoding alone",
-        goal=f">= {goal:g} times" if goal else "",
-        met=met if goal else None,
-        note=note,
-    )
+    compared = min(COMPARED, len(few))
+
+    def row(decode: Decode, count: int) -> dict[str, Any]:
+        limits, many = Limits(decode=decode), repeated(count)
+        warm = ours.embed(many[: 4 * BATCH], modality, batch_size=BATCH, limits=limits).vectors
+        cosine = float(torch.nn.functional.cosine_similarity(torch.tensor(warm[:compared]), expected[:compared]).min())
+        with busy() as shares:
+            start = time.perf_counter()
+            ours.embed(many, modality, batch_size=BATCH, limits=limits)
+            rate = len(many) / (time.perf_counter() - start)
+        idle = 1 - float(np.mean(shares[2:-2] or [0.0]))
+        note = f"cosine {cosine:.5f}; GPU idle {idle:.0%} by NVML, {1 - rate / alone:.0%} of encoding alone"
+        met = bool(rate >= goal * reference_rate and cosine >= COSINE)
+        if "ViT-H" in what:
+            met &= idle < IDLE_SHARE
+            note += f" (goal < {IDLE_SHARE:.0%})"
+        return result(
+            what + (', decode="gpu"' if decode == "gpu" else ""),
+            "items/s",
+            rate,
+            peer=reference_rate,
+            peer_is="the reference's path, float32",
+            ceiling=alone,
+            ceiling_is="encoding alone",
+            goal=f">= {goal:g} times" if goal else "",
+            met=met if goal else None,
+            note=f"{note}; {len(os.sched_getaffinity(0))} cores",
+        )
+
+    return [row(way, count) for way, count in counts.items() if way != "reference"]
 
 
 def filterbank() -> dict[str, Any]:
@@ -232,18 +245,23 @@ def run() -> list[dict[str, Any]]:
     """The filterbank, pictures through two sizes of model, sounds."""
     torch.backends.cuda.matmul.allow_tf32 = False
     rows = [filterbank()]
-    small, large, wavs = photographs(32, SMALL), photographs(2, LARGE), sounds(32)
+    rng = np.random.default_rng(0)
+    small, large, wavs = photographs([SMALL] * 32), photographs([LARGE] * 2), sounds(32)
+    mixed = photographs([(int(width), int(height)) for width, height in rng.integers(300, 900, (64, 2))])
     plain, ours = vit_b32(torch.float32), vit_b32(torch.bfloat16)
     ours.accelerate()
-    rows.append(compare("640 x 480 JPEG to vector, ViT-B/32's size", "image", ours, plain, small, (8192, 512), 10))
-    rows.append(compare("12-megapixel JPEG to vector, ViT-B/32's size", "image", ours, plain, large, (512, 16), 10))
+    for what, contents, isolated, on_gpu, reference in (
+        ("640 x 480 JPEG", small, 8192, 32_768, 512),
+        ("JPEG of 300 to 900 pixels, 64 sizes,", mixed, 4096, 16_384, 256),
+        ("12-megapixel JPEG", large, 512, 1024, 16),
+    ):
+        counts = {"reference": reference, "isolated": isolated, "gpu": on_gpu}
+        rows += compare(f"{what} to vector, ViT-B/32's size", "image", ours, plain, contents, counts, 10)
     huge: dict[str, Any] = {"weights": "random", "device": "cuda", "modalities": ["image", "audio"]}
     plain, ours = zoo.load("imagebind-huge", **huge), zoo.load("imagebind-huge", dtype="bfloat16", **huge)
     ours.accelerate()
-    rows.append(compare("640 x 480 JPEG to vector, ViT-H/14", "image", ours, plain, small, (6144, 256), 3))
-    rows.append(
-        compare(f"WAV of {SOUND_S} s to vector, ImageBind's audio tower", "audio", ours, plain, wavs, (6144, 256), 0)
-    )
-    for row in rows[1:]:
-        row["note"] += f"; {len(os.sched_getaffinity(0))} cores"
-    return rows
+    counts = {"reference": 256, "isolated": 6144, "gpu": 6144}
+    rows += compare("640 x 480 JPEG to vector, ViT-H/14", "image", ours, plain, small, counts, 3)
+    counts = {"reference": 256, "isolated": 6144}
+    what = f"WAV of {SOUND_S} s to vector, ImageBind's audio tower"
+    return rows + compare(what, "audio", ours, plain, wavs, counts, 0)

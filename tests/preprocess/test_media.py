@@ -100,6 +100,12 @@ def test_too_many_bytes_are_refused_before_reading(tmp_path: Path) -> None:
         Source(bytes(10_001), "x").read_bytes(Limits(max_bytes=10_000))
 
 
+def test_decoding_elsewhere_has_to_be_asked_for_by_its_name() -> None:
+    assert Limits().decode == "isolated"
+    with pytest.raises(ValueError, match='expected "isolated" or "gpu", got \'cuda\''):
+        Limits(decode="cuda")  # type: ignore[arg-type]
+
+
 def test_sidecar_gives_hints(tmp_path: Path) -> None:
     file = tmp_path / "room.depth.png"
     sidecar = tmp_path / "room.depth.png.json"

@@ -100,6 +100,7 @@ CLIP = ["embed", "x.png", "--out", "x.npz", "--model", "clip-vit-b32"]
         (["embed", "x.png", "--out", "x.npz", "--model", "smal"], "no model 'smal'; known:"),
         ([*CLIP, "--weights", "random", "--modality", "thermal"], "not thermal"),
         (["embed", "x.png", "--out", "x.npz", "--device", "cuda"], "no CUDA device"),
+        (["embed", "x.png", "--out", "x.npz", "--decode", "gpu"], "--decode gpu: expected --device cuda"),
         (["embed", "x.png", "--out", "x.npz", "--model", "imagebind-huge"], "needs weights=PATH"),
         (["nonsense"], "No such command"),
     ],

@@ -271,6 +271,10 @@ def test_an_address_that_others_reach_needs_keys() -> None:
         Settings(api_keys=("short",), max_batch=0)
 
 
+def test_what_others_send_is_decoded_in_isolation() -> None:
+    assert Settings().limits.decode == "isolated"
+
+
 def test_every_key_is_compared_in_constant_time(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[tuple[bytes, bytes]] = []
     compare = secrets.compare_digest
