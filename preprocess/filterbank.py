@@ -16,8 +16,9 @@ _PREEMPHASIS = 0.97
 _LOWEST_HZ = 20.0
 # Mel bins of one matrix product. A triangle touches few FFT bins, so a narrow band of bins needs a small matrix only.
 _BAND = 16
-# Waveforms of one pass: on a CPU the intermediate values then stay in its cache, on a GPU memory stays bounded.
-_STEP_CPU, _STEP_GPU = 4, 256
+# Waveforms of one pass, on a CPU of one of its threads: the intermediate values then stay in its cache. On a GPU they
+# bound the memory.
+_STEP_CPU, _STEP_GPU = 2, 256
 
 
 def log_mel(waveforms: torch.Tensor, rate_hz: int = 16_000, num_mel_bins: int = 128) -> torch.Tensor:
@@ -34,7 +35,7 @@ def log_mel(waveforms: torch.Tensor, rate_hz: int = 16_000, num_mel_bins: int = 
     if waveforms.ndim != 2 or not len(waveforms) or waveforms.shape[1] < size:
         raise ValueError(f"log_mel: expected (B >= 1, T >= {size}) samples, got {tuple(waveforms.shape)}")
     batch, frames = waveforms.shape[0], 1 + (waveforms.shape[1] - size) // shift
-    step = min(batch, _STEP_CPU if waveforms.device.type == "cpu" else _STEP_GPU)
+    step = min(batch, _STEP_CPU * torch.get_num_threads() if waveforms.device.type == "cpu" else _STEP_GPU)
     whole = batch - batch % step
     with torch.no_grad(), torch.autocast(waveforms.device.type, enabled=False):
         cut = waveforms.float().unfold(1, size, shift)
@@ -63,10 +64,8 @@ def _fill(out: torch.Tensor, cut: torch.Tensor, step: int, rate_hz: int) -> None
     power, energies = cut.new_empty(rows, fft_size // 2 + 1), cut.new_empty(rows, out.shape[2])
 
     centred_frames = centred.view(step, frames, size)
-    # Preemphasis of one long row is faster than of many short ones. It spoils each frame's first sample, which the
-    # window would multiply by zero: it is left out there.
-    later, earlier = centred.view(-1)[1:], scaled.view(-1)[:-1]
-    inner, padded_inner, window_inner = centred[:, 1:], padded[:, 1:size], window[1:]
+    # The window multiplies each frame's first sample, which has none before it, by zero: it is left out.
+    later, earlier, padded_later, window_later = centred[:, 1:], scaled[:, :-1], padded[:, 1:size], window[1:]
     parts = torch.view_as_real(spectrum)
     real, imaginary = parts.unbind(2)
     products = [(power[:, b.low : b.high], b.weights, energies[:, b.first : b.last]) for b in bands]
@@ -74,8 +73,8 @@ def _fill(out: torch.Tensor, cut: torch.Tensor, step: int, rate_hz: int) -> None
     for some, mean, result in zip(cut.split(step), means.split(step), out.split(step), strict=True):
         torch.sub(some, mean, out=centred_frames)
         torch.mul(centred, _PREEMPHASIS, out=scaled)
-        later.sub_(earlier)
-        torch.mul(inner, window_inner, out=padded_inner)
+        torch.sub(later, earlier, out=padded_later)
+        padded_later.mul_(window_later)
         torch.fft.rfft(padded, out=spectrum)
         parts.square_()
         torch.add(real, imaginary, out=power)

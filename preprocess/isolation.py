@@ -34,6 +34,8 @@ _LENGTH = struct.Struct("<Q")
 _MAX_REPLY_BYTES = 8 * 2**30
 _PIPE_BYTES = 2**20
 """A pipe holds 64 KiB as a rule: a picture's views would wake both sides several times."""
+_KEPT_BY_MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**26)}
+"""glibc gives large blocks back to the system at once, and new pages for the next medium cost more than decoding it."""
 
 
 class DecodePool:
@@ -105,6 +107,8 @@ def available_cores() -> int:
 class _Worker:
     def __init__(self, limits: Limits) -> None:
         environment = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", PYTHONFAULTHANDLER="0")
+        for name, value in _KEPT_BY_MALLOC.items():
+            environment.setdefault(name, value)
         # Import what the parent imports, from where it does: a test's folder or an editable install.
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         self._process = subprocess.Popen(
@@ -130,7 +134,7 @@ class _Worker:
         deadline = time.monotonic() + allowance_s
         try:
             _write_frame(self._stdin, pickle.dumps(arguments, protocol=pickle.HIGHEST_PROTOCOL))
-            header = json.loads(self._read(deadline))
+            header = json.loads(bytes(self._read(deadline)))
             arrays = [
                 np.frombuffer(self._read(deadline), dtype=np.dtype(spec["dtype"])).reshape(spec["shape"])
                 for spec in header.get("segments", [])
@@ -180,15 +184,14 @@ class _Worker:
             return f"was ended by signal {-code} ({signal.Signals(-code).name}); the file is damaged or too large"
         return f"ended unexpectedly (exit status {code})"
 
-    def _read(self, deadline: float) -> bytearray:
+    def _read(self, deadline: float) -> memoryview:
         (length,) = _LENGTH.unpack(self._read_exactly(_LENGTH.size, deadline))
         if length > _MAX_REPLY_BYTES:
             raise EOFError
         return self._read_exactly(length, deadline)
 
-    def _read_exactly(self, count: int, deadline: float) -> bytearray:
-        data = bytearray(count)
-        view = memoryview(data)
+    def _read_exactly(self, count: int, deadline: float) -> memoryview:
+        view = np.empty(count, np.uint8).data  # its pages are first touched by the read, which other threads overlap
         done = 0
         while done < count:
             if not self._replies.select(max(0.0, deadline - time.monotonic())):
@@ -197,7 +200,7 @@ class _Worker:
             if not got:
                 raise EOFError
             done += got
-        return data
+        return view
 
 
 def _write_frame(file: BinaryIO, payload: bytes | memoryview) -> None:

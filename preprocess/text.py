@@ -58,6 +58,8 @@ def windows(words: Sequence[Sequence[int]], room: int) -> list[list[int]]:
         raise ValueError(f"windows: expected room for at least 1 token, got {room}")
     pieces = [word[i : i + room] for word in words for i in range(0, len(word), room)]
     packed = _pack(pieces, room)
+    if len(packed) == 1:
+        return packed
     # The smallest room that needs no more windows is the most even one.
     low, high = max(map(len, pieces), default=1), room
     while low < high:

@@ -128,12 +128,18 @@ def prepare(views: np.ndarray, config: VideoConfig) -> torch.Tensor:
             f"got views {views.shape}; read and prepare with the same config"
         )
     size = config.size
-    crops = np.stack([views[..., y : y + size, x : x + size, :] for y, x in _corners(height, width, config)], axis=1)
-    pixels = torch.from_numpy(crops.reshape(-1, *crops.shape[2:])).movedim(-1, 1)
-    pixels = pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255.0)
-    to_channels = (-1, *[1] * (pixels.ndim - 2))
+    corners = _corners(height, width, config)
+    to_channels = (-1, *[1] * (ndim - 2))
     mean, std = (torch.tensor(constants).view(to_channels) for constants in (config.mean, config.std))
-    return pixels.sub_(mean).div_(std)
+    prepared = torch.empty(len(views), len(corners), *shape(config))
+    (top, left), (bottom, right) = corners[0], corners[-1]
+    for view, crops in zip(views, prepared, strict=True):  # one by one they stay in the processor's cache
+        seen = np.array(view[..., top : bottom + size, left : right + size, :], order="C")
+        pixels = torch.from_numpy(seen).movedim(-1, 0)
+        pixels = pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255.0).sub_(mean).div_(std)
+        for crop, (y, x) in zip(crops, corners, strict=True):
+            crop.copy_(pixels[..., y - top : y - top + size, x - left : x - left + size])
+    return prepared.flatten(0, 1)
 
 
 def shape(config: VideoConfig) -> tuple[int, ...]:
@@ -166,8 +172,11 @@ class _Frames(Protocol):
     duration_s: float  # as the file says; as it is, once a frame was wanted that should be there and is not
     notes: list[str]  # on the frames given out since it was last cleared
 
-    def frame(self, wanted: _Wanted, config: VideoConfig) -> np.ndarray:
-        """The wanted frame, upright RGB (H, W, 3) uint8, short side `config.size`. In order of time they cost least."""
+    def frame(self, wanted: _Wanted, config: VideoConfig, following: _Wanted | None) -> np.ndarray:
+        """The wanted frame, upright RGB (H, W, 3) uint8, short side `config.size`. In order of time they cost least.
+
+        `following` is the one that will be wanted next; None: no other.
+        """
 
 
 def _segments(frames: _Frames, source: Source, config: VideoConfig, limits: Limits, plan: Plan) -> list[Segment]:
@@ -182,9 +191,10 @@ def _segments(frames: _Frames, source: Source, config: VideoConfig, limits: Limi
             for low, high in itertools.pairwise(edges)
         ]
     segments: list[Segment] = []
-    for low_s, high_s, clips in spans:
-        wanted = _wanted_frames(low_s, high_s, clips, config)
-        pixels = {w: frames.frame(w, config) for w in sorted(set(wanted))}
+    of_spans = [_wanted_frames(low_s, high_s, clips, config) for low_s, high_s, clips in spans]
+    following = dict(itertools.pairwise(sorted(set(itertools.chain(*of_spans)))))
+    for (low_s, high_s, clips), wanted in zip(spans, of_spans, strict=True):
+        pixels = {w: frames.frame(w, config, following.get(w)) for w in sorted(set(wanted))}
         if low_s >= frames.duration_s > 0.0:  # cut off: a stretch that is not there must not be found later
             if not segments:
                 raise MediaError(
@@ -279,7 +289,7 @@ class _ArrayFrames:
         self.duration_s = len(array) / rate_hz
         self.notes: list[str] = []
 
-    def frame(self, wanted: _Wanted, config: VideoConfig) -> np.ndarray:
+    def frame(self, wanted: _Wanted, config: VideoConfig, following: _Wanted | None) -> np.ndarray:
         low, high = (math.ceil((t - _TOLERANCE_S) * self._rate_hz) for t in (wanted.low_s, wanted.high_s))
         index = min(max(low if low < high else low - 1, 0), len(self._array) - 1)
         picture = Image.fromarray(np.ascontiguousarray(self._array[index]))
@@ -314,14 +324,18 @@ class _StreamFrames:
         self._start = self._end = self._stream.start_time or 0
         self.duration_s = self._duration_s()
 
-    def frame(self, wanted: _Wanted, config: VideoConfig) -> np.ndarray:
-        low, high = (self._start + math.ceil((t - _TOLERANCE_S) / self._tick_s) for t in (wanted.low_s, wanted.high_s))
-        latest = low if low < high else low - 1  # the wanted frame never comes before a keyframe up to here
+    def frame(self, wanted: _Wanted, config: VideoConfig, following: _Wanted | None) -> np.ndarray:
+        low, high, latest = self._ticks(wanted)
         if not self._can_go_on_to(latest):
             self._seek(latest)
         self._read_beyond(high, latest)
         chosen = _choose(self._times, low, high)
-        frame = self._decode(chosen)
+        alone = following is None or self._begins_anew(chosen, self._ticks(following)[2])
+        frame = self._decode(chosen, alone)
+        if alone and (frame is None or _time(frame) < chosen):  # damaged: one that comes later may stand in
+            self._seek(latest)
+            self._read_beyond(high, latest)
+            frame = self._decode(chosen, False)
         if self._ended and self._seconds(low) > self._seconds(self._end) + _ROUNDED_DURATION_S:
             self.duration_s = self._seconds(self._end)
             self._note(f"its frames end at {self.duration_s:.1f} s; the last one stands in for the rest")
@@ -331,6 +345,11 @@ class _StreamFrames:
             self._note(f"no frame could be decoded at {self._seconds(chosen):.1f} s; the one before stands in")
             return self._last[1]
         return self._shrunk(frame, config)
+
+    def _ticks(self, wanted: _Wanted) -> tuple[int, int, int]:
+        """Its `low_s` and `high_s`, and up to where a keyframe never comes behind the wanted frame."""
+        low, high = (self._start + math.ceil((t - _TOLERANCE_S) / self._tick_s) for t in (wanted.low_s, wanted.high_s))
+        return low, high, low if low < high else low - 1
 
     def _duration_s(self) -> float:
         if self._container.format.name not in _GUESSED_DURATION:
@@ -431,8 +450,20 @@ class _StreamFrames:
         # A group of pictures is at least this long: within such a distance the next seek would land here again.
         self._look_ahead = max(self._look_ahead, latest - self._times[0])
 
-    def _decode(self, time: int) -> VideoFrame | None:
-        """The first frame at or after `time`; where all are earlier, the last; None where none can be decoded."""
+    def _begins_anew(self, time: int, latest: int) -> bool:
+        """Whether decoding for `latest` will begin at a keyframe behind `time`."""
+        if not self._ended and latest > self._times[-1] + self._look_ahead:
+            return True
+        while self._times[-1] <= latest and (packet := self._read()) is not None:
+            self._add(packet)
+        return any(p.is_keyframe and not p.is_discard and time < _time(p) <= latest for p in self._queue)
+
+    def _decode(self, time: int, alone: bool) -> VideoFrame | None:
+        """The first frame at or after `time`; where all are earlier, the last; None where none can be decoded.
+
+        `alone`: decoding begins anew for the next one, so that the decoder may be emptied at once. Otherwise it would
+        hold this frame back until it has seen the ones that might have to be shown before.
+        """
         while True:
             while len(self._decoded) > 1 and _time(self._decoded[0]) < time:
                 self._decoded.popleft()
@@ -445,6 +476,9 @@ class _StreamFrames:
             self._drained = packet is None
             try:
                 self._decoded.extend(self._codec.decode(packet))
+                if alone and packet is not None and packet.pts == time:
+                    self._decoded.extend(self._codec.decode(None))
+                    self._drained = True
             except av.FFmpegError:
                 self._note("damaged parts were skipped")
 

@@ -313,6 +313,15 @@ class Catalogue:
         rows = self._rows("SELECT id FROM segments WHERE modality = ? ORDER BY id", (modality,))
         return np.array([row[0] for row in rows], np.int64)
 
+    def passing_of(self, ids: Sequence[int], where: Where) -> np.ndarray:
+        """Of these segment ids, the (n,) that pass a filter, ascending."""
+        rows = self._rows(
+            f"SELECT DISTINCT s.id FROM {_JOIN} WHERE s.id IN (SELECT value FROM json_each(?)) AND {where.sql} "
+            "ORDER BY s.id",
+            (json.dumps([int(number) for number in ids]), *where.values),
+        )
+        return np.array([row[0] for row in rows], np.int64)
+
     def passing(self, where: Where) -> dict[str, np.ndarray]:
         """Modality -> (n,) int64 ids, ascending, of its segments that pass a filter."""
         found: dict[str, list[int]] = {}

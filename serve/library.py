@@ -51,6 +51,7 @@ _KEYWORD_SEGMENTS = 4096
 _QUERIES_PER_BLOCK = 256
 _NEIGHBOURS = 16
 _MOST_SEGMENTS_A_HIT = 64
+_FETCHED_FOR_A_FILTER = 4  # times as many as are wanted, before all that pass it are listed
 
 
 class OtherModelError(SpaceError):
@@ -271,11 +272,18 @@ class Library:
             found: list[_Candidate] = []
             # What is further down in both rankings than this cannot come before the k best of one of them.
             depth = RANK_OFFSET + 2 * k if words else k
-            passing = None if filtered is EVERYTHING else self._catalogue.passing(filtered)
+            passing: dict[str, np.ndarray] | None = None
             for modality in modalities:
-                allowed = None if passing is None else passing.get(modality, np.empty(0, np.int64))
-                ids, cosines, contents = self._nearest(query, modality, depth, allowed, every_segment)
-                found += _candidates(ids, cosines, contents, scales[modality])
+                nearest = None
+                if filtered is EVERYTHING:
+                    nearest = self._nearest(query, modality, depth, None, every_segment)
+                elif passing is None:
+                    nearest = self._nearest_mostly(query, modality, depth, filtered, every_segment)
+                if nearest is None:
+                    passing = passing if passing is not None else self._catalogue.passing(filtered)
+                    allowed = passing.get(modality, np.empty(0, np.int64))
+                    nearest = self._nearest(query, modality, depth, allowed, every_segment)
+                found += _candidates(*nearest, scales[modality])
             matched: dict[int, int] = {}
             if words:
                 by_words = self._catalogue.keyword_contents(words, modalities, filtered, depth)
@@ -544,6 +552,20 @@ class Library:
             factor *= 4
             if allowed is None and not every_segment:
                 self._segments_a_hit[modality] = min(factor, _MOST_SEGMENTS_A_HIT)
+
+    def _nearest_mostly(
+        self, embedding: Embeddings, modality: str, depth: int, where: Where, every_segment: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """As `_nearest`, of what passes a filter that most items pass: without a list of all of those.
+
+        None where too few of the best pass, so that the list is needed.
+        """
+        total = self._index.count(modality)
+        fetch = min(_FETCHED_FOR_A_FILTER * depth, total)
+        scores, found = self._index.search(embedding, fetch, modality)
+        kept = np.isin(found[0], self._catalogue.passing_of(found[0][found[0] >= 0].tolist(), where))
+        best = self._first_of_each(found[0][kept], scores[0][kept], depth, every_segment)
+        return best if len(best[0]) >= depth or fetch == total else None
 
     def _first_of_each(
         self, ids: np.ndarray, cosines: np.ndarray, depth: int, every_segment: bool

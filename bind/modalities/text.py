@@ -25,11 +25,8 @@ def prepare(views: np.ndarray, config: text.TextConfig) -> torch.Tensor:
     tokenizer = tokenizers.load(config.tokenizer)
     room = config.context_length - len(tokenizer.start) - len(tokenizer.end)
     rows = [row for view in views for row in text.windows(tokenizer.words(str(view)), room)]
-    tokens = torch.full((len(rows), config.context_length), tokenizer.pad, dtype=torch.int64)
-    for i, row in enumerate(rows):
-        filled = [*tokenizer.start, *row, *tokenizer.end]
-        tokens[i, : len(filled)] = torch.tensor(filled)
-    return tokens
+    padding = [tokenizer.pad] * room
+    return torch.tensor([[*tokenizer.start, *row, *tokenizer.end, *padding[len(row) :]] for row in rows])
 
 
 SPEC = ModalitySpec(

@@ -58,7 +58,6 @@ def item_rows(scratch: Path) -> list[dict[str, Any]]:
 
     actions: dict[str, Callable[[], object]] = {
         "text": lambda: model.embed([f"text:{QUERY}"]),
-        "raw": raw,
         "clip text": clip_text,
         "image": lambda: model.embed([picture]),
         "clip image": clip_image,
@@ -67,10 +66,12 @@ def item_rows(scratch: Path) -> list[dict[str, Any]]:
     if has_sound:
         actions["audio"] = lambda: model.embed([sound])
     ms = medians_ms(actions, ROUNDS)
-    times = ms["text"] / ms["raw"]
+    # By themselves: after one of the others, the first of the two would find the weights out of the processor's cache.
+    pair = medians_ms({"text": actions["text"], "raw": raw}, 2 * ROUNDS)
+    times = pair["text"] / pair["raw"]
     size = "x".join(map(str, Image.open(picture).size))
     rows = [
-        _row("a text query", ms["text"], ms["raw"], "its raw encoder call", times, "<= 1.3 x", times <= 1.3),
+        _row("a text query", pair["text"], pair["raw"], "its raw encoder call", times, "<= 1.3 x", times <= 1.3),
         _row("one text", ms["text"], ms["clip text"], "open_clip ViT-B/32", None, "<= 30 ms", ms["text"] <= 30),
         _row(
             f"one JPEG of {size}",

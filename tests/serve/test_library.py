@@ -20,7 +20,7 @@ from preprocess.media import MediaError
 from serve import calibration, scan
 from serve.catalogue import Catalogue, ContentKey, LibraryError, NewFile, NewSegment
 from serve.library import Library, OtherModelError, modalities_of
-from serve.where import WhereError
+from serve.where import Where, WhereError
 from tests.serve import tiny
 
 
@@ -369,6 +369,24 @@ class TestSearching:
         one_by_one = library.search("x", k=4, where=condition)
         monkeypatch.setattr("serve.library.EXACT_ITEMS", 0)
         assert [h.item_id for h in library.search("x", k=4, where=condition)] == [h.item_id for h in one_by_one]
+
+    def test_a_filter_that_most_pass_needs_no_list_of_them(
+        self, library: Library, media: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # The best one does not pass: with one hit fetched for each that is wanted, the list is needed; with more, not.
+        query, condition = library.model.embed([media / "home" / "cat_8.png"]), "name != 'cat_8.png'"
+        listed: list[Where] = []
+        passing = Catalogue.passing
+        monkeypatch.setattr(Catalogue, "passing", lambda self, where: (listed.append(where), passing(self, where))[1])
+        with monkeypatch.context() as narrow:
+            narrow.setattr("serve.library._FETCHED_FOR_A_FILTER", 1)
+            expected = library.search(query, k=2, want=["image"], where=condition)
+        assert len(listed) == 1
+        found = library.search(query, k=2, want=["image"], where=condition)
+        assert [hit.item_id for hit in found] == [hit.item_id for hit in expected]
+        assert len(listed) == 1
+        assert len(expected) == 2
+        assert "cat_8.png" not in names(expected)
 
     def test_keywords_can_be_switched(self, library: Library, media: Path) -> None:
         with_words = library.search("beach", k=50)
