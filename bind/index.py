@@ -314,7 +314,8 @@ class _Shelf:
         with new.file(f"{name}.vectors") as out:
             for start, block in self.rows.blocks():
                 kept = alive[start : start + len(block)]
-                out.write((block if kept.all() else block[kept]).data.cast("B"))
+                if kept.any():
+                    out.write((block if kept.all() else block[kept]).data.cast("B"))
         with new.file(f"{name}.ids") as out:
             out.write(self.ids[alive].tobytes())
         if self._faiss is None or self.factory == "CAGRA":

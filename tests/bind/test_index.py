@@ -101,6 +101,16 @@ def check_sequence(index: Index, steps: list, k: int, shift: int, folder: Path) 
         assert_ranked_like_numpy(index, POOL[:3], held, k, modality)
 
 
+def test_vectors_that_were_all_removed_since_the_last_save_are_left_out_of_the_next(tmp_path: Path) -> None:
+    filled("Flat", POOL[:3]).save(tmp_path)
+    index = Index.load(tmp_path)
+    index.add(np.arange(3, 6), POOL[3:6], "image")
+    assert index.remove([0, 1, 2]) == 3
+    index.save(tmp_path)
+    index = Index.load(tmp_path, verify=True)
+    assert_ranked_like_numpy(index, POOL[:3], {n: (POOL.vectors[n], "image") for n in (3, 4, 5)}, 2, None)
+
+
 def test_the_oracle_notices_a_wrong_ranking() -> None:
     held = {number: (POOL.vectors[number], "image") for number in range(20)}
     index = filled("Flat", POOL[:20])
