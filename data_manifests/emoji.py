@@ -10,18 +10,27 @@ from pathlib import Path
 
 from data_manifests import Builder, Download, Entry, Split, is_filled
 
+_RENDERED = ("png",)
+"""Where `python -m train.fetch` renders what a package has as SVG or as a font only."""
 # Package -> artist and where its pictures are, the largest first. Apple's and Facebook's art may not be used freely.
 _SETS = {
     "emoji-datasource-google": ("google", ("img/google/64",)),
     "emoji-datasource-twitter": ("twitter", ("img/twitter/64",)),
     "@lobehub/fluent-emoji-3d": ("fluent", ("assets",)),
     "openmoji": ("openmoji", ("color/618x618", "color/72x72")),
-    # These have SVG only: `png` is what `python -m train.fetch` renders of it.
-    "@iconify-json/noto-v1": ("noto-1", ("png",)),
-    "@iconify-json/emojione": ("emojione", ("png",)),
-    "@iconify-json/fxemoji": ("firefox", ("png",)),
-    "@iconify-json/fluent-emoji-flat": ("fluent-flat", ("png",)),
+    "@iconify-json/noto-v1": ("noto-1", _RENDERED),
+    "@iconify-json/emojione": ("emojione", _RENDERED),
+    "@iconify-json/fxemoji": ("firefox", _RENDERED),
+    "@iconify-json/fluent-emoji-flat": ("fluent-flat", _RENDERED),
+    "@iconify-json/fluent-emoji": ("fluent-gradient", _RENDERED),
+    "@iconify-json/fluent-emoji-high-contrast": ("fluent-outline", _RENDERED),
+    "@iconify-json/emojione-monotone": ("emojione-outline", _RENDERED),
+    "@iconify-json/streamline-emojis": ("streamline", _RENDERED),
+    "@iconify-json/dinkie-icons": ("dinkie", _RENDERED),
+    "@expo-google-fonts/noto-emoji": ("noto-outline", _RENDERED),
+    "fonts-symbola": ("symbola", _RENDERED),
 }
+_DEBIAN = "fonts-symbola"
 _TONES = {"1f3fb": "light", "1f3fc": "medium-light", "1f3fd": "medium", "1f3fe": "medium-dark", "1f3ff": "dark"}
 
 
@@ -38,7 +47,7 @@ def splits(download: Download) -> Iterator[Split]:
     """One manifest: an event a picture, `group` the emoji without its skin tone, the class its category."""
     packages = _packages(download.path)
     for package in _SETS:
-        if package not in packages and not package.startswith("@iconify-json"):
+        if package not in packages and _SETS[package][1] != _RENDERED:
             download.lacks("package", package)
     catalogue = _catalogue(download, packages)
     if catalogue:
@@ -47,7 +56,7 @@ def splits(download: Download) -> Iterator[Split]:
 
 
 def _packages(root: Path) -> dict[str, Path]:
-    """The folders of the packages, up to four levels down, by the name in their package.json."""
+    """The folders of the packages, up to four levels down, by the name in their package.json, Debian's by their own."""
     found: dict[str, Path] = {}
     for depth in range(5):
         for path in sorted(root.glob("*/" * depth + "package.json")):
@@ -57,6 +66,8 @@ def _packages(root: Path) -> dict[str, Path]:
                 continue
             if name in _SETS:
                 found.setdefault(name, path.parent)
+    if (root / _DEBIAN).is_dir():
+        found[_DEBIAN] = root / _DEBIAN
     return found
 
 
@@ -89,7 +100,7 @@ def _events(download: Download, packages: dict[str, Path], catalogue: dict[str, 
             if path.suffix in (".png", ".webp") and is_filled(path):
                 pictures.setdefault(code_of(path.stem), path.relative_to(download.path).as_posix())
         for code, emoji in catalogue.items():
-            if code not in pictures and "png" not in places and (emoji.category or artist == "openmoji"):
+            if code not in pictures and places != _RENDERED and (emoji.category or artist == "openmoji"):
                 download.lacks(f"picture (.png or .webp) by {artist}", code)
         for code, picture in pictures.items():
             named = catalogue.get(code)
@@ -108,11 +119,14 @@ def code_of(name: str) -> str:
 BUILDER = Builder(
     title="Emoji in several hands.",
     license="pictures: Google Noto Apache-2.0, Twitter CC BY 4.0, Microsoft Fluent MIT, OpenMoji CC BY-SA 4.0, "
-    "EmojiOne 2 CC BY 4.0, Firefox OS Apache-2.0; names: MIT",
+    "EmojiOne 2 and Streamline CC BY 4.0, Firefox OS Apache-2.0, Dinkie MIT, Noto Emoji's font OFL-1.1, Symbola free "
+    "for any use; names: MIT",
     obtain="the JavaScript packages emoji-datasource-google, emoji-datasource-twitter, @lobehub/fluent-emoji-3d and "
     "openmoji (`npm pack` and unpack each into a folder of its own, or `npm install`); OpenMoji's package has SVG "
     "only, which has no reader: add color/618x618 or color/72x72 with the PNG of its release; more hands are in "
-    "@iconify-json/noto-v1, emojione, fxemoji and fluent-emoji-flat, whose SVG `python -m train.fetch` renders",
+    "@iconify-json/noto-v1, emojione, emojione-monotone, fxemoji, streamline-emojis, dinkie-icons, fluent-emoji, "
+    "fluent-emoji-flat and fluent-emoji-high-contrast, and in the fonts @expo-google-fonts/noto-emoji and Debian's "
+    "fonts-symbola, all of which `python -m train.fetch` renders",
     layout="the unpacked packages below one folder; any of them is enough for its pictures, one emoji-datasource or "
     "openmoji for the names",
     splits=splits,

@@ -2,9 +2,9 @@
 
     python -m train.fetch FOLDER
 
-unpacks into FOLDER what `crossbind manifest` takes, 420 MB: `stamps` and `clipart` (Debian, `apt-get download`) and
-`emoji` (`npm pack`). What is there already is left alone. Drawings that are SVG only are rendered to PNG beside them,
-which needs the package resvg-py (pip install 'crossbind[data]').
+unpacks into FOLDER what `crossbind manifest` takes, 1.2 GB: `stamps`, `clipart` and the nouns of WordNet (Debian,
+`apt-get download`), `emoji` and `icons` (`npm pack`). What is there already is left alone. Drawings that are SVG only
+are rendered to PNG beside them, which needs the package resvg-py (pip install 'crossbind[data]').
 """
 
 from __future__ import annotations
@@ -19,15 +19,20 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from PIL import Image, ImageDraw, ImageFont
+
 from data_manifests.emoji import code_of
+from data_manifests.icons import packages, things, wordnet
 
 DEBIAN = {
     "tuxpaint-stamps-default": "stamps",
     "openclipart-png": "clipart",
     "openclipart-svg": "clipart",
+    "wordnet-base": "icons/wordnet",
+    "fonts-symbola": "emoji/fonts-symbola",
 }
-"""Package -> folder; Debian 12 has the versions 2022.06.04-1, 1:0.18+dfsg-19 and 1:0.18+dfsg-19."""
-NPM = (
+"""Package -> folder; Debian 12 has 2022.06.04-1, 1:0.18+dfsg-19 (both of openclipart), 1:3.0-37 and 2.60-1.1."""
+EMOJI = (
     "emoji-datasource-google@16.0.0",
     "emoji-datasource-twitter@16.0.0",
     "@lobehub/fluent-emoji-3d@1.1.0",
@@ -37,9 +42,48 @@ NPM = (
     "@iconify-json/emojione@1.2.3",
     "@iconify-json/fxemoji@1.2.2",
     "@iconify-json/fluent-emoji-flat@1.2.6",
+    "@iconify-json/fluent-emoji@1.2.7",
+    "@iconify-json/fluent-emoji-high-contrast@1.2.6",
+    "@iconify-json/emojione-monotone@1.2.1",
+    "@iconify-json/streamline-emojis@1.2.4",
+    "@iconify-json/dinkie-icons@1.2.0",
+    "@expo-google-fonts/noto-emoji@0.4.7",
 )
+ICONS = (
+    "@iconify-json/fa7-solid@1.2.5",
+    "@iconify-json/flat-color-icons@1.2.3",
+    "@iconify-json/game-icons@1.2.4",
+    "@iconify-json/healthicons@1.2.13",
+    "@iconify-json/icon-park@1.2.4",
+    "@iconify-json/lucide@1.2.137",
+    "@iconify-json/marketeq@1.2.2",
+    "@iconify-json/mdi@1.2.3",
+    "@iconify-json/meteocons@1.2.4",
+    "@iconify-json/ph@1.2.2",
+    "@iconify-json/pinhead@1.2.28",
+    "@iconify-json/solar@1.2.13",
+    "@iconify-json/streamline-color@1.2.2",
+    "@iconify-json/streamline-cyber-color@1.2.2",
+    "@iconify-json/streamline-flex-color@1.2.2",
+    "@iconify-json/streamline-freehand-color@1.2.2",
+    "@iconify-json/streamline-kameleon-color@1.2.2",
+    "@iconify-json/streamline-plump-color@1.2.2",
+    "@iconify-json/streamline-sharp-color@1.2.2",
+    "@iconify-json/streamline-stickies-color@1.2.2",
+    "@iconify-json/streamline-ultimate@1.2.2",
+    "@iconify-json/streamline-ultimate-color@1.2.2",
+    "@iconify-json/tabler@1.2.41",
+    "@iconify-json/temaki@1.2.6",
+)
+_FONTS = {
+    "expo-google-fonts-noto-emoji": "500Medium/NotoEmoji_500Medium.ttf",
+    "fonts-symbola": "usr/share/fonts/truetype/ancient-scripts/Symbola_hint.ttf",
+}
+"""Folder of a package below `emoji` -> its font, whose emoji are drawings by another hand."""
 _PIXELS = 224
-_PREFIX = re.compile(r"^u[0-9a-f]{4,6}-")
+_NO_LETTERS, _UNASSIGNED = 0x200, "\U0010ffff"
+"""Above Latin letters and digits; and a code point of which every font draws what it draws when it has none."""
+_PREFIX, _VARIANT = re.compile(r"^u[0-9a-f]{4,6}-"), re.compile(r"-(\d|filled)$")
 
 
 class FetchError(RuntimeError):
@@ -50,10 +94,12 @@ def fetch(folder: Path) -> None:
     """Downloads, unpacks and renders what is not yet in `folder`. Raises FetchError."""
     for package, place in DEBIAN.items():
         _once(folder / place, package, _debian)
-    for package in NPM:
-        _once(folder / "emoji" / package.rpartition("@")[0].replace("/", "-").strip("@"), package, _npm)
+    for place, wanted in (("emoji", EMOJI), ("icons", ICONS)):
+        for package in wanted:
+            _once(folder / place / package.rpartition("@")[0].replace("/", "-").strip("@"), package, _npm)
     render_stamps(folder / "stamps")
     render_emoji(folder / "emoji")
+    render_icons(folder / "icons")
 
 
 def _once(target: Path, package: str, get: Any) -> None:
@@ -94,7 +140,7 @@ def render_stamps(folder: Path) -> int:
 
 
 def render_emoji(folder: Path) -> int:
-    """OpenMoji's SVG -> `color/618x618`, icon collections -> `png`, named by code. The number rendered."""
+    """OpenMoji's SVG -> `color/618x618`, icon collections and fonts -> `png`, named by code. The number rendered."""
     count = 0
     names: dict[str, str] = {}
     for entry in json.loads((folder / "openmoji/data/openmoji.json").read_bytes()):
@@ -106,9 +152,30 @@ def render_emoji(folder: Path) -> int:
     for file in sorted(folder.glob("iconify-json-*/icons.json")):
         icons = json.loads(file.read_bytes())
         for name, icon in icons["icons"].items():
-            code = names.get(_PREFIX.sub("", name))
+            name = _PREFIX.sub("", name)
+            code = names.get(name) or names.get(_VARIANT.sub("", name))
             if code is not None:
                 count += _rendered(_svg(icon, icons), file.parent / "png" / f"{code}.png")
+    for place, file_name in _FONTS.items():
+        if (folder / place / file_name).exists():
+            font = ImageFont.truetype(folder / place / file_name, _PIXELS)
+            for code in names.values():
+                count += _drawn(font, code, folder / place / "png" / f"{code}.png")
+    return count
+
+
+def render_icons(folder: Path) -> int:
+    """Icon collections: those that show a thing -> `png`, under the icon's name. The number rendered."""
+    known = wordnet(folder)
+    if known is None:
+        raise FetchError(
+            f"{folder}/wordnet: the files of the package wordnet-base are not there; remove it and try again"
+        )
+    count = 0
+    for place in packages(folder):
+        icons = json.loads((place / "icons.json").read_bytes())
+        for name in things(icons, known):
+            count += _rendered(_svg(icons["icons"][name], icons), place / "png" / f"{name}.png")
     return count
 
 
@@ -136,6 +203,30 @@ def _rendered(svg: str, target: Path) -> bool:
         print(f"{target.name} was not rendered: {error}", file=sys.stderr)
         return False
     return True
+
+
+def _drawn(font: ImageFont.FreeTypeFont, code: str, target: Path) -> bool:
+    """An emoji as a font draws it, black on white and as large as fits. No letters, and no sequences of several."""
+    if target.exists() or "-" in code or int(code, 16) < _NO_LETTERS:
+        return False
+    ink = _ink(font, chr(int(code, 16)))
+    if ink is None or ink == _ink(font, _UNASSIGNED):
+        return False
+    side = round(1.1 * max(ink.size))
+    picture = Image.new("L", (side, side), "white")
+    picture.paste("black", ((side - ink.width) // 2, (side - ink.height) // 2), ink)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    picture.resize((_PIXELS, _PIXELS)).save(target)
+    return True
+
+
+def _ink(font: ImageFont.FreeTypeFont, character: str) -> Image.Image | None:
+    """White on black, without a margin; None of what leaves no ink."""
+    left, top, right, bottom = map(int, font.getbbox(character))
+    ink = Image.new("L", (max(right - left, 1), max(bottom - top, 1)))
+    ImageDraw.Draw(ink).text((-left, -top), character, "white", font)
+    box = ink.getbbox()
+    return ink.crop(box) if box else None
 
 
 def main() -> None:

@@ -6,8 +6,10 @@ import importlib.util
 import io
 import json
 import shutil
+import struct
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,9 +23,11 @@ from scipy.io import savemat
 
 from data_manifests import BuildError, Missing, Report, build, builders, ego4d
 from data_manifests import spoken as speaker
+from data_manifests._wordnet import nouns
 from preprocess import depth, imu, manifest
 from preprocess.manifest import Manifest
 from preprocess.media import Limits
+from tests import wordnet
 
 
 def put(root: Path, name: str, content: str | bytes) -> Path:
@@ -249,6 +253,13 @@ def emoji(root: Path) -> None:
     put(root, "node_modules/@lobehub/fluent-emoji-3d/package.json", json.dumps({"name": "@lobehub/fluent-emoji-3d"}))
     put_picture(root, "node_modules/@lobehub/fluent-emoji-3d/assets/1f44b.webp")
     put_picture(root, "node_modules/@lobehub/fluent-emoji-3d/assets/30-20e3.webp")
+    put(
+        root,
+        "node_modules/@iconify-json/streamline-emojis/package.json",
+        json.dumps({"name": "@iconify-json/streamline-emojis"}),
+    )
+    put_picture(root, "node_modules/@iconify-json/streamline-emojis/png/1f44b.png")
+    put_picture(root, "fonts-symbola/png/1f44b.png")
     put(root, "openmoji/package.json", json.dumps({"name": "openmoji"}))
     extra = {"hexcode": "E000", "annotation": "sauropod herd", "skintone_base_hexcode": ""}
     own = {"hexcode": "1F44B-1F3FB", "annotation": "waving hand: light skin tone", "skintone_base_hexcode": "1F44B"}
@@ -277,6 +288,21 @@ def openclipart(root: Path) -> None:
     drawing("tools/saw", "saw", (), "GPL")
     drawing("signs/flags/fr", "France", ())
     put(root, "usr/share/openclipart/svg/animals/newt.svg", "<svg/>")
+
+
+def icons(root: Path) -> None:
+    wordnet.write(root / "wordnet")
+    for name, license_ in (("park", "MIT"), ("shared-alike", "CC-BY-SA-4.0")):
+        put(root, f"{name}/package.json", json.dumps({"name": f"@iconify-json/{name}"}))
+        put(root, f"{name}/info.json", json.dumps({"license": {"spdx": license_}}))
+        drawings = ["apple-core", "apple-core-fill", "apple-core-outline", "ambulance2", "car", "car-speed", "menu"]
+        aliases = {"ambulances": {"parent": "ambulance2"}, "apple-left": {"parent": "apple-core", "rotate": 1}}
+        icons = {drawing: {"body": "<path/>"} for drawing in drawings}
+        icons["cars"] = {"body": "<path/>", "hidden": True}
+        put(root, f"{name}/icons.json", json.dumps({"prefix": name, "icons": icons, "aliases": aliases}))
+        for drawing in drawings:
+            if drawing != "car":
+                put_picture(root, f"{name}/png/{drawing}.png")
 
 
 def seglearn(root: Path) -> None:
@@ -309,6 +335,41 @@ def spoken(root: Path) -> None:
             put(root, f"cldr-{folder}/package/{folder}/{language}/annotations.json", content)
 
 
+def sounds(root: Path) -> None:
+    emoji(root)
+    stamps(root)
+    share = "usr/share"
+    put(
+        root,
+        f"{share}/gcompris-qt/rcc/explore_farm_animals.rcc",
+        resource_file({"frogs.ogg": b"said", "frog.svg": b""}),
+    )
+    for name in ("wolf-growl-3", "wolf-hit-miss", "horse-die-2", "troll"):
+        put_sound(root, f"wesnoth/{share}/games/wesnoth/1.16/data/core/sounds/{name}.ogg")
+    put_picture(root, f"{share}/tuxpaint/stamps/animals/wolf.png")
+    put(root, f"{share}/tuxpaint/stamps/animals/wolf.txt", "The wolf.\n")
+    put_picture(root, f"{share}/tuxpaint/stamps/animals/frog2.png")
+    put(root, f"{share}/tuxpaint/stamps/animals/frog2.txt", "A frog.\n")
+    for language, name in (("ca", "tv_frog.ogg"), ("fr", "moon_wolf.wav"), ("fr", "tux-frog.ogg"), ("fr", "nose.ogg")):
+        put_sound(root, f"{share}/ktuberling/sounds/{language}/{name}")
+
+
+def resource_file(files: dict[str, bytes]) -> bytes:
+    """A Qt resource file (version 1) with one folder `resource`, every second file packed with zlib."""
+    names, data, nodes = b"", b"", []
+    for number, (name, content) in enumerate({"": b"", "resource": b"", **files}.items()):
+        at = len(names)
+        names += struct.pack(">HI", len(name), 0) + name.encode("utf-16-be")
+        if number < 2:
+            nodes.append(struct.pack(">IHII", at, 2, 1 if number == 0 else len(files), number + 1))
+            continue
+        packed = struct.pack(">I", len(content)) + zlib.compress(content) if number % 2 else content
+        nodes.append(struct.pack(">IHII", at, number % 2, 0, len(data)))
+        data += struct.pack(">I", len(packed)) + packed
+    tree = b"".join(nodes)
+    return struct.pack(">4s4I", b"qres", 1, 20 + len(data) + len(names), 20, 20 + len(data)) + data + names + tree
+
+
 TREES: dict[str, Callable[[Path], None]] = {
     "audiocaps": audiocaps,
     "audioset": audioset,
@@ -318,11 +379,13 @@ TREES: dict[str, Callable[[Path], None]] = {
     "emoji": emoji,
     "openclipart": openclipart,
     "esc50": esc50,
+    "icons": icons,
     "llvip": llvip,
     "msrvtt": msrvtt,
     "nyud": nyud,
     "seglearn": seglearn,
     "simulated": simulated,
+    "sounds": sounds,
     "spoken": spoken,
     "stamps": stamps,
     "sunrgbd": sunrgbd,
@@ -662,6 +725,47 @@ def test_core_of_a_phrase(language: str, phrase: str, word: str) -> None:
     assert speaker.core(language, phrase) == word
 
 
+def test_sounds_go_with_drawings_of_their_name(tree: Callable[[str], Path]) -> None:
+    report, found = built("sounds", tree("sounds"))
+
+    def pairs(split: str) -> set[tuple[str, str, str]]:
+        return {
+            (Path(str(e.media["audio"].content)).name, Path(str(e.media["image"].content)).name, e.group)
+            for e in found[split].events
+        }
+
+    # Each with every drawing of its name (Wesnoth's misses are nobody's), a stamp's own sound with the others.
+    assert pairs("effects") == {
+        ("frog.ogg", "frog2.png", "A frog."),
+        ("frogs.ogg", "frog.png", "frogs"),
+        ("frogs.ogg", "frog2.png", "frogs"),
+        ("wolf-growl-3.ogg", "wolf.png", "wolf"),
+    }
+    # What people say goes with one of them.
+    said = pairs("spoken")
+    assert {(sound, name) for sound, _, name in said} == {
+        ("frog_desc.ogg", "A frog."),
+        ("frog_desc_de.ogg", "A frog."),
+        ("frog_desc_pt_BR.wav", "A frog."),
+        ("tv_frog.ogg", "frog"),
+        ("moon_wolf.wav", "wolf"),
+    }
+    assert len(found["spoken"].events) == len(said)
+    assert not any(event.texts for one in found.values() for event in one.events)
+    unpacked = next(e for e in found["effects"].events if e.group == "frogs").media["audio"].content
+    assert isinstance(unpacked, Path) and unpacked.read_bytes() == b"said"
+    assert counts(report)["drawing of"] == 5  # horse, troll, nose, and both recordings of the seven, which is an SVG
+
+
+def test_a_resource_file_that_is_none_is_named(tree: Callable[[str], Path]) -> None:
+    root = tree("sounds")
+    file = root / "usr/share/gcompris-qt/rcc/explore_farm_animals.rcc"
+    for content in (b"qres", b"PK\3\4" + bytes(40), file.read_bytes()[:-6]):
+        file.write_bytes(content)
+        with pytest.raises(BuildError, match=r"explore_farm_animals\.rcc: expected a Qt resource file"):
+            built("sounds", root)
+
+
 def test_clip_art_keeps_what_its_authors_gave_away_and_named(tree: Callable[[str], Path]) -> None:
     report, found = built("openclipart", tree("openclipart"))
     events = {event.id: event for event in found[""].events}
@@ -682,7 +786,9 @@ def test_emoji_hands_share_a_group(tree: Callable[[str], Path]) -> None:
     events = {event.id: event for event in found[""].events}
     waving = {name for name, event in events.items() if event.group == "1f44b"}
     assert waving == {f"{artist}/1f44b{tone}" for artist in ("google", "twitter") for tone in ("", "-1f3fb")} | {
-        "fluent/1f44b"
+        "fluent/1f44b",
+        "streamline/1f44b",
+        "symbola/1f44b",
     }
     assert events["google/1f44b-1f3fb"].texts == (
         "waving hand sign, light skin tone",
@@ -691,6 +797,41 @@ def test_emoji_hands_share_a_group(tree: Callable[[str], Path]) -> None:
     assert events["fluent/30-20e3"].texts == ("keycap 0",)
     assert events["openmoji/e000"].texts == ("sauropod herd",)
     assert found[""].classes == ("People & Body", "Symbols")
+
+
+def test_icons_are_of_things_and_free(tree: Callable[[str], Path]) -> None:
+    report, found = built("icons", tree("icons"))
+    # Of three apple cores the filled one and the plain one; no attribute, nothing of an interface, nothing hidden.
+    assert {event.id: event.texts for event in found[""].events} == {
+        "park/ambulance2": ("ambulance", "ambulances"),
+        "park/apple-core": ("apple core",),
+        "park/apple-core-fill": ("apple core",),
+    }
+    assert {missing.what: missing.examples for missing in report.missing} == {
+        "PNG (`python -m train.fetch` renders them)": ("park/car",),
+        "licence that asks for credit at most": ("shared-alike (CC-BY-SA-4.0)",),
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "thing"),
+    [
+        ("ambulance", True),
+        ("old ambulances", True),  # the last noun counts, in the plural too
+        ("two mice", True),
+        ("apple core", True),  # the longest noun counts: a core alone is none
+        ("hard core", False),
+        ("car speed", False),
+        ("apple quickly", False),
+        ("", False),
+    ],
+)
+def test_what_wordnet_calls_a_thing(words: str, thing: bool, tmp_path: Path) -> None:
+    wordnet.write(tmp_path)
+    known = nouns(tmp_path)
+    assert known is not None
+    assert known.thing(words.split()) is thing
+    assert nouns(tmp_path / "elsewhere") is None
 
 
 def test_seglearn_of_the_installed_package(tree: Callable[[str], Path]) -> None:
