@@ -31,11 +31,11 @@ from train.evaluate import ranks
 K = 10
 _RESAMPLES = 1000
 _LANGUAGE = re.compile(r"_([a-z]{2,3}(?:_[A-Za-z]{2})?(?:@\w+)?)\.\w+$")
-_SIGNS = re.compile(r"The (Spanish )?letter |(Zero|One|Two|Three|Four|Five|Six|Seven|Eight|Nine)\.")
+SIGNS = re.compile(r"The (Spanish )?letter |(Zero|One|Two|Three|Four|Five|Six|Seven|Eight|Nine)\.")
 """Captions of which many begin alike: to hear "letter" is enough to have one of few."""
-_FEWEST = 20
+FEWEST = 20
 """Recordings of a language of which a row of its own can say something; English always has one."""
-_HEADER = f"{'sounds':<34} {'targets':<9} {'R@10':<5}  {'95 % interval':<14}  chance  times      n names"
+HEADER = f"{'sounds':<34} {'targets':<9} {'R@10':<5}  {'95 % interval':<14}  chance  times      n names"
 
 
 @dataclass(frozen=True)
@@ -88,13 +88,13 @@ def rows(model: BindModel, folder: Path) -> Iterator[Row]:
     fresh = ~(said.by_people | said.by_synthesiser)
     wholes = [
         ("speech", np.ones(len(said.names), bool)),
-        ("speech, no letters and digits", np.array([not _SIGNS.match(name) for name in said.names])),
+        ("speech, no letters and digits", np.array([not SIGNS.match(name) for name in said.names])),
         ("speech, word not heard in training", fresh),
         ("speech, word heard from people", said.by_people),
         ("speech, word heard synthesised", said.by_synthesiser & ~said.by_people),
     ]
     counts = zip(*np.unique(said.languages, return_counts=True), strict=True)
-    kept = [language for language, count in counts if count >= _FEWEST or language == "en"]
+    kept = [language for language, count in counts if count >= FEWEST or language == "en"]
     wholes += [(f"speech, {language}", said.languages == language) for language in kept]
     for target, vectors, labels in galleries:
         for title, chosen in wholes:
@@ -136,16 +136,28 @@ def score(
 
     A hit is a target of the same name among the ten best; others of the same score stand before it.
     """
-    hits = ranks(queries, gallery, names, labels) <= K
+    return row(sounds, targets, *hits(queries, names, gallery, labels), names)
+
+
+def hits(
+    queries: np.ndarray, names: np.ndarray, gallery: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `score` -> (Q,) whether each sound is a hit, (Q,) what chance gives it."""
     # Chance: that ten drawn of all targets hold one of the right ones.
     right = (names[:, None] == labels).sum(1)
-    chance = float(hypergeom.sf(0, len(labels), right, min(K, len(labels))).mean())
+    chances = hypergeom.sf(0, len(labels), right, min(K, len(labels)))
+    return ranks(queries, gallery, names, labels) <= K, chances
+
+
+def row(sounds: str, targets: str, found: np.ndarray, chances: np.ndarray, names: np.ndarray) -> Row:
+    """(Q,) hits and chances of sounds with names (Q,) -> their row of the table."""
     # Recordings of one name rise and fall together: names are drawn, not recordings.
     groups = np.unique(names, return_inverse=True)[1]
-    found = np.stack([np.bincount(groups, hits), np.bincount(groups)], 1)
-    drawn = found[np.random.default_rng(0).integers(len(found), size=(_RESAMPLES, len(found)))].sum(1)
+    counts = np.stack([np.bincount(groups, found), np.bincount(groups)], 1)
+    drawn = counts[np.random.default_rng(0).integers(len(counts), size=(_RESAMPLES, len(counts)))].sum(1)
     low, high = np.percentile(drawn[:, 0] / drawn[:, 1], (2.5, 97.5))
-    return Row(sounds, targets, float(hits.mean()), float(low), float(high), chance, len(hits), len(found))
+    chance = float(chances.mean())
+    return Row(sounds, targets, float(found.mean()), float(low), float(high), chance, len(found), len(counts))
 
 
 def embed(model: BindModel, modality: str, sources: Sequence[Source]) -> np.ndarray:
@@ -169,9 +181,9 @@ def _words(path: Path) -> set[tuple[str, str]]:
 def main() -> None:
     """Prints the table."""
     model, folder = sys.argv[1:]
-    print(_HEADER)
-    for row in rows(bind.load(model), Path(folder)):
-        print(row, flush=True)
+    print(HEADER)
+    for line in rows(bind.load(model), Path(folder)):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -14,22 +14,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
 from bind import zoo
-from preprocess.media import Source
 from train import small
-from train.small import Heads, Item, Trunks
+from train.small import Heads, Item
 from train.splits import key
 
 _HANDS = ("google", "twitter", "fluent", "openmoji")
 """The hands of the emoji tables; the last was not trained on."""
 _RESAMPLES = 2000
-_COMPOSED, _SCENES = 120, 8
-"""Composed queries, and in how many pictures of the gallery each of their things stands."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +50,7 @@ def read_heads(folder: Path) -> Heads:
 
 
 def figures(items: list[Item], features: Tensor, vectors: dict[str, Tensor], heads: Heads) -> Iterator[Figure]:
-    """All items with their features -> the figures on the side `test`. One picture a name stands in a gallery."""
+    """All items, their features (N, W) -> the figures on the side `test`. One picture a name stands in a gallery."""
     rows: dict[str, dict[str, int]] = {}
     for row, item in enumerate(items):
         if item.side == "test":
@@ -100,44 +95,6 @@ def figures(items: list[Item], features: Tensor, vectors: dict[str, Tensor], hea
             yield _figure(f"the same emoji by {other}, recall@1 of {len(found[0])}", found, 1 / len(found[0]))
 
 
-def composed(items: list[Item], features: Tensor, vectors: dict[str, Tensor], heads: Heads) -> Iterator[Figure]:
-    """Picture A + name B -> a picture with both side by side, drawn by another hand, among pictures with one of them.
-
-    All of held-out emoji; each A and each B stands in eight pictures of the gallery, only one has both. A tie with a
-    part counts as lost.
-    """
-    by = {
-        hand: {key(i.name): n for n, i in enumerate(items) if i.hand == hand and i.side == "test"}
-        for hand in ("google", "twitter")
-    }
-    names = sorted(set(by["google"]) & set(by["twitter"]))
-    order = np.random.default_rng(0).permutation(len(names))[: 2 * _COMPOSED]
-    first, second = ([names[n] for n in order[start::2]] for start in (0, 1))
-    trunks, shown = Trunks(), []
-    pairs = [(a, second[(n + shift) % len(second)]) for shift in range(_SCENES) for n, a in enumerate(first)]
-    for pair in pairs:
-        drawings = [Image.open(items[by["twitter"][name]].source.name).convert("RGBA") for name in pair]
-        scene = Image.new("RGBA", (224, 224), "white")
-        for place, drawing in zip((0, 112), drawings, strict=True):
-            scene.alpha_composite(drawing.resize((112, 112), Image.Resampling.BICUBIC), (place, 56))
-        shown.append(trunks.picture(Source(scene.convert("RGB"), " and ".join(pair))))
-    gallery = heads.pictures(torch.stack(shown))
-    a = heads.pictures(features[[by["google"][name] for name in first]])
-    b = heads.texts(torch.stack([vectors[items[by["google"][name]].captions[0]] for name in second]))
-    ranks = []
-    for query in (F.normalize(a + b, dim=1), a, b):
-        cosines = query @ gallery.T
-        own = cosines.diagonal()[:, None]
-        ranks.append((cosines > own).sum(1))
-    both, picture, text = ranks
-    found = [((both < picture) & (both < text)).float()]
-    yield _figure("picture + name: the target higher than for either part", found, 1 / 3)
-    yield _figure("picture + name: higher than for the picture", [(both < picture).float()], 1 / 2)
-    yield _figure("picture + name: higher than for the name", [(both < text).float()], 1 / 2)
-    for name, rank in (("picture + name", both), ("the picture alone", picture), ("the name alone", text)):
-        yield _figure(f"{name}: recall@10 of {len(pairs)}", [(rank < 10).float()], 10 / len(pairs))
-
-
 def _found(cosines: Tensor, right: Tensor, k: int) -> Tensor:
     """(Q, G) cosines, and which are right -> (Q,) 1 where a right one is among the first k."""
     best = cosines.masked_fill(~right, -2).amax(1, keepdim=True)
@@ -162,7 +119,7 @@ def main() -> None:
     items, features, vectors, _ = small.prepared(data, out)
     heads = read_heads(folder)
     print("| held-out names | share | 95 % | chance | queries |\n|---|---|---|---|---|")
-    for figure in (*figures(items, features, vectors, heads), *composed(items, features, vectors, heads)):
+    for figure in figures(items, features[0].float(), vectors, heads):
         print(figure, flush=True)
 
 

@@ -14,6 +14,7 @@ import hashlib
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ SIDES: tuple[Side, ...] = ("train", "validation", "test")
 
 # Of all keys; the rest is for training.
 _TEST, _VALIDATION = 0.20, 0.10
+FOLDS = 5
 
 _TAIL = re.compile(r"\s*[:(].*|,.*skin tone.*")
 _WORD = re.compile(r"[^\W_]+")
@@ -54,8 +56,18 @@ def key(name: str) -> str:
 
 def side(name: str) -> Side:
     """A name or caption -> its side: 70 % of all keys to train, 10 % to validation, 20 % to test."""
-    place = int.from_bytes(hashlib.sha256(key(name).encode()).digest()[:8], "big") / 2**64
+    place = _place(name)
     return "test" if place < _TEST else "validation" if place < _TEST + _VALIDATION else "train"
+
+
+def fold(name: str) -> int:
+    """A name or caption -> its fold, 0 to 4, a fifth of all keys each. Fold 0 is the side test."""
+    return int(_place(name) * FOLDS)
+
+
+def _place(name: str) -> float:
+    """A name -> its place in [0, 1), by its key's hash."""
+    return int.from_bytes(hashlib.sha256(key(name).encode()).digest()[:8], "big") / 2**64
 
 
 def name_of(entry: dict[str, Any]) -> str:
@@ -74,17 +86,24 @@ def write(path: Path, out: Path) -> dict[Side, int]:
 
     The media stay where they are. Raises ManifestError for a manifest that cannot be read.
     """
+    count = {one: write_part(path, out, one, lambda name, one=one: side(name) == one) for one in SIDES}  # type: ignore[misc]
+    return {one: number for one, number in count.items() if number}
+
+
+def write_part(path: Path, out: Path, part: str, chosen: Callable[[str], bool]) -> int:
+    """A manifest -> `OUT/STEM-PART.jsonl` of the events whose names are chosen; their number, and no file if 0.
+
+    The media stay where they are. Raises ManifestError for a manifest that cannot be read.
+    """
     whole = manifest.read(path)
     header, *entries = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    events = [entry for entry in entries if chosen(name_of(entry))]
+    if not events:
+        return 0
     out.mkdir(parents=True, exist_ok=True)
-    count: dict[Side, int] = {}
-    for one in SIDES:
-        events = [entry for entry in entries if side(name_of(entry)) == one]
-        if events:
-            about = f"{header.get('about', '')} Of these, the events of side {one} (train.splits).".strip()
-            described = header | {"name": f"{header['name']}-{one}", "root": str(whole.root), "about": about}
-            count[one] = manifest.write(out / f"{path.stem}-{one}.jsonl", described, events)
-    return count
+    about = f"{header.get('about', '')} Of these, the events of side {part} (train.splits).".strip()
+    described = header | {"name": f"{header['name']}-{part}", "root": str(whole.root), "about": about}
+    return manifest.write(out / f"{path.stem}-{part}.jsonl", described, events)
 
 
 def main() -> None:

@@ -13,11 +13,11 @@ from train import small, small_tables
 from train.small import Classes, Heads, Item
 from train.splits import side
 
-_STAGES = 784
+_STAGES, _LAYERS = 784, 384
 
 
 def things(count: int, shuffled: bool = False) -> tuple[list[Item], Tensor, dict[str, Tensor], Classes]:
-    """`count` things by four hands: features are a linear map of the name's vector, a hand's own offset, and noise."""
+    """`count` things by four hands, in two views: a linear map of the name's vector, a hand's own offset, and noise."""
     generator = torch.Generator().manual_seed(0)
     names = [f"thing{number}x" for number in range(count)]
     vectors = torch.nn.functional.normalize(torch.randn(count, 384, generator=generator), dim=1)
@@ -33,24 +33,36 @@ def things(count: int, shuffled: bool = False) -> tuple[list[Item], Tensor, dict
             rows.append(vectors[order[number]] @ mixing + style + noise)
             items.append(Item(kind, hand, name, (name,), Source(b"", name)))
     items += [Item("openclipart", "openclipart", item.name, item.captions, item.source) for item in items[-count:]]
-    features = torch.stack(rows + rows[-count:])
+    own = torch.stack(rows + rows[-count:])
+    features = torch.stack([own, own + 0.3 * torch.randn(own.shape, generator=generator)])
     start, end = small.POOLED, small.POOLED + small.CLASSES
-    features[:, start:end] = features[:, start:end].softmax(1)
+    features[..., start:end] = features[..., start:end].softmax(-1)
     weight = torch.randn(small.CLASSES, small.POOLED, generator=generator)
     class_names = torch.nn.functional.normalize(torch.randn(small.CLASSES, 384, generator=generator), dim=1)
-    return items, features, dict(zip(names, vectors, strict=True)), Classes(weight, class_names)
+    layers = torch.randn(count + small.CLASSES, _LAYERS, generator=generator)  # know nothing
+    texts = torch.cat([torch.cat([vectors, class_names]), layers], 1)
+    return items, features, dict(zip(names, texts[:count], strict=True)), Classes(weight, texts[count:])
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer steps and directions: made-up things differ in few ways."""
+    monkeypatch.setattr(small, "_STEPS", 80)
+    monkeypatch.setattr(small, "_KEPT", 200)
 
 
 def fitted(items: list[Item], features: Tensor, vectors: dict[str, Tensor], classes: Classes) -> Heads:
     rows = [row for row, item in enumerate(items) if item.side != "test"]
-    return small.fit([items[row] for row in rows], features[rows], vectors, classes, seeds=(0,))
+    return small.fit([items[row] for row in rows], features[:, rows], vectors, classes, seeds=(0,))
 
 
 @pytest.mark.parametrize("shuffled", [False, True])
 def test_held_out_names_are_found_unless_names_are_shuffled(shuffled: bool) -> None:
     made = things(150, shuffled)
     heads = fitted(*made)
-    figures = {figure.name.partition(",")[0]: figure for figure in small_tables.figures(*made[:3], heads)}
+    items, features, vectors, _ = made
+    found_by = small_tables.figures(items, features[0], vectors, heads)
+    figures = {figure.name.partition(",")[0]: figure for figure in found_by}
     found = figures["emoji: text -> picture"]
     held_out = sum(side(f"thing{number}x") == "test" for number in range(150))
     assert found.count == 3 * held_out
@@ -67,14 +79,15 @@ def test_written_heads_are_those_fitted(tmp_path: Path) -> None:
     heads = fitted(items, features, vectors, classes)
     small.save(heads, tmp_path)
     read = small_tables.read_heads(tmp_path)
-    assert heads.image[0].shape == (features.shape[1], small.DIM)
-    cosines = (heads.pictures(features) * read.pictures(features)).sum(1)
+    assert heads.image[0].shape == (features.shape[2], small.DIM)
+    cosines = (heads.pictures(features[0]) * read.pictures(features[0])).sum(1)
     assert cosines.min() > 0.9999
     assert (tmp_path / "SHA256SUMS").read_text().count("safetensors") == 2
 
 
 def test_weights_of_coordinates_go_back_to_features() -> None:
     _, features, _, classes = things(40)
+    features = features[0]
     coordinates = small._Coordinates(features, classes)
     generator = torch.Generator().manual_seed(1)
     x = coordinates(features)

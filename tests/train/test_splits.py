@@ -43,6 +43,14 @@ def test_shares_are_those_meant_and_never_change() -> None:
 FROZEN = ["train", "test", "test", "test"]
 
 
+def test_folds_are_fifths_and_the_first_is_the_test_side() -> None:
+    names = [f"thing number {number}" for number in range(5000)]
+    count = Counter(map(splits.fold, names))
+    assert [count[number] / 5000 for number in range(splits.FOLDS)] == pytest.approx([0.2] * 5, abs=0.02)
+    assert all((splits.fold(name) == 0) == (splits.side(name) == "test") for name in names)
+    assert all(splits.fold(name) == 1 for name in names if splits.side(name) == "validation")
+
+
 def test_written_manifests_are_disjoint_and_whole(tmp_path: Path) -> None:
     events = [{"id": str(n), "text": [f"thing {n % 50}"], "group": "1f44b-200d" if n % 2 else ""} for n in range(200)]
     manifest.write(tmp_path / "all.jsonl", {"name": "all", "license": "CC0-1.0", "root": "."}, events)
