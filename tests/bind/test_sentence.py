@@ -48,6 +48,21 @@ def test_equals_transformers(encoder: torch.nn.Module, reference: BertModel, tex
         torch.testing.assert_close(encoder(ids), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("texts", [TEXTS[:1], TEXTS], ids=["one", "mixed"])
+def test_means_of_layers_equal_transformers(reference: BertModel, texts: tuple[str, ...]) -> None:
+    ids = tokens(*texts)
+    mask = (ids != 0)[..., None]
+    states = reference(input_ids=ids, attention_mask=(ids != 0).long(), output_hidden_states=True).hidden_states
+    expected = [(states[layer] * mask).sum(1) / mask.sum(1) for layer in (0, 4)]
+    encoder = sentence.load({"layers": [0, 4]}, FILE).eval()
+    assert encoder.width == 3 * 384
+    got = encoder(ids)
+    torch.testing.assert_close(got, torch.cat([pooled(reference, ids), *expected], 1), rtol=0, atol=1e-5)
+    assert (got[:, 384:768] - expected[1]).abs().max() > 1e-2  # layers differ
+    with pytest.raises(ValueError, match="expected some of 0 to 5"):
+        sentence.build({"layers": [6]})
+
+
 def test_parity_can_fail(encoder: torch.nn.Module, reference: BertModel) -> None:
     """Negative control: tanh GELU, a later norm's epsilon, or one token more, and it is another encoder."""
     ids = tokens(*TEXTS)
