@@ -193,7 +193,7 @@ def bomb(running: Live) -> bool:
     content = bad.bomb(9_500)
     assert len(content) < 100_000
     answer = httpx.post(f"{running.address}/v1/embeddings", files={"image": ("x.png", content)}, timeout=60)
-    return answer.status_code != 422
+    return "pixels" not in answer.text  # of another answer, the many pixels are not the reason
 
 
 def injection(running: Live) -> bool:

@@ -111,6 +111,10 @@ def test_an_encoder_of_the_base_is_trained_on(data: Path, tmp_path: Path) -> Non
 IMAGE_TEXT, VIDEO_TEXT, DEPTH_IMAGE = ("image", "text"), ("video", "text"), ("depth", "image")
 
 
+IDENTITY = {"train": "head", "encoder": {"layers": []}, "head": {"type": "identity"}}
+"""The sentence vector alone is as wide as the space."""
+
+
 @pytest.mark.parametrize(
     ("tables", "pairs", "message"),
     [
@@ -118,7 +122,7 @@ IMAGE_TEXT, VIDEO_TEXT, DEPTH_IMAGE = ("image", "text"), ("video", "text"), ("de
         (HEADS, [IMAGE_TEXT, ("text", "video")], "video is no frozen anchor, as it shares what .*: image"),
         ({"video": {"train": "head"}}, [VIDEO_TEXT, IMAGE_TEXT], "its encoder, image's, is not frozen"),
         ({"depth": {"train": "head"}}, [DEPTH_IMAGE], "what is only headed or adapted needs weights"),
-        ({"text": {"train": "head", "head": {"type": "identity"}}}, [("text", "image")], "an identity has nothing"),
+        ({"text": IDENTITY}, [("text", "image")], "an identity has nothing"),
         ({"image": {"train": "some"}}, [IMAGE_TEXT], "'all' or 'head'"),
         ({"text": {}}, [DEPTH_IMAGE], "text: no pair of this run trains text"),
         ({}, [("text", "text")], "text cannot be bound to itself"),
