@@ -41,8 +41,6 @@ NOT_TRAINED_ON = "openmoji"
 """A hand kept for the test: CC BY-SA 4.0 asks for more than `small` wants to ask of others."""
 DIM = 384
 POOLED, CLASSES, SENTENCE = 1280, 1000, 384
-TEMPERATURE = 1.5
-
 VIEWS = 8
 """Of each picture, besides itself."""
 _PICTURES_AT_ONCE, _TEXTS_AT_ONCE = 128, 256
@@ -58,7 +56,6 @@ _SPREAD = 10.0
 """What the block of class probabilities is multiplied with, so that its gradients are of the size of the others'."""
 _WORDS = 1.0
 """Size of what a text's layers say beside its sentence vector."""
-
 _GAIN, _CLOSED_IMAGE, _CLOSED_TEXT = 2.0, 1.5, 1.0
 """Weight of the learned map's class probabilities after training, and of the closed map on both sides."""
 SEEDS = (0, 1, 2, 3, 4)

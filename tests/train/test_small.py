@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from preprocess.media import Source
@@ -94,3 +95,58 @@ def test_weights_of_coordinates_go_back_to_features() -> None:
     weight, bias = torch.randn(x.shape[1], 5, generator=generator), torch.randn(5, generator=generator)
     back, shift = coordinates.back(weight, bias)
     torch.testing.assert_close(features @ back + shift, x @ weight + bias, rtol=1e-3, atol=5e-2)
+
+
+def drawn(folder: Path, colours: tuple[str, ...]) -> list[Item]:
+    """A picture of each colour; `broken` is a file that is none."""
+    items = []
+    for number, colour in enumerate(colours):
+        path = folder / f"{number}.png"
+        if colour == "broken":
+            path.write_bytes(b"no picture")
+        else:
+            Image.new("RGB", (40, 30), colour).save(path)
+        items.append(Item("emoji", "google", colour, (colour,), Source(path, str(path))))
+    return items
+
+
+def test_interrupted_features_go_on_and_leave_out_what_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(small, "VIEWS", 1)
+    monkeypatch.setattr(small, "_PICTURES_AT_ONCE", 2)
+    items, trunks = drawn(tmp_path, ("red", "broken", "blue", "green")), small.Trunks()
+    good, whole = small.features_of(items, trunks, tmp_path / "whole.npy")
+    assert [item.name for item in good] == ["red", "blue", "green"]
+    assert whole.shape[:2] == (2, 3)
+    torch.testing.assert_close(
+        whole[0, 2].float(), trunks.pictures(trunks.read(items[3].source)[None])[0].half().float()
+    )
+    assert not torch.equal(whole[0], whole[1])  # a view is another picture
+
+    def stop(source: Source) -> Tensor:
+        if source.name.endswith("2.png"):
+            raise KeyboardInterrupt
+        return read(source)
+
+    read = trunks.read
+    monkeypatch.setattr(trunks, "read", stop)
+    with pytest.raises(KeyboardInterrupt):
+        small.features_of(items, trunks, tmp_path / "parts.npy")
+    monkeypatch.setattr(
+        trunks, "read", lambda source: pytest.fail("read again") if "0.png" in source.name else read(source)
+    )
+    assert torch.equal(small.features_of(items, trunks, tmp_path / "parts.npy")[1], whole)
+    with pytest.raises(ValueError, match="belongs to other pictures"):
+        small.features_of(items[:3], trunks, tmp_path / "whole.npy")
+
+
+def test_views_differ_keep_their_range_and_let_white_in() -> None:
+    black = torch.full((64, 3, 32, 32), -1.0)
+    views = small.varied(black, torch.Generator().manual_seed(0))
+    assert views.shape == black.shape
+    assert views.min() >= -1 and views.max() <= 1
+    centre, corner = views[:, :, 16, 16].mean(1), views[:, :, 0, 0].mean(1)
+    assert (centre < -0.5).all()
+    assert (corner > 0.5).any() and (corner < -0.5).any()  # zoomed out, zoomed in
+    assert torch.equal(views, small.varied(black, torch.Generator().manual_seed(0)))
