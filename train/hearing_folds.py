@@ -28,7 +28,7 @@ from preprocess import manifest
 from train import run as runs
 from train.hearing import FEWEST, HEADER, SIGNS, Row, embed, hits, language_of, row
 from train.loop import TrainError, train
-from train.splits import FOLDS, fold, key, write_part
+from train.splits import FOLDS, fold, key, write
 
 TARGETS = ("pictures", "captions")
 
@@ -61,7 +61,7 @@ def model_without(run_file: Path, folder: Path, out: Path, held_out: Sequence[in
         # A manifest that is named twice counts twice.
         kept = [stem for stem, _, part in stems if part == "train" or (stem, "-", "train") not in stems]
         for stem in kept:
-            write_part(folder / f"{stem}.jsonl", out, "train", lambda name: fold(name) not in held_out)
+            write(folder / f"{stem}.jsonl", out, lambda name: None if fold(name) in held_out else "train")
         pair["manifests"] = [f"{stem}-train.jsonl" for stem in kept]
     table.pop("evaluate", None)
     result = train(runs.parse(table | {"out": "run"}, out, run_file.name))

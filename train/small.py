@@ -311,10 +311,11 @@ def fit(
     texts = torch.stack([vectors[caption] for caption in captions]).to(device)
     words = _Words(texts)
     drawn = _Drawn(items, {caption: number for number, caption in enumerate(captions)})
-    learned = [_learn(drawn, features, words(texts), words(classes.names), coordinates, seed) for seed in seeds]
+    said, class_texts = words(texts), words(classes.names)
+    learned = [_learn(drawn, features, said, class_texts, coordinates, seed) for seed in seeds]
     weight, bias, text_weight, text_bias = (torch.stack(list(part)).mean(0) for part in zip(*learned, strict=True))
     size = (coordinates(own) @ weight + bias).norm(dim=1).mean()
-    text_size = (words(texts) @ text_weight + text_bias).norm(dim=1).mean()
+    text_size = (said @ text_weight + text_bias).norm(dim=1).mean()
     weight = weight.clone()
     weight[_KEPT : _KEPT + SENTENCE] *= _GAIN
     weight, bias = coordinates.back(weight, bias)

@@ -14,6 +14,7 @@ import hashlib
 import json
 import re
 import sys
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -81,36 +82,33 @@ def name_of(entry: dict[str, Any]) -> str:
     return ("" if _CODE.fullmatch(group) else group) or last or str(entry["id"])
 
 
-def write(path: Path, out: Path) -> dict[Side, int]:
-    """A manifest -> one a side in the folder `out`; the number of events of each. Sides without events are not written.
+def write(path: Path, out: Path, part_of: Callable[[str], str | None] = side) -> dict[str, int]:
+    """A manifest -> `OUT/STEM-PART.jsonl` for each part that `part_of` gives its names; the number of events of each.
 
-    The media stay where they are. Raises ManifestError for a manifest that cannot be read.
-    """
-    count = {one: write_part(path, out, one, lambda name, one=one: side(name) == one) for one in SIDES}  # type: ignore[misc]
-    return {one: number for one, number in count.items() if number}
-
-
-def write_part(path: Path, out: Path, part: str, chosen: Callable[[str], bool]) -> int:
-    """A manifest -> `OUT/STEM-PART.jsonl` of the events whose names are chosen; their number, and no file if 0.
-
-    The media stay where they are. Raises ManifestError for a manifest that cannot be read.
+    Names without a part are left out. The media stay where they are. Raises ManifestError for a manifest that cannot
+    be read.
     """
     whole = manifest.read(path)
     header, *entries = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    events = [entry for entry in entries if chosen(name_of(entry))]
-    if not events:
-        return 0
+    parts: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for entry in entries:
+        if part := part_of(name_of(entry)):
+            parts[part].append(entry)
     out.mkdir(parents=True, exist_ok=True)
-    about = f"{header.get('about', '')} Of these, the events of side {part} (train.splits).".strip()
-    described = header | {"name": f"{header['name']}-{part}", "root": str(whole.root), "about": about}
-    return manifest.write(out / f"{path.stem}-{part}.jsonl", described, events)
+    count = {}
+    for part, events in parts.items():
+        about = f"{header.get('about', '')} Of these, the events of side {part} (train.splits).".strip()
+        described = header | {"name": f"{header['name']}-{part}", "root": str(whole.root), "about": about}
+        count[part] = manifest.write(out / f"{path.stem}-{part}.jsonl", described, events)
+    return count
 
 
 def main() -> None:
     """Splits the manifests that are named on the command line into the folder named last."""
     *paths, out = map(Path, sys.argv[1:])
     for path in paths:
-        print(path.name, *(f"{one} {number:,}" for one, number in write(path, out).items()))
+        count = write(path, out)
+        print(path.name, *(f"{one} {count[one]:,}" for one in SIDES if one in count))
 
 
 if __name__ == "__main__":
