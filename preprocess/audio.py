@@ -6,16 +6,16 @@ import io
 import itertools
 import math
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import IO, TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import soundfile
 
+from preprocess.decoding import scratch
 from preprocess.filterbank import FRAME_S, log_mel
 from preprocess.media import Limits, MediaError, Plan, Segment, Source, sniff
 from preprocess.resampling import resampled
@@ -68,7 +68,7 @@ def read(source: Source, config: AudioConfig, limits: Limits, plan: Plan) -> lis
     decoding, where the header tells), truncated (ogg, and raw streams cut between two packets, do not show it), with
     samples that are not finite, and for hints outside of the sound.
     """
-    with _open(source, config, limits) as track, tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
+    with _open(source, config, limits) as track, scratch.Scratch(_SPOOL_BYTES) as spool:
         for block in resampled(_checked(track, source.name, limits), track.rate_hz, config.rate_hz):
             spool.write(np.ascontiguousarray(block, np.float32).data)
         count = spool.tell() // 4
@@ -317,7 +317,7 @@ def _checked(track: _Track, name: str, limits: Limits) -> Iterator[np.ndarray]:
         raise MediaError(name, f"is truncated: expected {track.expected_s:.1f} s from its header, got {got_s:.1f} s")
 
 
-def _clips(spool: IO[bytes], first: int, last: int, config: AudioConfig) -> np.ndarray:
+def _clips(spool: scratch.Scratch, first: int, last: int, config: AudioConfig) -> np.ndarray:
     """(K, samples) float32 views of samples [first, last) of the spool."""
     size = min(last - first, round(config.clip_s * config.rate_hz))
     views = np.empty((config.clips, size), np.float32)

@@ -99,6 +99,13 @@ class Hints:
 
 
 @dataclass(frozen=True)
+class Opened:
+    """A regular file that somebody else has opened: what a decode worker gets in place of a path."""
+
+    descriptor: int
+
+
+@dataclass(frozen=True)
 class Source:
     """One medium: a path, its bytes, or a value already in memory (array, PIL image, text).
 
@@ -123,8 +130,8 @@ class Source:
 
     @property
     def is_encoded(self) -> bool:
-        """Whether the content still has to be decoded (a path or bytes)."""
-        return isinstance(self.content, (Path, bytes))
+        """Whether the content still has to be decoded (a path, an opened file or bytes)."""
+        return isinstance(self.content, (Path, Opened, bytes))
 
     def decode_allowance_s(self, limits: Limits) -> float:
         """How long decoding this may take."""
@@ -142,6 +149,13 @@ class Source:
         if isinstance(self.content, bytes):
             self._check_size(len(self.content), limits)
             yield io.BytesIO(self.content)
+            return
+        if isinstance(self.content, Opened):
+            # One place in the file for all who open it: they do so one after the other.
+            os.lseek(self.content.descriptor, 0, os.SEEK_SET)
+            with os.fdopen(self.content.descriptor, "rb", closefd=False) as file:
+                self._check_size(os.fstat(self.content.descriptor).st_size, limits)
+                yield file
             return
         if not isinstance(self.content, Path):
             raise MediaError(self.name, f"expected a path or bytes, got {type(self.content).__name__}")

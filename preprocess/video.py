@@ -21,7 +21,7 @@ import numpy as np
 from av.stream import Disposition
 from PIL import Image
 
-from preprocess.isolation import available_cores
+from preprocess.decoding.cores import available_cores
 from preprocess.media import Limits, MediaError, Plan, Segment, Source, sniff
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from bind.pipeline import shared_pool
 from preprocess import depth, image, thermal, video
-from preprocess.isolation import Read
+from preprocess.decoding.protocol import Read
 from preprocess.media import Limits, MediaError, Segment, Source
 
 if TYPE_CHECKING:

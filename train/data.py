@@ -21,7 +21,8 @@ from bind import modalities
 from bind.model import BindModel
 from bind.pipeline import shared_pool
 from preprocess import manifest
-from preprocess.isolation import available_cores, read_here
+from preprocess.decoding.cores import available_cores
+from preprocess.decoding.protocol import read_here
 from preprocess.manifest import Event
 from preprocess.media import Limits, MediaError, Segment, Source
 from train import augment

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from preprocess.isolation import Read
+from preprocess.decoding.protocol import Read
 from preprocess.media import Limits, MediaError, Source, sniff
 
 if TYPE_CHECKING:

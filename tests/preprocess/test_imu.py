@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from preprocess.imu import CHANNELS, ImuConfig, ImuSeries, prepare, read, read_imu, shape
-from preprocess.isolation import DecodePool, read_here
+from preprocess.decoding.pool import DecodePool
+from preprocess.decoding.protocol import read_here
 from preprocess.media import Hints, Limits, MediaError, Source
 
 CONFIG = ImuConfig()

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bind import modalities
 from bind.model import BindModel
-from preprocess.isolation import available_cores
+from preprocess.decoding.cores import available_cores
 from preprocess.media import Limits, Plan, Segment, Source
 from serve.batching import Batcher, Busy, Embedded, ItemError, LateError
 from serve.metrics import Metrics

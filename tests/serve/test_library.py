@@ -15,7 +15,7 @@ from bind.arithmetic import QueryError, Term
 from bind.index import Index
 from bind.model import BindModel
 from bind.space import Embeddings, SpaceError, unit
-from preprocess.isolation import DecodePool
+from preprocess.decoding.pool import DecodePool
 from preprocess.media import MediaError
 from serve import calibration, scan
 from serve.catalogue import Catalogue, ContentKey, LibraryError, NewFile, NewSegment
