@@ -40,7 +40,8 @@ class Limits:
     """Upper bounds of one medium. Whatever exceeds one is a `MediaError`, before it costs memory or time.
 
     Decoding may take `decode_timeout_s` and, as a long film takes longer, one second more for each
-    `decode_bytes_per_s` of the file.
+    `decode_bytes_per_s` of the file. Of the processor's time it may take `decode_cpu_s` and as much more; a film may
+    take all of its time on several cores.
 
     `decode` says where that happens. "isolated": in worker processes, whose decoders may hang, crash or be subverted
     and nothing else is. "gpu": plain JPEGs by nvJPEG on the model's GPU, in this process and without `decode_timeout_s`
@@ -53,6 +54,7 @@ class Limits:
     max_duration_s: float = 4 * 3600.0
     max_rows: int = 50_000_000
     decode_timeout_s: float = 60.0
+    decode_cpu_s: float = 10.0
     decode_bytes_per_s: float = 1e6
     worker_memory_bytes: int = 6 * 2**30
     decode: Literal["isolated", "gpu"] = "isolated"
@@ -135,10 +137,17 @@ class Source:
 
     def decode_allowance_s(self, limits: Limits) -> float:
         """How long decoding this may take."""
+        return limits.decode_timeout_s + self.size_allowance_s(limits)
+
+    def size_allowance_s(self, limits: Limits) -> float:
+        """How much longer than a small file decoding this may take."""
         size = 0
         with contextlib.suppress(OSError, ValueError):
-            size = len(self.content) if isinstance(self.content, bytes) else os.stat(self.content).st_size
-        return limits.decode_timeout_s + size / limits.decode_bytes_per_s
+            if isinstance(self.content, bytes):
+                size = len(self.content)
+            elif isinstance(self.content, Path):
+                size = os.stat(self.content).st_size
+        return size / limits.decode_bytes_per_s
 
     @contextlib.contextmanager
     def open(self, limits: Limits) -> Iterator[BinaryIO]:

@@ -19,12 +19,15 @@ def available_cores() -> int:
 
 @cache
 def _quota() -> float:
-    """Cores that the control groups of this process allow, infinite where none limits them (cgroup versions 1 and 2)."""
+    """Cores that the control groups of this process allow; infinite where none limits them."""
     return quota(_OWN_CGROUP, _CGROUPS)
 
 
 def quota(own: Path, root: Path) -> float:
-    """The least quota, in cores, of the control groups that the file `own` names below `root`, and of their parents."""
+    """The least quota, in cores, of the control groups that the file `own` names below `root`, and of their parents.
+
+    Both versions of control groups: https://docs.kernel.org/admin-guide/cgroup-v2.html, cgroup-v1/cpu.
+    """
     try:
         lines = own.read_text().splitlines()
     except OSError:

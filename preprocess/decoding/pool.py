@@ -46,9 +46,8 @@ _PIPE_BYTES = 2**20
 """A pipe holds 64 KiB as a rule: a picture's views would wake both sides several times."""
 _START_S = 120.0
 """A worker imports numpy, from a cold disk and beside others."""
-_STARTS = 2
-_CORES_OF_A_TASK = 4
-"""A decoder may use several threads, and each of them counts as CPU time."""
+_CORES_OF_A_FILM = 4
+"""Its decoder uses several threads, and each of them counts as CPU time."""
 _KEPT_BY_MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**26)}
 """glibc gives large blocks back to the system at once, and new pages for the next medium cost more than decoding it."""
 _PASSED_ON = (
@@ -178,7 +177,8 @@ class _Worker:
                 cwd="/",
                 start_new_session=True,
             )
-        assert self._process.stdout is not None and self._process.stderr is not None
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
         self._stdout, self._stderr = self._process.stdout, self._process.stderr
         if hasattr(fcntl, "F_SETPIPE_SZ"):  # Linux
             with contextlib.suppress(OSError):  # what one user's pipes may hold together is limited
@@ -218,7 +218,8 @@ class _Worker:
             allowed = most(read, config, limits, plan)
             deadline = time.monotonic() + allowance_s
             try:
-                self._limit(limits, allowance_s)
+                cpu_s = limits.decode_cpu_s + allowance_s - limits.decode_timeout_s
+                self._limit(limits, _CORES_OF_A_FILM * allowance_s if allowed and allowed.is_film else cpu_s)
                 self._send(task, descriptors, deadline)
                 header = self._read(deadline, MAX_HEADER_BYTES)
                 found = announced(header, allowed, limits.worker_memory_bytes)
@@ -261,7 +262,7 @@ class _Worker:
             with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: a group of zombies
                 os.killpg(self._process.pid, signal.SIGKILL)
 
-    def _limit(self, limits: Limits, allowance_s: float) -> None:
+    def _limit(self, limits: Limits, cpu_s: float) -> None:
         """Memory and CPU time of the next task, set from outside: the worker can neither raise nor forget them."""
         import resource
 
@@ -270,8 +271,8 @@ class _Worker:
         used_s = 0.0
         with contextlib.suppress(OSError):
             used_s = time.clock_gettime((~self._process.pid << 3) | 2)  # clock_getcpuclockid(3)
-        cpu_s = math.ceil(used_s + _CORES_OF_A_TASK * allowance_s) + 1
-        for which, most_of_it in ((resource.RLIMIT_AS, limits.worker_memory_bytes), (resource.RLIMIT_CPU, cpu_s)):
+        seconds = math.ceil(used_s + cpu_s)
+        for which, most_of_it in ((resource.RLIMIT_AS, limits.worker_memory_bytes), (resource.RLIMIT_CPU, seconds)):
             with contextlib.suppress(OSError):  # it has just died: the next call says so
                 hard = resource.prlimit(self._process.pid, which)[1]
                 soft = most_of_it if hard == resource.RLIM_INFINITY else min(most_of_it, hard)
@@ -287,6 +288,8 @@ class _Worker:
         self._kill()
         code = self._process.wait()
         self.end()
+        if code == -signal.SIGXCPU:
+            return "took more of the processor's time than a file of its size should (decode_cpu_s)"
         if code < 0:
             return f"was ended by signal {-code} ({signal.Signals(-code).name}); the file is damaged or too large"
         return f"ended unexpectedly (exit status {code})"

@@ -34,9 +34,10 @@ class MalformedReplyError(ValueError):
 
 @dataclass(frozen=True)
 class Returns:
-    """What a reader returns at most: `segments` of up to `views` views (K, *shape) of type `dtype`, `elements` numbers each.
+    """What a reader returns at most: `segments` of up to `views` views (K, *shape) of type `dtype`.
 
-    An entry of `shape` that is None may have any length; `elements` then bounds the product of a view's shape.
+    An entry of `shape` that is None may have any length; `elements` then bounds the numbers of a view. `is_film`: it
+    may keep several cores busy for the whole of its time.
     """
 
     dtype: str
@@ -44,6 +45,7 @@ class Returns:
     views: int
     segments: int = 1
     elements: float = math.inf
+    is_film: bool = False
 
 
 Declare = Callable[[Any, Limits, Plan], Returns]

@@ -35,7 +35,7 @@ class Scratch:
         """Writes at the present place. Raises OSError where the disk is full or the file would be too large."""
         if isinstance(self._file, io.BytesIO) and self._file.tell() + len(data) > self._in_memory:
             written, place = self._file.getbuffer(), self._file.tell()
-            self._file = _given[0] if _given else tempfile.TemporaryFile()
+            self._file = _given[0] if _given else tempfile.TemporaryFile()  # noqa: SIM115 - __exit__ closes it
             self._file.write(written)
             self._file.seek(place)
         return self._file.write(data)

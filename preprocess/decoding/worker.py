@@ -36,7 +36,7 @@ def main(settings: dict[str, Any]) -> None:
     os.dup2(silence, 0)
     os.dup2(2, 1)  # a decoder that prints must not write into the replies
     with contextlib.suppress(OSError):  # no folder for temporary files: they stay in memory
-        scratch.use(tempfile.TemporaryFile())
+        scratch.use(tempfile.TemporaryFile())  # noqa: SIM115 - for the life of the worker
     cores.available_cores()  # what it reads is out of reach later
     for module in settings["modules"]:
         importlib.import_module(module)

@@ -13,9 +13,9 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
-from preprocess.depth import DepthConfig, prepare, read, read_depth_m, shape
 from preprocess.decoding.pool import DecodePool
 from preprocess.decoding.protocol import read_here
+from preprocess.depth import DepthConfig, prepare, read, read_depth_m, shape
 from preprocess.media import Hints, Limits, MediaError, Source
 
 CONFIG = DepthConfig()

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from preprocess.imu import CHANNELS, ImuConfig, ImuSeries, prepare, read, read_imu, shape
 from preprocess.decoding.pool import DecodePool
 from preprocess.decoding.protocol import read_here
+from preprocess.imu import CHANNELS, ImuConfig, ImuSeries, prepare, read, read_imu, shape
 from preprocess.media import Hints, Limits, MediaError, Source
 
 CONFIG = ImuConfig()
