@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 SUMS = "SHA256SUMS"
-_LINE = re.compile(r"([0-9a-f]{64}) [ *]([^/]+)")
+_LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 _AT_FDCWD = -100  # of Linux's fcntl.h
 _SWAP = 2  # RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS
 

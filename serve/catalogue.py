@@ -29,6 +29,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -263,16 +264,16 @@ class Catalogue:
             if not os.path.lexists(folder / FILE):
                 facts = {"space": space, "dim": dim, "model": model, "revisions": json.dumps(dict(revisions or {}))}
                 _create(folder, facts)
-            _refuse_damage(folder)
+            refuse_damage(folder)
             self._connection = connect(folder / FILE)
             try:
-                self.facts: Mapping[str, Any] = _facts(self._connection, folder)
+                self.facts: Mapping[str, Any] = read_facts(self._connection, folder)
                 if self.facts["format"] < FORMAT:
                     from serve import migrations  # it needs what is defined here
 
                     with self.write() as writer:
                         migrations.migrate(writer.connection, folder)
-                    self.facts = _facts(self._connection, folder)
+                    self.facts = read_facts(self._connection, folder)
                 _refuse_lost_commits(self._connection, folder)
             except BaseException:
                 self._connection.close()
@@ -290,10 +291,10 @@ class Catalogue:
         """
         if not os.path.lexists(folder / FILE):
             return {}
-        _refuse_damage(folder)
+        refuse_damage(folder)
         try:
             with closing(connect(folder / FILE)) as connection:
-                return _facts(connection, folder)
+                return read_facts(connection, folder)
         except sqlite3.DatabaseError as error:
             raise _explained(folder, error) from None
 
@@ -584,7 +585,7 @@ def _explained(folder: Path, error: sqlite3.DatabaseError) -> LibraryError:
     return DamagedError(folder, str(error))
 
 
-def _refuse_damage(folder: Path) -> None:
+def refuse_damage(folder: Path) -> None:
     """Raises DamagedError for what SQLite would take for a new database, or wait for."""
     file = folder / FILE
     if not file.is_file():
@@ -593,7 +594,7 @@ def _refuse_damage(folder: Path) -> None:
         raise DamagedError(folder, "the file is empty (0 bytes)")
 
 
-def _facts(connection: sqlite3.Connection, folder: Path) -> dict[str, Any]:
+def read_facts(connection: sqlite3.Connection, folder: Path) -> dict[str, Any]:
     """The facts of a catalogue, its checksums compared. Raises LibraryError where it is no (whole) catalogue."""
     tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if "facts" not in tables:
@@ -776,13 +777,50 @@ class Writer:
         sign(self.connection, "files", "id = ?", (number,))
         self._execute("DELETE FROM words WHERE rowid = ?", (number,))
         if file.content is not None:
-            texts = (shown(name), str(values[9]), _flat(json.loads(file.metadata)))
-            self._execute(
-                "INSERT INTO words (rowid, name, caption, metadata) VALUES (?, ?, ?, ?)",
-                (number, *(" ".join(words_of(text)) for text in texts)),
-            )
+            self._put_words(number, str(values[6]), str(values[9]), file.metadata)
         self._changed = True
         return int(number)
+
+    def _put_words(self, number: int, *texts: str) -> None:
+        row = (number, *_search_texts(*texts))
+        self._execute("INSERT INTO words (rowid, name, caption, metadata) VALUES (?, ?, ?, ?)", row)
+
+    def wrong_words(self) -> list[str]:
+        """The names of (a few) files that the search for words has otherwise than their rows say, or not at all."""
+        rows = self._execute(
+            "SELECT f.name, f.caption, f.metadata, w.rowid, w.name, w.caption, w.metadata FROM files f "
+            f"LEFT JOIN words w ON w.rowid = f.id WHERE f.content IS NOT NULL AND f.checksum IS {signature('files', 'f.')}"
+        )
+        wrong = (
+            name for name, *texts, number, a, b, c in rows if number is None or _search_texts(name, *texts) != (a, b, c)
+        )
+        found = list(islice(wrong, 5))
+        extra = "SELECT rowid FROM words WHERE rowid NOT IN (SELECT id FROM files WHERE content IS NOT NULL) LIMIT 5"
+        return [*found, *(f"file {row[0]}, which is not there" for row in self._execute(extra))]
+
+    def rebuild_words(self) -> None:
+        """Makes the search for words anew from the files' rows."""
+        self._execute("DROP TABLE words")
+        self._execute(next(statement for statement in _SCHEMA.split(";\n") if "VIRTUAL TABLE words" in statement))
+        whole = f"content IS NOT NULL AND checksum IS {signature('files')}"
+        for row in self._execute(f"SELECT id, name, caption, metadata FROM files WHERE {whole}").fetchall():
+            self._put_words(*row)
+
+    def drop_contents(self, numbers: Sequence[int], reason: str) -> None:
+        """Removes contents with their segments; their files stay, as ones that cannot be used for this reason."""
+        chosen = f"({', '.join(str(int(number)) for number in numbers)})"
+        self._drop_segments(f"content IN {chosen}", ())
+        self._execute(f"DELETE FROM words WHERE rowid IN (SELECT id FROM files WHERE content IN {chosen})")
+        files = [row[0] for row in self._execute(f"SELECT id FROM files WHERE content IN {chosen}").fetchall()]
+        for number in files:
+            self._execute("UPDATE files SET content = NULL, reason = ?, reader = '' WHERE id = ?", (reason, number))
+            sign(self.connection, "files", "id = ?", (number,))
+        self._changed |= bool(self._execute(f"DELETE FROM contents WHERE id IN {chosen}").rowcount)
+
+    def set_folder(self, path: str, folder: str) -> None:
+        """Says of a file which folder it is in, as the run that indexed that folder did."""
+        self._execute("UPDATE files SET folder = ? WHERE path = ?", (folder, encode_path(path)))
+        sign(self.connection, "files", "path = ?", (encode_path(path),))
 
     def files_below(self, folder: str) -> Iterator[tuple[int, str, int | None]]:
         """(id, path, content) of every known file in a folder or below it, and of the path itself."""
@@ -846,6 +884,12 @@ class Writer:
     def _one(self, sql: str, values: Sequence[Any] = ()) -> Any:
         rows = self._execute(sql, values).fetchall()  # a RETURNING clause is only done when all its rows are read
         return rows[0] if rows else None
+
+
+def _search_texts(name: str, caption: str, metadata: str) -> tuple[str, str, str]:
+    """A file's columns -> what the search for words has of them."""
+    texts = (name, caption, _flat(json.loads(metadata)))
+    return tuple(" ".join(words_of(text)) for text in texts)  # type: ignore[return-value]
 
 
 def _flat(values: Any) -> str:

