@@ -16,8 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from bind.files import SUMS, format_sums, parse_sums, sync
+
 _POINTER = "CURRENT"
-_SUMS = "SHA256SUMS"
 _PREFIX = "generation-"
 
 
@@ -76,17 +77,17 @@ def write_generation(folder: Path) -> Iterator[NewGeneration]:
     new.path.mkdir()
     try:
         yield new
-        listing = "".join(f"{digest}  {name}\n" for name, digest in new.sums.items()).encode()
-        with new.file(_SUMS) as out:
+        listing = format_sums(new.sums)
+        with new.file(SUMS) as out:
             out.write(listing)
         with new.file(_POINTER) as out:
             out.write(f"{new.path.name} {hashlib.sha256(listing).hexdigest()}\n".encode())
-        _sync_folder(new.path)
+        sync(new.path)
         os.replace(new.path / _POINTER, folder / _POINTER)
     except BaseException:
         shutil.rmtree(new.path, ignore_errors=True)
         raise
-    _sync_folder(folder)
+    sync(folder)
     for old in folder.glob(f"{_PREFIX}*"):
         if old != new.path:
             shutil.rmtree(old, ignore_errors=True)  # a reader that has a file open or mapped keeps it
@@ -106,8 +107,8 @@ class Generation:
         if not name.startswith(_PREFIX) or Path(name).name != name:
             raise CorruptFile(folder / _POINTER, "does not name a generation")
         self._path = folder / name
-        self._sums = {_SUMS: digest}
-        self._sums |= {line[66:]: line[:64] for line in self.read(_SUMS).decode().splitlines()}
+        self._sums = {SUMS: digest}
+        self._sums |= parse_sums(self.read(SUMS))  # its own digest matched
 
     def is_current(self) -> bool:
         """Whether this is still the generation that the folder points to."""
@@ -156,12 +157,3 @@ def _read_pointer(folder: Path) -> str:
         raise FileNotFoundError(f"{folder}: nothing is stored here (no file {_POINTER})") from None
     except UnicodeDecodeError:
         raise CorruptFile(folder / _POINTER, "does not name a generation") from None
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":  # elsewhere a folder cannot be opened
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -11,6 +11,7 @@ import importlib
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,6 +54,10 @@ class IndexCorrupt(CorruptFile):
     """A stored index that is damaged or incomplete; `path` is the file at fault."""
 
 
+class DeviceError(ValueError, RuntimeError):
+    """A GPU that is not there."""
+
+
 class Index:
     """(N, dim) unit rows of one space under int64 ids, searchable per modality.
 
@@ -61,15 +66,15 @@ class Index:
     its FAISS index is trained and filled. `device` "cuda" keeps "Flat" as fp16 on the GPU (scores rounded: see
     `bind.exact_gpu`) and moves others to FAISS's GPU indexes.
 
-    Raises ValueError for a factory that FAISS does not know or cannot run on the device, RuntimeError when "cuda" is
-    asked for and there is no GPU. Searches may run in several threads on the CPU; changes need the index to themselves.
+    Raises ValueError for a factory that FAISS does not know or cannot run on the device, DeviceError (also a
+    RuntimeError) for a GPU that is not there. Searches may run in several threads on the CPU; changes need the index to themselves.
     """
 
     def __init__(self, space: str, dim: int, factory: str = "Flat", device: str = "cpu") -> None:
         if dim < 1:
             raise ValueError(f"index: expected dim >= 1, got {dim}")
-        if device not in ("cpu", "cuda"):
-            raise ValueError(f"index: expected device 'cpu' or 'cuda', got {device!r}")
+        if not re.fullmatch(r"cpu|cuda(:\d{1,4})?", device):
+            raise ValueError(f"index: expected device 'cpu', 'cuda' or 'cuda:N', got {device!r}")
         self.space = space
         self.dim = dim
         self.factory = factory.strip()
@@ -229,7 +234,7 @@ class _Shelf:
         self._proposed = GRAPH_CANDIDATES if factory != "Flat" and _is_full_graph(factory, rows.dim) else CANDIDATES
         self._most = sys.maxsize if device == "cpu" else CAGRA_CANDIDATES if factory == "CAGRA" else GPU_CANDIDATES
         self._half: Any = None
-        if device == "cuda" and factory == "Flat":
+        if device != "cpu" and factory == "Flat":
             from bind.exact_gpu import HalfRows  # here: torch is needed on a GPU only
 
             self._half = HalfRows(rows.dim, device)
@@ -337,7 +342,7 @@ class _Shelf:
         if not len(alive) or len(alive) < self._needed:
             return
         if self.factory == "CAGRA":
-            built = _build_cagra(self.rows.take(alive))
+            built = _build_cagra(self.rows.take(alive), self.device)
             self.positions, self.indexed = alive, int(alive[-1]) + 1
         else:
             built = _new_faiss(self.factory, self.rows.dim)
@@ -406,11 +411,11 @@ def _check_device(factory: str, device: str) -> None:
     if factory == "Flat":
         import torch  # here: torch is needed on a GPU only
 
-        present = torch.cuda.is_available()
+        present = torch.cuda.device_count() if torch.cuda.is_available() else 0
     else:
         faiss = _faiss()
 
-        present = gpu_count() > 0
+        present = gpu_count()
         if factory == "CAGRA" and not hasattr(faiss, "GpuIndexCagra"):
             raise ValueError(
                 "index: the installed FAISS has no CAGRA (a build with cuVS has); use 'Flat' or 'IVF1024,Flat'"
@@ -419,8 +424,15 @@ def _check_device(factory: str, device: str) -> None:
             raise ValueError(
                 f"index: FAISS has no GPU form of {factory!r}; use device='cpu', or 'CAGRA', 'Flat' or 'IVF...'"
             )
-    if not present:
-        raise RuntimeError("index: device='cuda', but no CUDA device can be used here; use device='cpu'")
+    if _number(device) >= present:
+        raise DeviceError(
+            f"index: device={device!r}, but {present or 'no'} CUDA device(s) can be used here; use device='cpu'"
+        )
+
+
+def _number(device: str) -> int:
+    """`cuda:1` -> 1, `cuda` -> 0."""
+    return int(device.partition(":")[2] or 0)
 
 
 def _new_faiss(factory: str, dim: int) -> Any:
@@ -502,7 +514,7 @@ def _on_device(faiss_index: Any, device: str) -> Any:
     options = faiss.GpuClonerOptions()
     options.useFloat16LookupTables = True  # 64 sub-quantizers of 8 bits do not fit the shared memory otherwise
     try:
-        return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, faiss_index, options)
+        return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), _number(device), faiss_index, options)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1]
         raise ValueError(f"index: FAISS cannot put this factory on a GPU ({reason}); use device='cpu'") from None
@@ -516,10 +528,12 @@ def _on_cpu(faiss_index: Any, device: str) -> Any:
     return faiss.index_gpu_to_cpu(faiss_index)
 
 
-def _build_cagra(vectors: Floats) -> Any:
+def _build_cagra(vectors: Floats, device: str) -> Any:
     faiss = _faiss()
 
-    built = faiss.GpuIndexCagra(faiss.StandardGpuResources(), vectors.shape[1], faiss.METRIC_INNER_PRODUCT)
+    config = faiss.GpuIndexCagraConfig()
+    config.device = _number(device)
+    built = faiss.GpuIndexCagra(faiss.StandardGpuResources(), vectors.shape[1], faiss.METRIC_INNER_PRODUCT, config)
     built.train(vectors)  # builds the graph and keeps the vectors
     return built
 

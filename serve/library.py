@@ -12,6 +12,7 @@ the vectors of that revision of the catalogue, caught up when it is behind and m
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import stat
@@ -27,6 +28,8 @@ import numpy as np
 from bind import arithmetic
 from bind.arithmetic import Term
 from bind.index import Index
+from bind.modalities import revisions
+from bind.options import LoadOptions
 from bind.space import Embeddings, SpaceError
 from preprocess.media import Limits, MediaError
 from serve import calibration
@@ -46,6 +49,8 @@ EXACT_ITEMS = 4096
 """Up to this many items that pass a filter are scored one by one, without the index."""
 SAVE_SHARE = 0.02
 """The index is written again when more than this share of it changed; until then opening catches up."""
+VERIFY_BYTES = 2**28
+"""Vectors of an index up to this size are compared with their checksums when a library is opened; `check`: always."""
 _INDEX = "index"
 _KEYWORD_SEGMENTS = 4096
 _QUERIES_PER_BLOCK = 256
@@ -135,30 +140,32 @@ class Library:
     def open(
         cls,
         folder: str | os.PathLike[str],
-        model: BindModel | str | os.PathLike[str] | None = None,
+        model: BindModel | LoadOptions | str | os.PathLike[str] | None = None,
         factory: str | None = None,
         device: str = "cpu",
         modalities: Collection[str] | None = None,
     ) -> Library:
-        """The library in a folder, made when there is none.
+        """The library in a folder, made when there is none, and when all that is asked for can be had.
 
-        `model` is one that was loaded, or what `bind.load` takes; left out, it is the one the library was made with
-        (`small` for a new one); of a model that is loaded here, `modalities` loads only some. `factory` and `device`
-        say how to search (see `bind.Index`): left out, as the stored index does (`Flat` for a new one); the index is
-        made anew when another factory is asked for. Raises OtherModelError for a model of another space, LibraryError
+        `model` is one that was loaded, or what `bind.load` takes; left out (also of `LoadOptions`, which then say how to
+        load it), it is the one the library was made with (`small` for a new one). `device` is where the index is
+        searched, and a model that is loaded here runs; `modalities` loads only some of it. `factory` says how to search
+        (see `bind.Index`): left out, as the stored index does (`Flat` for a new one); the index is made anew when
+        another factory is asked for. Raises OtherModelError for a model of another space, LibraryError
         for a folder that cannot be used, and what `bind.load` and `bind.Index` raise.
         """
         folder = Path(folder).expanduser().absolute()
         facts = Catalogue.peek(folder)
-        if model is None:
-            model = str(facts.get("model", "small"))
-        if isinstance(model, (str, os.PathLike)):
-            from bind import zoo  # here: a caller with a model of its own needs none of it
-
-            model = zoo.load(model, modalities=modalities)
+        if model is None or isinstance(model, (str, os.PathLike)):
+            model = LoadOptions(model, device=device, modalities=modalities)
+        if isinstance(model, LoadOptions):
+            model.check()
+            device = model.index_device
+            model = model.load(str(facts.get("model", "small")))
         if facts:
             _check_space(folder, facts, model.origin, model)
-        catalogue = Catalogue(folder, model.space, model.dim, model.origin)
+        Index(model.space, model.dim, factory or "Flat", device)  # what it refuses leaves no half-made library
+        catalogue = Catalogue(folder, model.space, model.dim, model.origin, revisions(model.modalities))
         _check_space(folder, catalogue.facts, model.origin, model)
         library = cls(catalogue, model, factory, device)
         with library._lock, catalogue.snapshot():
@@ -434,6 +441,21 @@ class Library:
         with self._catalogue.write():
             self._kept.sweep(lambda path: self._catalogue.stamp(str(path)) is not None)
 
+    def save_index(self) -> None:
+        """Writes the index where none is stored, or too much has changed since. Raises WriterBusyError."""
+        with self._catalogue.write() as writer:
+            self._follow(writer)
+
+    def read_again(self, path: str, folder: str) -> str | None:
+        """Brings a file of the folder called `folder` up to date -> why it is skipped, None where it is not.
+
+        Raises as `index` does.
+        """
+        skipped = dict(self.index(path).skipped)
+        with self._catalogue.write() as writer, writer.transaction():
+            writer.set_folder(path, folder)
+        return skipped.get(path)
+
     def _follow(self, writer: Writer) -> None:
         """Brings the index up to date after a change, and writes it where it is due."""
         with self._lock:
@@ -612,7 +634,9 @@ class Library:
             if revision > newest:
                 continue  # the catalogue was restored from a backup
             try:
-                loaded = Index.load(self.folder / _INDEX / str(revision), self._index.device)
+                # A small one is compared with its checksums; reading a large one takes longer than people wait.
+                small = sum(self._catalogue.count().values()) * self._index.dim * 4 <= VERIFY_BYTES
+                loaded = Index.load(self.folder / _INDEX / str(revision), self._index.device, verify=small)
             except (OSError, ValueError, LookupError, RuntimeError):
                 continue  # derived data: it is made anew from the catalogue
             same_space = (loaded.space, loaded.dim) == (self._index.space, self._index.dim)
@@ -701,6 +725,17 @@ class _Groups:
 
 def _check_space(folder: Path, facts: Mapping[str, Any], name: str, model: BindModel) -> None:
     if facts["space"] != model.space:
+        made, now = json.loads(facts.get("revisions", "{}")), revisions(model.modalities)
+        anew = [name for name in now if now[name] != made.get(name, 1)]
+        if facts["model"] == model.origin and anew:
+            told = ", ".join(f"{name}: revision {made.get(name, 1)}, now {now[name]}" for name in anew)
+            raise OtherModelError(
+                facts["space"],
+                model.space,
+                f"{folder}: this library was made with another revision of the preprocessing ({told}), so that its "
+                "vectors and new ones cannot be compared; index your folders into a new library, or go on with the "
+                "version of Crossbind that made it",
+            )
         raise OtherModelError(
             facts["space"],
             model.space,

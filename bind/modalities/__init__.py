@@ -10,7 +10,7 @@ import importlib
 import os
 import pkgutil
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -42,6 +42,8 @@ class ModalitySpec:
     `read_on_gpu` does what `read` does to many trusted sources at once, in this process (see `Limits.decode`).
     `families` are the content families (see `preprocess.media.Format`) it reads; `default_for` those it takes when
     nothing else is said; `name_hints` the words in a file's or its folder's name that choose it (`x.depth.png`).
+    `revision` counts the changes of `read` and `prepare` after which the same file gives other tensors: it is a part of
+    the space's identity and of what is cached, so that vectors from before and after are never compared.
     `encoder` is the default trainable encoder as a `model.toml` table (`{"module": ..., ...}`), `head` likewise;
     None where the modality has frozen encoders only. `anchor` is the modality it is bound to in training.
     """
@@ -60,6 +62,12 @@ class ModalitySpec:
     anchor: str | None = "image"
     encoder: Mapping[str, Any] | None = None
     head: Mapping[str, Any] | None = None
+    revision: int = 1
+
+    @property
+    def identity(self) -> dict[str, int]:
+        """What a hash over a space or a cache has to hold of the code. Nothing at first, as before there was any."""
+        return {"revision": self.revision} if self.revision != 1 else {}
 
 
 @cache
@@ -81,6 +89,11 @@ def spec(name: str) -> ModalitySpec:
         return specs()[name]
     except KeyError:
         raise KeyError(f"no modality {name!r}; known: {', '.join(specs())}") from None
+
+
+def revisions(names: Iterable[str]) -> dict[str, int]:
+    """Names of modalities -> the revision of each one's preprocessing."""
+    return {name: spec(name).revision for name in names}
 
 
 def detect(source: Source, limits: Limits) -> str:
