@@ -4,7 +4,8 @@
 
 A *file* is a path; a *content* is what one or several equal files hold (their hash, read as one modality with the same
 hints); a *segment* is a timed stretch of it (or all of it) in one modality, with one vector. Segment ids are the ids of
-the index and are never given twice.
+the index and are never given twice. They name what folders have; a file that the library keeps itself (an *upload*) has
+ids of its own for the same segments, so that it can be told from a folder's file with the same content, and removed.
 
 Vectors are rows of this database, not a file beside it, because then one commit covers a file, its segments and its
 vectors: with the write-ahead log synced at every commit, a power cut at any byte leaves the last commit, whole. They
@@ -20,23 +21,33 @@ import os
 import re
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bind.owned import OwnedFolder
+from serve import kept
 from serve.where import Where
 
 FILE = "catalogue.sqlite"
 LOCK = "writer.lock"
-FORMAT = 1
+FORMAT = 2
 _BUSY_S = 30.0
+_SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")
+"""The last bytes of a journal that names another one (SQLite's file format, 3.1)."""
 _VECTORS_PER_READ = 4096
 _VARIABLES = 500
 
+_UPLOADS_SCHEMA = """CREATE TABLE uploads (
+    id INTEGER PRIMARY KEY, segment INTEGER NOT NULL REFERENCES segments, file INTEGER NOT NULL REFERENCES files,
+    UNIQUE (segment, file)
+);
+CREATE INDEX uploads_by_file ON uploads (file)
+"""
 _SCHEMA = """
 CREATE TABLE facts (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE contents (
@@ -114,6 +125,8 @@ class Entry:
     start_s: float | None
     end_s: float | None
     metadata: dict[str, Any]
+    item: int = -1
+    """The id of an upload's item; -1 where it is that of the segment."""
 
 
 @dataclass(frozen=True)
@@ -151,12 +164,37 @@ class ContentKey:
 
 
 def connect(file: Path) -> sqlite3.Connection:
-    """A connection to the catalogue, for any thread (one at a time). Transactions are begun by hand."""
+    """A connection to the catalogue, for any thread (one at a time). Transactions are begun by hand.
+
+    Raises LibraryError where the file, or one that SQLite keeps beside it, is no regular file of the library's own.
+    """
+    refuse_foreign_files(file.parent)
     connection = sqlite3.connect(file, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA trusted_schema = OFF")  # a library may come from somebody else
     connection.execute("PRAGMA synchronous = FULL")  # in WAL mode, a sync at every commit
     return connection
+
+
+def refuse_foreign_files(folder: Path) -> None:
+    """SQLite opens its files by name, so they are looked at before. Raises LibraryError for links, pipes and the like.
+
+    A journal that names a second one makes SQLite delete that, wherever it lies; a library's never does.
+    """
+    owned = OwnedFolder(folder)
+    try:
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            owned.check(FILE + suffix)
+        if owned.check(f"{FILE}-journal"):
+            with owned.open(f"{FILE}-journal") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - len(_SUPER_JOURNAL)))
+                if file.read() == _SUPER_JOURNAL:
+                    raise LibraryError(f"{folder}: {FILE}-journal names another journal, which no library's does")
+    except OSError as error:
+        raise LibraryError(
+            f"{error.filename}: {error.strerror}; a library has its files in its own folder, with one name each: "
+            "copy it to a new folder with `cp -rL`, if you trust where it comes from"
+        ) from None
 
 
 def encode_path(path: str) -> bytes:
@@ -194,8 +232,18 @@ class Catalogue:
             raise LibraryError(f"{folder / FILE}: {error}; restore a backup, or index into a new folder") from None
         except OSError as error:
             raise LibraryError(f"{folder}: the library could not be opened: {error.strerror}") from None
+        self._migrate()
         if self.facts["format"] != FORMAT:
             raise LibraryError(f"{folder}: expected format {FORMAT}, got {self.facts['format']}; update crossbind")
+
+    def _migrate(self) -> None:
+        """Brings a catalogue of an older format to this one, as one transaction."""
+        while steps := _MIGRATIONS.get(self.facts["format"], []):
+            with self.write() as writer, transaction(writer._connection):
+                for step in steps:
+                    step(writer._connection, self.folder)
+                writer._connection.execute("UPDATE facts SET value = value + 1 WHERE key = 'format'")
+            self.facts = dict(self._rows("SELECT key, value FROM facts"))
 
     @staticmethod
     def peek(folder: Path) -> Mapping[str, Any]:
@@ -222,7 +270,11 @@ class Catalogue:
 
         Raises WriterBusyError when somebody else has it. The kernel takes it back from a process that dies.
         """
-        descriptor = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            lock = OwnedFolder(self.folder).update(LOCK)
+        except OSError as error:
+            raise LibraryError(f"{self.folder / LOCK}: {error.strerror}") from None
+        descriptor = lock.fileno()
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -236,11 +288,11 @@ class Catalogue:
             os.pwrite(descriptor, str(os.getpid()).encode(), 0)
             connection = connect(self.folder / FILE)
             try:
-                yield Writer(connection)
+                yield Writer(connection, self.folder)
             finally:
                 connection.close()
         finally:
-            os.close(descriptor)
+            lock.close()
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -366,12 +418,22 @@ class Catalogue:
 
     def paths_of(self, content: int) -> list[str]:
         """The files that have a content."""
-        return [os.fsdecode(row[0]) for row in self._rows("SELECT path FROM files WHERE content = ?", (content,))]
+        rows = self._rows("SELECT path FROM files WHERE content = ?", (content,))
+        return [kept.path_of(row[0], self.folder) for row in rows]
+
+    def recorded(self, path: str) -> tuple[bytes, int, bytes] | None:
+        """The key, size in bytes and SHA-256 that a searchable file had; None for an unknown one."""
+        rows = self._rows(
+            "SELECT f.path, f.size_bytes, c.digest FROM files f JOIN contents c ON c.id = f.content WHERE f.path = ?",
+            (kept.key_of(path, self.folder),),
+        )
+        return tuple(rows[0]) if rows else None
 
     def stamp(self, path: str) -> tuple[int, int] | None:
         """Size in bytes and time of the last change in ns that a searchable file had; None for an unknown one."""
         rows = self._rows(
-            "SELECT size_bytes, mtime_ns FROM files WHERE path = ? AND content IS NOT NULL", (encode_path(path),)
+            "SELECT size_bytes, mtime_ns FROM files WHERE path = ? AND content IS NOT NULL",
+            (kept.key_of(path, self.folder),),
         )
         return tuple(rows[0]) if rows else None
 
@@ -383,20 +445,55 @@ class Catalogue:
             f"WHERE s.id IN (SELECT value FROM json_each(?)) AND {where.sql} ORDER BY f.path",
             (json.dumps([int(number) for number in ids]), *where.values),
         ):
+            path = kept.path_of(path, self.folder)
             known = found.get(segment)
             if known is not None:
-                found[segment] = Entry(**{**known.__dict__, "also": (*known.also, os.fsdecode(path))})
+                found[segment] = Entry(**{**known.__dict__, "also": (*known.also, path)})
                 continue
             values = json.loads(metadata) | ({"caption": caption} if caption else {})
-            found[segment] = Entry(segment, content, os.fsdecode(path), (), modality, start_s, end_s, values)
+            found[segment] = Entry(segment, content, path, (), modality, start_s, end_s, values)
         return found
 
-    def keyword_contents(self, text: str, modalities: Sequence[str], where: Where, limit: int) -> list[int]:
-        """Content ids whose file name, caption or metadata share words with the text, best first (BM25)."""
+    def as_uploads(self, entries: Iterable[Entry], wanted: Collection[int] = ()) -> dict[int, Entry]:
+        """Segment id -> its entry as the file it shows names it: an upload under its own id, others as they are.
+
+        Of the files of an entry the first is shown, unless one of them is among the `wanted` file ids.
+        """
+        found = {entry.segment: entry for entry in entries}
+        for number, segment, file, key, metadata, caption in self._rows(
+            "SELECT u.id, u.segment, f.id, f.path, f.metadata, f.caption FROM uploads u JOIN files f ON f.id = u.file "
+            "WHERE u.segment IN (SELECT value FROM json_each(?)) ORDER BY f.path DESC",
+            (json.dumps(list(found)),),
+        ):
+            entry, path = found[segment], kept.path_of(key, self.folder)
+            if path == entry.path:
+                found[segment] = replace(entry, item=number)
+            elif file in wanted and path in entry.also:
+                also = tuple(sorted({entry.path, *entry.also} - {path}))
+                values = json.loads(metadata) | ({"caption": caption} if caption else {})
+                found[segment] = replace(entry, item=number, path=path, also=also, metadata=values)
+        return found
+
+    def upload(self, item: int) -> tuple[int, int] | None:
+        """The (segment id, file id) of an upload's item; None for an item that is none of an upload."""
+        rows = self._rows("SELECT segment, file FROM uploads WHERE id = ?", (item,))
+        return (rows[0][0], rows[0][1]) if rows else None
+
+    def existing(self, items: Sequence[int]) -> set[int]:
+        """Those of some item ids that are in use."""
+        wanted = "IN (SELECT value FROM json_each(?))"
+        given = json.dumps([int(number) for number in items])
+        rows = self._rows(
+            f"SELECT id FROM segments WHERE id {wanted} UNION SELECT id FROM uploads WHERE id {wanted}", (given, given)
+        )
+        return {row[0] for row in rows}
+
+    def keyword_contents(self, text: str, modalities: Sequence[str], where: Where, limit: int) -> dict[int, int]:
+        """Contents whose file name, caption or metadata share words with the text, best first (BM25) -> that file."""
         wanted = list(dict.fromkeys(word.lower() for word in words_of(text)))
         wanted = [word for word in wanted if word not in _STOP_WORDS][:_VARIABLES]
         if not wanted or not modalities:
-            return []
+            return {}
         restricted: str = ""
         values: list[Any] = []
         if where is not EVERYTHING or set(modalities) < set(self._modalities()):
@@ -409,12 +506,16 @@ class Catalogue:
             )
             values = [*modalities, *where.values]
         rows = self._rows(
-            "SELECT f.content FROM "
+            "SELECT f.content, f.id FROM "
             f"(SELECT rowid, rank FROM words WHERE words MATCH ?{restricted} ORDER BY rank LIMIT ?) w "
             "JOIN files f ON f.id = w.rowid ORDER BY w.rank, f.path",
             (" OR ".join(f'"{word}"' for word in wanted), *values, limit),
         )
-        return list(dict.fromkeys(row[0] for row in rows if row[0] is not None))
+        found: dict[int, int] = {}
+        for content, file in rows:
+            if content is not None:
+                found.setdefault(content, file)
+        return found
 
     def has_metadata(self, key_path: str) -> bool:
         """Whether any file has this metadata key (a JSON path)."""
@@ -448,11 +549,30 @@ class Catalogue:
         with transaction(self._connection):
             if self._has_schema():
                 return  # somebody else was faster
-            for statement in _SCHEMA.split(";\n"):
+            for statement in f"{_SCHEMA};\n{_UPLOADS_SCHEMA}".split(";\n"):
                 if statement.strip():
                     self._connection.execute(statement)
             facts = {"format": FORMAT, "space": space, "dim": dim, "model": model, "revision": 0}
             self._connection.executemany("INSERT INTO facts VALUES (?, ?)", list(facts.items()))
+
+
+def _add_uploads(connection: sqlite3.Connection, _: Path) -> None:
+    """Uploads get item ids of their own. What was kept before also answers to its old ids."""
+    for statement in _UPLOADS_SCHEMA.split(";\n"):
+        connection.execute(statement)
+
+
+def _name_all_uploads(connection: sqlite3.Connection, folder: Path) -> None:
+    writer = Writer(connection, folder)
+    kept_ones = "SELECT DISTINCT content FROM files WHERE content IS NOT NULL AND substr(path, 1, 1) <> X'2F'"
+    for (content,) in connection.execute(kept_ones).fetchall():
+        writer._name_uploads(content)
+
+
+_MIGRATIONS: Mapping[int, Sequence[Callable[[sqlite3.Connection, Path], None]]] = {
+    1: [kept.relative_kept_paths, _add_uploads, _name_all_uploads]
+}
+"""Format -> what brings a catalogue of that format to the next one."""
 
 
 @contextmanager
@@ -476,8 +596,9 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 class Writer:
     """Changes to a catalogue, made inside of `with writer.transaction()`. Given out by `Catalogue.write`."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, folder: Path) -> None:
         self._connection = connection
+        self._folder = folder
         self._changed = False
 
     @contextmanager
@@ -494,7 +615,7 @@ class Writer:
         row = self._one(
             "SELECT f.id, f.content, f.size_bytes, f.mtime_ns, f.sidecar, c.modality, c.parts, f.reason, f.reader, "
             "f.caption, f.metadata FROM files f LEFT JOIN contents c ON c.id = f.content WHERE f.path = ?",
-            (encode_path(path),),
+            (kept.key_of(path, self._folder),),
         )
         if row is None:
             return None
@@ -529,15 +650,17 @@ class Writer:
             ).lastrowid
             blob = np.ascontiguousarray(segment.vector, "<f4").tobytes()
             self._execute("INSERT INTO vectors VALUES (?, ?)", (number, blob))
+        self._name_uploads(content)
         self._changed = True
         return int(content)
 
     def put_file(self, file: NewFile) -> int:
         """Stores a file under its path, in place of what was known of it -> its id."""
         name = os.path.basename(file.path)
-        text = {"shown": shown(file.path), "name": shown(name), "folder": shown(file.folder), "date": file.date}
+        path = kept.key_of(file.path, self._folder)
+        text = {"shown": shown(os.fsdecode(path)), "name": shown(name), "folder": shown(file.folder), "date": file.date}
         values = (
-            encode_path(file.path),
+            path,
             file.content,
             *file.stamp,
             *(value.encode("utf-8", "replace").decode() for value in (*text.values(), file.caption)),
@@ -559,30 +682,47 @@ class Writer:
                 "INSERT INTO words (rowid, name, caption, metadata) VALUES (?, ?, ?, ?)",
                 (number, *(" ".join(words_of(text)) for text in texts)),
             )
+        if not path.startswith(b"/"):
+            self._name_uploads(file.content)
         self._changed = True
         return int(number)
 
     def files_below(self, folder: str) -> Iterator[tuple[int, str, int | None]]:
         """(id, path, content) of every known file in a folder or below it, and of the path itself."""
-        key = encode_path(folder)
+        key = kept.key_of(folder, self._folder)
         below = key.rstrip(b"/") + b"/"
         query = "SELECT id, path, content FROM files WHERE path = ? OR (path >= ? AND path < ?)"
         for number, path, content in self._execute(query, (key, below, below[:-1] + b"0")):
-            yield number, os.fsdecode(path), content
+            yield number, kept.path_of(path, self._folder), content
 
     def remove_files(self, numbers: Iterable[int]) -> None:
         """Forgets files. Their contents go with `drop_orphans`."""
         for number in numbers:
+            self._execute("DELETE FROM uploads WHERE file = ?", (number,))
             self._execute("DELETE FROM words WHERE rowid = ?", (number,))
             self._execute("DELETE FROM files WHERE id = ?", (number,))
             self._changed = True
 
-    def drop_orphans(self) -> None:
-        """Removes contents that no file has any more, with their segments and vectors."""
+    def drop_orphans(self, among: int | None = None) -> None:
+        """Removes contents that no file has any more, with their segments and vectors: all of them, or this one."""
         orphans = "SELECT c.id FROM contents c WHERE NOT EXISTS (SELECT 1 FROM files f WHERE f.content = c.id)"
-        self._drop_segments(f"content IN ({orphans})", ())
-        if self._execute(f"DELETE FROM contents WHERE id IN ({orphans})").rowcount:
+        values = () if among is None else (among,)
+        orphans += "" if among is None else " AND c.id = ?"
+        self._drop_segments(f"content IN ({orphans})", values)
+        if self._execute(f"DELETE FROM contents WHERE id IN ({orphans})", values).rowcount:
             self._changed = True
+
+    def _name_uploads(self, content: int | None) -> None:
+        """Gives the uploads of a content an id for each of its segments, from the same sequence as theirs."""
+        nameless = self._execute(
+            "SELECT s.id, f.id FROM files f JOIN segments s ON s.content = f.content "
+            "LEFT JOIN uploads u ON u.segment = s.id AND u.file = f.id "
+            "WHERE f.content = ? AND substr(f.path, 1, 1) <> X'2F' AND u.id IS NULL ORDER BY f.id, s.id",
+            (content,),
+        ).fetchall()
+        for segment, file in nameless:
+            number = self._one("UPDATE sqlite_sequence SET seq = seq + 1 WHERE name = 'segments' RETURNING seq")[0]
+            self._execute("INSERT INTO uploads VALUES (?, ?, ?)", (number, segment, file))
 
     def duplicates(self, folder: str) -> Iterator[tuple[str, ...]]:
         """The paths, sorted, of each content that several files have, one of them at least below the folder."""
@@ -598,7 +738,7 @@ class Writer:
                 yield tuple(group)
                 group = []
             current = content
-            group.append(os.fsdecode(path))
+            group.append(kept.path_of(path, self._folder))
         if group:
             yield tuple(group)
 
@@ -611,6 +751,7 @@ class Writer:
         revision = "(SELECT value + 1 FROM facts WHERE key = 'revision')"
         logged = self._execute(f"INSERT INTO removed SELECT id, {revision} FROM segments WHERE {condition}", values)
         if logged.rowcount:
+            self._execute(f"DELETE FROM uploads WHERE segment IN ({chosen})", values)
             self._execute(f"DELETE FROM vectors WHERE segment IN ({chosen})", values)
             self._execute(f"DELETE FROM segments WHERE {condition}", values)
             self._changed = True
