@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import io
 import json
 import os
@@ -145,17 +146,14 @@ class Source:
         if not isinstance(self.content, Path):
             raise MediaError(self.name, f"expected a path or bytes, got {type(self.content).__name__}")
         try:
-            # Non-blocking: a named pipe in a folder must not stop the run before it is recognised as one.
-            descriptor = os.open(self.content, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+            descriptor = open_regular(self.content)
+        except IrregularFileError:
+            raise MediaError(self.name, "is not a regular file (a directory, pipe or device)") from None
         except (OSError, ValueError) as error:
             raise MediaError(self.name, _why_not_opened(error)) from None
-        with contextlib.ExitStack() as stack:
-            stack.callback(os.close, descriptor)
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise MediaError(self.name, "is not a regular file (a directory, pipe or device)")
-            self._check_size(status.st_size, limits)
-            yield stack.enter_context(os.fdopen(descriptor, "rb", closefd=False))
+        with os.fdopen(descriptor, "rb") as file:
+            self._check_size(os.fstat(descriptor).st_size, limits)
+            yield file
 
     def read_bytes(self, limits: Limits) -> bytes:
         """All encoded bytes. Raises MediaError as `open` does."""
@@ -325,15 +323,36 @@ def csv_delimiter(line: str) -> str:
     return max(",\t;", key=lambda mark: len(next(csv.reader([line], delimiter=mark), [])))
 
 
+class IrregularFileError(OSError):
+    """What was to be opened is a directory, a pipe or a device."""
+
+
+def open_regular(path: str | os.PathLike[str]) -> int:
+    """A descriptor of the regular file at `path`, opened for reading, without ever waiting for a writer.
+
+    Raises IrregularFileError for a directory, pipe, socket or device; OSError and ValueError as `os.open` does.
+    """
+    # Non-blocking: a named pipe in a folder must not stop the run before it is recognised as one.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise IrregularFileError(errno.EINVAL, "is not a regular file (a directory, pipe or device)", os.fspath(path))
+    return descriptor
+
+
 def read_sidecar(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The object in `NAME.json` beside a medium: hints and free metadata.
 
-    Raises MediaError, which names the medium, for content that is no JSON object of at most `MAX_SIDECAR_BYTES`;
-    OSError where there is no such file or it cannot be read.
+    Raises MediaError, which names the medium, for content that is no JSON object of at most `MAX_SIDECAR_BYTES`, and
+    for a pipe or device; OSError where there is no such file or it cannot be read.
     """
     path = os.fspath(path)
     name = os.path.basename(path) + ".json"
-    with open(path + ".json", "rb") as file:
+    try:
+        descriptor = open_regular(path + ".json")
+    except IrregularFileError:
+        raise MediaError(path, f"its sidecar {name} is not a regular file (a directory, pipe or device)") from None
+    with os.fdopen(descriptor, "rb") as file:
         raw = file.read(MAX_SIDECAR_BYTES + 1)
     if len(raw) > MAX_SIDECAR_BYTES:
         raise MediaError(path, f"its sidecar {name} has more than {MAX_SIDECAR_BYTES:,} bytes")
