@@ -22,12 +22,12 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from bind import arithmetic
+from bind import arithmetic, pipeline
 from bind.arithmetic import Term
 from bind.index import Index
 from bind.owned import NotOwnedError, OwnedFolder
 from bind.space import Embeddings, SpaceError
-from preprocess.media import Limits, MediaError, open_regular
+from preprocess.media import Limits, MediaError, Source, open_regular
 from serve import calibration, kept, terms, thumbnails
 from serve import where as filters
 from serve.calibration import Scale
@@ -194,10 +194,12 @@ class Library:
         batch_size: int = 64,
         limits: Limits | None = None,
         retry: bool = False,
+        follow_links: bool = False,
     ) -> Report:
         """Brings the library up to date with a folder (or a file): idempotent, and resumable after any interruption.
 
-        Files whose size, time and sidecar are as they were are not opened. Links are followed, hidden files left out.
+        Files whose size, time and sidecar are as they were are not opened. Hidden files are left out, and so are links
+        that lead out of the folder, unless `follow_links`; the report has their number.
         A file that failed before is tried again when it changed, or with `retry`. `progress` is called with the number
         of files done and of all. Raises LibraryError when there is no such folder, another process is writing, or the
         disk is full; what was stored before stays.
@@ -217,6 +219,7 @@ class Library:
                 batch_size=batch_size,
                 retry=retry,
                 progress=progress,
+                follow_links=follow_links,
             )
             report = run.run()
             self._follow(writer)
@@ -226,7 +229,7 @@ class Library:
 
     def search(
         self,
-        query: str | Sequence[Term] | Embeddings,
+        query: str | Sequence[Term | terms.Term] | Embeddings,
         k: int = 10,
         want: Sequence[str] | None = None,
         where: str | None = None,
@@ -238,10 +241,11 @@ class Library:
         """The k best hits for a query, best first.
 
         `query` is what `bind.arithmetic.parse_query` reads (a term without a modality is a file where one exists, else
-        text), terms, or one embedding. `want` are the modalities to find, `where` a filter as in `serve.where`.
-        `keywords` fuses in a search over file names, captions and metadata for the words of the query's texts; it is on
-        where a query consists of texts. Without `calibrate`, mixed results are ranked by their bare cosines. A file is
-        found once, with its best stretch; with `every_segment` each stretch counts by itself.
+        text), terms (of `bind.arithmetic` or `serve.Term`, in any mixture), or one embedding. `want` are the modalities
+        to find, `where` a filter as in `serve.where`. `keywords` fuses in a search over file names, captions and
+        metadata for the words of the query's texts; it is on where a query consists of texts. Without `calibrate`,
+        mixed results are ranked by their bare cosines. A file is found once, with its best stretch; with
+        `every_segment` each stretch counts by itself.
 
         Raises QueryError and WhereError, which point at the character, MediaError for a file of the query that cannot
         be used, ValueError for terms that cancel out, an unknown modality in `want` and k < 1.
@@ -460,7 +464,7 @@ class Library:
         """
         with self._catalogue.write() as writer:
             items = self.related(item_id)
-            segment, file = self._named(item_id)
+            _, file = self._named(item_id)
             paths = [items[0].path] if file is not None else self._of_folders(items[0])
             if not paths:
                 raise UnknownItemError(f"there is no item {item_id} in this library (any more); search for it again")
@@ -537,20 +541,39 @@ class Library:
                 found.append(Duplicates(tuple(paths), groups.cosine.get(root, 1.0)))
         return sorted(found, key=lambda group: (-len(group.paths), group.paths))
 
-    def _embed_query(self, query: str | Sequence[Term] | Embeddings, keywords: bool | None) -> tuple[Embeddings, str]:
+    def _embed_query(
+        self, query: str | Sequence[Term | terms.Term] | Embeddings, keywords: bool | None
+    ) -> tuple[Embeddings, str]:
         """The query as one row, and the text to look for as keywords ('' for none)."""
         if isinstance(query, Embeddings):
             return query, ""
-        terms = arithmetic.parse_query(query) if isinstance(query, str) else list(query)
-        if not terms:
+        given = arithmetic.parse_query(query) if isinstance(query, str) else list(query)
+        if not given:
             raise ValueError("search: expected at least one term")
-        terms = [_resolved(term) for term in terms]
-        parts = self.model.embed([_as_item(term) for term in terms])
-        embedding = arithmetic.combine(parts, [term.weight for term in terms])
-        texts = [term for term in terms if term.modality == "text"]
+        resolved = [_resolved(term) if isinstance(term, Term) else term for term in given]
+        rows = {
+            place: self._ready_vector(term.content)
+            for place, term in enumerate(resolved)
+            if isinstance(term, terms.Term) and isinstance(term.content, (int, np.ndarray))
+        }
+        sources = [_as_source(term) for place, term in enumerate(resolved) if place not in rows]
+        embedded = {}
+        for result in pipeline.embed(self.model, sources):
+            if isinstance(result, pipeline.Failed):
+                raise result.error
+            embedded[result.position] = result.vector
+        waiting = iter(embedded[place] for place in range(len(sources)))
+        vectors = np.stack([rows[place] if place in rows else next(waiting) for place in range(len(resolved))])
+        embedding = arithmetic.combine(Embeddings(vectors, self.model.space), [term.weight for term in resolved])
+        said = [(words, term.weight) for term in resolved if (words := _words(term)) is not None]
         if keywords is None:
-            keywords = len(texts) == len(terms)
-        return embedding, " ".join(term.value for term in texts if term.weight > 0) if keywords else ""
+            keywords = len(said) == len(resolved)
+        return embedding, " ".join(words for words, weight in said if weight > 0) if keywords else ""
+
+    def _ready_vector(self, content: int | np.ndarray) -> np.ndarray:
+        if isinstance(content, int):
+            return self.vectors([content]).vectors[0]
+        return Embeddings(np.asarray(content, np.float32)[None], self.model.space).vectors[0]
 
     def _parse_where(self, where: str | None) -> Where:
         if where is None or not where.strip():
@@ -711,8 +734,8 @@ class Library:
             self._index = Index.load(place, self._index.device)
         except OSError as error:
             raise LibraryError(
-                f"{place.path}: the index could not be written: {error.strerror}. All files are in the library and can be "
-                "searched, opening it only takes longer; free some space and index again"
+                f"{place.path}: the index could not be written: {error.strerror}. All files are in the library and "
+                "can be searched, opening it only takes longer; free some space and index again"
             ) from error
         self._stored, self._pending = self._revision, 0
         for revision in self._stored_revisions():
@@ -781,11 +804,19 @@ def _resolved(term: Term) -> Term:
     return Term(None, path, term.weight) if exists else Term("text", term.value, term.weight)
 
 
-def _as_item(term: Term) -> str | Path:
-    if term.modality is None:
-        return Path(term.value)
-    value = term.value if term.modality == "text" else os.path.expanduser(term.value)
-    return f"{term.modality}:{value}"
+def _as_source(term: Term | terms.Term) -> tuple[Source, str | None]:
+    if isinstance(term, terms.Term):
+        name = term.name or (str(term.content) if isinstance(term.content, Path) else "a term of the query")
+        return Source(term.content, name, term.hints), "text" if term.is_words else term.modality
+    if term.modality == "text":
+        return Source(term.value, "text"), "text"
+    return Source.from_path(os.path.expanduser(term.value)), term.modality
+
+
+def _words(term: Term | terms.Term) -> str | None:
+    if isinstance(term, terms.Term):
+        return term.content if isinstance(term.content, str) else None
+    return term.value if term.modality == "text" else None
 
 
 def _item(entry: Entry) -> Item:

@@ -234,5 +234,5 @@ def test_an_empty_file_is_a_catalogue_whose_making_was_interrupted(tmp_path: Pat
 def test_a_newer_format_is_refused(catalogue: Catalogue) -> None:
     with sqlite3.connect(catalogue.folder / FILE) as connection:
         connection.execute("UPDATE facts SET value = 99 WHERE key = 'format'")
-    with pytest.raises(LibraryError, match="expected format 1, got 99; update"):
+    with pytest.raises(LibraryError, match="expected format 2, got 99; update"):
         Catalogue(catalogue.folder, "space", 4, "model")
