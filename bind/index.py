@@ -14,7 +14,6 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ import numpy.typing as npt
 from bind import exact
 from bind.exact import Floats, Integers, Rows
 from bind.generations import CorruptFile, Generation, NewGeneration, write_generation
+from bind.owned import OwnedFolder
 from bind.space import Embeddings, SpaceError
 
 CANDIDATES = 64
@@ -67,7 +67,8 @@ class Index:
     `bind.exact_gpu`) and moves others to FAISS's GPU indexes.
 
     Raises ValueError for a factory that FAISS does not know or cannot run on the device, DeviceError (also a
-    RuntimeError) for a GPU that is not there. Searches may run in several threads on the CPU; changes need the index to themselves.
+    RuntimeError) for a GPU that is not there. Searches may run in several threads on the CPU; changes need the index
+    to themselves.
     """
 
     def __init__(self, space: str, dim: int, factory: str = "Flat", device: str = "cpu") -> None:
@@ -144,14 +145,14 @@ class Index:
         found = [shelf.search(vectors, min(k, shelf.live)) for shelf in shelves]
         return exact.best(found, len(queries), k)
 
-    def save(self, folder: str | os.PathLike[str]) -> None:
+    def save(self, folder: str | os.PathLike[str] | OwnedFolder) -> None:
         """Writes a new generation inside `folder`, then makes it the current one in one atomic step.
 
         A crash or a full disk at any moment leaves the previous generation in place and readable. Raises OSError when
         writing fails. One process may save to a folder at a time.
         """
         shelves = []
-        with write_generation(Path(folder)) as new:
+        with write_generation(_owned(folder)) as new:
             for number, name in enumerate(self.modalities):
                 shelf = self._shelves[name]
                 shelves.append({"modality": name, "count": shelf.live, "indexed": shelf.write(new, str(number))})
@@ -160,7 +161,7 @@ class Index:
                 out.write(json.dumps(meta | {"shelves": shelves}, indent=1).encode())
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str], device: str = "cpu", verify: bool = False) -> Index:
+    def load(cls, folder: str | os.PathLike[str] | OwnedFolder, device: str = "cpu", verify: bool = False) -> Index:
         """The current generation in `folder` -> Index, its vectors memory-mapped.
 
         Every file's size and the hashes of all but the vectors are checked always (FAISS reads none of its files
@@ -169,7 +170,7 @@ class Index:
         """
         try:
             while True:
-                generation = Generation(Path(folder))
+                generation = Generation(_owned(folder))
                 try:
                     return cls._load_generation(generation, device, verify)
                 except FileNotFoundError:
@@ -187,12 +188,12 @@ class Index:
         index = cls(meta["space"], meta["dim"], meta["factory"], device)
         for number, entry in enumerate(meta["shelves"]):
             name, count = str(number), entry["count"]
-            path = generation.path(f"{name}.vectors", count * index.dim * 4)
             if verify:
-                with generation.open(path.name):
+                with generation.open(f"{name}.vectors"):
                     pass  # opening checks the hash
-            # A plain array over the mapping: numpy's memmap type makes every result a memmap again.
-            vectors = np.asarray(np.memmap(path, dtype="<f4", mode="r", shape=(count, index.dim)))
+            with generation.sized(f"{name}.vectors", count * index.dim * 4) as file:
+                # A plain array over the mapping: numpy's memmap type makes every result a memmap again.
+                vectors = np.asarray(np.memmap(file, dtype="<f4", mode="r", shape=(count, index.dim)))
             shelf = index._shelf(entry["modality"], Rows(vectors), _read_integers(generation, f"{name}.ids"))
             if entry["indexed"]:
                 positions = _read_integers(generation, f"{name}.positions")
@@ -379,6 +380,10 @@ class _Shelf:
             alive = np.flatnonzero(self.ids >= 0)
             self._row_of = dict(zip(self.ids[alive].tolist(), alive.tolist(), strict=True))
         return self._row_of
+
+
+def _owned(folder: str | os.PathLike[str] | OwnedFolder) -> OwnedFolder:
+    return folder if isinstance(folder, OwnedFolder) else OwnedFolder(folder)
 
 
 def _as_ids(ids: npt.ArrayLike) -> Integers:

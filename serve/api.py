@@ -10,12 +10,13 @@ import asyncio
 import base64
 import binascii
 import json
+import os
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import IO, Annotated, Any, Literal
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
@@ -27,7 +28,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bind.modalities import specs
 from preprocess.media import Hints, MediaError, Source, sniff
@@ -413,28 +414,29 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     )
     async def media(item_id: ItemId) -> Response:
         """The file of an item, whole or by ranges; a film starts where you like with `#t=START,END`."""
-        path = await service.original(item_id)
-        kind = await asyncio.to_thread(_content_type, path, service)
+        file = await service.open_original(item_id)
+        name = Path(service.item(item_id).path).name
+        kind = await asyncio.to_thread(_content_type, file, name, service)
         # A file may be a page in disguise: it may not run anything, and is not to be shown when it is no medium.
         headers = {"content-security-policy": "default-src 'none'; sandbox", "cache-control": "private, no-cache"}
         disposition = "inline" if kind else "attachment"
-        return FileResponse(
-            path,
+        return _OpenFileResponse(
+            file,
             headers=headers,
             media_type=kind or "application/octet-stream",
-            filename=shown(path.name),
+            filename=shown(name),
             content_disposition_type=disposition,
         )
 
     @app.get(
         "/v1/items/{item_id}/thumbnail",
-        response_class=FileResponse,
+        response_class=Response,
         responses={200: {"content": {"image/jpeg": _BINARY}, "description": "A small picture."}},
     )
     async def thumbnail(item_id: ItemId) -> Response:
         """A small JPEG of a picture, a film's moment, a depth map or a thermal image."""
-        path = await service.thumbnail(item_id)
-        return FileResponse(path, media_type="image/jpeg", headers={"cache-control": "private, max-age=3600"})
+        content = await service.thumbnail(item_id)
+        return Response(content, media_type="image/jpeg", headers={"cache-control": "private, max-age=3600"})
 
     @app.get("/v1/models", response_model=Models)
     async def models() -> Response:
@@ -664,10 +666,26 @@ def _check_writable(service: Service) -> None:
         raise ApiError(403, "read_only", "this server does not change its library (--read-only)")
 
 
-def _content_type(path: Path, service: Service) -> str | None:
-    """What a browser may take a file for; None where it is nothing to be shown."""
+class _OpenFileResponse(FileResponse):
+    """A response with a file that is open already, which nobody can exchange any more."""
+
+    def __init__(self, file: IO[bytes], **named: Any) -> None:
+        # Not its path: this name leads to the open file.
+        super().__init__(f"/dev/fd/{file.fileno()}", stat_result=os.fstat(file.fileno()), **named)
+        self._file = file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._file.close()
+
+
+def _content_type(file: IO[bytes], name: str, service: Service) -> str | None:
+    """What a browser may take an open file for; None where it is nothing to be shown."""
     try:
-        found = sniff(Source(path, path.name), service.limits)
+        head = os.pread(file.fileno(), 4096, 0)
+        found = sniff(Source(head, name), service.limits)
     except MediaError:
         return None
     if found.name in _MOVING:

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bind.files import SUMS, format_sums, parse_sums, sha256, sync
-from serve import catalogue
+from bind.owned import OwnedFolder
+from serve import catalogue, kept
 from serve.catalogue import COMMITTED, FILE, Catalogue, LibraryError, Writer, connect
 
-_KEPT = "files"
 _MTIME = "CROSSBIND.mtime_ns"
 
 
@@ -52,8 +52,8 @@ def backup(folder: Path, out: Path) -> BackupReport:
             _copy_catalogue(folder, copy)
             sums: dict[str, str] = {}
             with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
-                kept = _add_kept(folder, archive, sums)
-                report = _finish_catalogue(copy, folder, kept)
+                copied = _add_kept(folder, archive, sums)
+                report = _finish_catalogue(copy, copied)
                 for member in (FILE, COMMITTED):
                     archive.add(copy / member, member)
                     sums[member] = sha256(copy / member)
@@ -68,7 +68,7 @@ def backup(folder: Path, out: Path) -> BackupReport:
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
-    return BackupReport(report[0], len({name.split("/")[1] for name in kept}), report[1], out.stat().st_size)
+    return BackupReport(report[0], len({name.split("/")[1] for name in copied}), report[1], out.stat().st_size)
 
 
 def restore(file: Path, folder: Path) -> None:
@@ -112,22 +112,20 @@ def _copy_catalogue(folder: Path, copy: Path) -> None:
 def _add_kept(folder: Path, archive: tarfile.TarFile, sums: dict[str, str]) -> set[str]:
     """Adds the kept files -> their names, as `files/ID/NAME`. One that is deleted meanwhile is not among them."""
     names = set()
-    place = folder / _KEPT
-    for entry in sorted(place.iterdir()) if place.is_dir() else ():
-        if entry.name.startswith(".") or entry.is_symlink() or not entry.is_dir():
+    place = OwnedFolder(folder, kept.FOLDER)
+    for entry in place.names():
+        if entry.startswith("."):
             continue
-        for path in sorted(entry.iterdir()):
-            name = f"{_KEPT}/{entry.name}/{path.name}"
+        for file in _names(place.folder(entry)):
+            name = f"{kept.FOLDER}/{entry}/{file}"
             try:
-                descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+                content = place.folder(entry).open(file)
             except OSError:
                 continue
-            with os.fdopen(descriptor, "rb") as content:
+            with content:
                 info = archive.gettarinfo(arcname=name, fileobj=content)
-                if not info.isreg():
-                    continue
                 # A tar's own time is a float, and too coarse to recognise the file by.
-                info.pax_headers = {_MTIME: str(os.fstat(descriptor).st_mtime_ns)}
+                info.pax_headers = {_MTIME: str(os.fstat(content.fileno()).st_mtime_ns)}
                 sums[name] = hashlib.file_digest(content, "sha256").hexdigest()
                 content.seek(0)
                 archive.addfile(info, content)
@@ -135,15 +133,20 @@ def _add_kept(folder: Path, archive: tarfile.TarFile, sums: dict[str, str]) -> s
     return names
 
 
-def _finish_catalogue(copy: Path, folder: Path, kept: set[str]) -> tuple[int, int]:
+def _names(place: OwnedFolder) -> list[str]:
+    try:
+        return place.names()
+    except OSError:  # no folder of the library's own
+        return []
+
+
+def _finish_catalogue(copy: Path, copied: set[str]) -> tuple[int, int]:
     """Forgets files of the copied catalogue that were deleted before they could be copied -> (files, revision)."""
     with closing(connect(copy / FILE)) as connection:
         writer = Writer(connection, copy)
         gone = []
         for number, key in connection.execute("SELECT id, path FROM files").fetchall():
-            path = os.path.join(folder.absolute(), os.fsdecode(key))
-            relative = os.path.relpath(path, folder.absolute())
-            if relative.startswith(f"{_KEPT}{os.sep}") and relative.replace(os.sep, "/") not in kept:
+            if not key.startswith(b"/") and os.fsdecode(key) not in copied:
                 gone.append(number)
         if gone:
             with writer.transaction():
@@ -161,7 +164,7 @@ def _extract(file: Path, aside: Path) -> dict[str, bytes]:
     with tarfile.open(file, "r:") as archive:
         for member in archive:
             parts = member.name.split("/")
-            inside = member.name in (FILE, COMMITTED, SUMS) or (len(parts) == 3 and parts[0] == _KEPT)
+            inside = member.name in (FILE, COMMITTED, SUMS) or (len(parts) == 3 and parts[0] == kept.FOLDER)
             if not (inside and member.isreg() and not {"", ".", ".."} & set(parts) and member.name not in found):
                 raise ValueError(f"{member.name!r} is no part of a library")
             content = archive.extractfile(member)
@@ -175,7 +178,7 @@ def _extract(file: Path, aside: Path) -> dict[str, bytes]:
                 shutil.copyfileobj(content, out, 2**20)
                 out.flush()
                 os.fsync(out.fileno())
-            if parts[0] == _KEPT:
+            if parts[0] == kept.FOLDER:
                 changed_ns = int(member.pax_headers.get(_MTIME, int(member.mtime) * 10**9))
                 os.utime(target, ns=(changed_ns, changed_ns))
             found[member.name] = b""

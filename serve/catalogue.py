@@ -4,7 +4,8 @@
 
 A *file* is a path; a *content* is what one or several equal files hold (their hash, read as one modality with the same
 hints); a *segment* is a timed stretch of it (or all of it) in one modality, with one vector. Segment ids are the ids of
-the index and are never given twice.
+the index and are never given twice. They name what folders have; a file that the library keeps itself (an *upload*) has
+ids of its own for the same segments, so that it can be told from a folder's file with the same content, and removed.
 
 Vectors are rows of this database, not a file beside it, because then one commit covers a file, its segments and its
 vectors: with the write-ahead log synced at every commit, a power cut at any byte leaves the last commit, whole. They
@@ -26,9 +27,9 @@ import sqlite3
 import threading
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ from typing import Any
 import numpy as np
 
 from bind.files import sync
+from bind.owned import NotOwnedError, OwnedFolder
+from serve import kept
 from serve.where import Where
 
 FILE = "catalogue.sqlite"
@@ -48,6 +51,7 @@ CHECKSUMS = {
     "segments": ("id", "content", "modality", "start_s", "end_s", "born"),
     "vectors": ("segment", "vector"),
     "removed": ("segment", "revision"),
+    "uploads": ("id", "segment", "file"),
     "files": (
         "id", "path", "content", "size_bytes", "mtime_ns", "sidecar", "shown", "name", "folder", "date", "caption",
         "metadata", "reason", "reader",
@@ -55,6 +59,8 @@ CHECKSUMS = {
 }  # fmt: skip
 """Table -> the columns that its `checksum` covers, the key first."""
 _BUSY_S = 30.0
+_SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")
+"""The last bytes of a journal that names another one (SQLite's file format, 3.1)."""
 _VECTORS_PER_READ = 4096
 _VARIABLES = 500
 _NO_DAMAGE = frozenset(
@@ -72,6 +78,12 @@ _NO_DAMAGE = frozenset(
 )
 """Errors of SQLite that say nothing of what is stored."""
 
+_SCHEMA = """CREATE TABLE uploads (
+    id INTEGER PRIMARY KEY, segment INTEGER NOT NULL REFERENCES segments, file INTEGER NOT NULL REFERENCES files,
+    UNIQUE (segment, file)
+);
+CREATE INDEX uploads_by_file ON uploads (file)
+"""
 _SCHEMA = """
 CREATE TABLE facts (key TEXT PRIMARY KEY, value, checksum INTEGER) WITHOUT ROWID;
 CREATE TABLE contents (
@@ -94,6 +106,11 @@ CREATE TABLE files (
     metadata TEXT NOT NULL, reason TEXT, reader TEXT, checksum INTEGER
 );
 CREATE INDEX files_by_content ON files (content);
+CREATE TABLE uploads (
+    id INTEGER PRIMARY KEY, segment INTEGER NOT NULL REFERENCES segments, file INTEGER NOT NULL REFERENCES files,
+    checksum INTEGER, UNIQUE (segment, file)
+);
+CREATE INDEX uploads_by_file ON uploads (file);
 CREATE VIRTUAL TABLE words USING fts5 (name, caption, metadata, tokenize = 'porter unicode61 remove_diacritics 2');
 """
 _JOIN = "segments s JOIN contents c ON c.id = s.content JOIN files f ON f.content = c.id"
@@ -164,6 +181,8 @@ class Entry:
     start_s: float | None
     end_s: float | None
     metadata: dict[str, Any]
+    item: int = -1
+    """The id of an upload's item; -1 where it is that of the segment."""
 
 
 @dataclass(frozen=True)
@@ -203,8 +222,10 @@ class ContentKey:
 def connect(file: Path) -> sqlite3.Connection:
     """A connection to a catalogue that exists, for any thread (one at a time). Transactions are begun by hand.
 
-    `checksum(...)` in its SQL is that of a row's values.
+    `checksum(...)` in its SQL is that of a row's values. Raises LibraryError where the file, or one that SQLite keeps
+    beside it, is no regular file of the library's own.
     """
+    refuse_foreign_files(file.parent)
     connection = sqlite3.connect(
         f"{file.absolute().as_uri()}?mode=rw", timeout=_BUSY_S, isolation_level=None, check_same_thread=False, uri=True
     )
@@ -230,6 +251,27 @@ def signature(table: str, alias: str = "") -> str:
 def sign(connection: sqlite3.Connection, table: str, condition: str = "1", values: Sequence[Any] = ()) -> None:
     """Stores the checksums of rows that were written."""
     connection.execute(f"UPDATE {table} SET checksum = {signature(table)} WHERE {condition}", values)
+
+
+def refuse_foreign_files(folder: Path) -> None:
+    """SQLite opens its files by name, so they are looked at before. Raises LibraryError for links, pipes and the like.
+
+    A journal that names a second one makes SQLite delete that, wherever it lies; a library's never does.
+    """
+    owned = OwnedFolder(folder)
+    try:
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            owned.check(FILE + suffix)
+        if owned.check(f"{FILE}-journal"):
+            with owned.open(f"{FILE}-journal") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - len(_SUPER_JOURNAL)))
+                if file.read() == _SUPER_JOURNAL:
+                    raise LibraryError(f"{folder}: {FILE}-journal names another journal, which no library's does")
+    except OSError as error:
+        raise LibraryError(
+            f"{error.filename}: {error.strerror}; a library has its files in its own folder, with one name each: "
+            "copy it to a new folder with `cp -rL`, if you trust where it comes from"
+        ) from None
 
 
 def encode_path(path: str) -> bytes:
@@ -447,12 +489,22 @@ class Catalogue:
 
     def paths_of(self, content: int) -> list[str]:
         """The files that have a content."""
-        return [os.fsdecode(row[0]) for row in self._rows("SELECT path FROM files WHERE content = ?", (content,))]
+        rows = self._rows("SELECT path FROM files WHERE content = ?", (content,))
+        return [kept.path_of(row[0], self.folder) for row in rows]
+
+    def recorded(self, path: str) -> tuple[bytes, int, bytes] | None:
+        """The key, size in bytes and SHA-256 that a searchable file had; None for an unknown one."""
+        rows = self._rows(
+            "SELECT f.path, f.size_bytes, c.digest FROM files f JOIN contents c ON c.id = f.content WHERE f.path = ?",
+            (kept.key_of(path, self.folder),),
+        )
+        return tuple(rows[0]) if rows else None
 
     def stamp(self, path: str) -> tuple[int, int] | None:
         """Size in bytes and time of the last change in ns that a searchable file had; None for an unknown one."""
         rows = self._rows(
-            "SELECT size_bytes, mtime_ns FROM files WHERE path = ? AND content IS NOT NULL", (encode_path(path),)
+            "SELECT size_bytes, mtime_ns FROM files WHERE path = ? AND content IS NOT NULL",
+            (kept.key_of(path, self.folder),),
         )
         return tuple(rows[0]) if rows else None
 
@@ -470,20 +522,55 @@ class Catalogue:
         )
         self._check("segment, or the file it is of,", ((row[0], row[-1]) for row in rows))
         for segment, content, path, modality, start_s, end_s, metadata, caption, _ in rows:
+            path = kept.path_of(path, self.folder)
             known = found.get(segment)
             if known is not None:
-                found[segment] = Entry(**{**known.__dict__, "also": (*known.also, os.fsdecode(path))})
+                found[segment] = Entry(**{**known.__dict__, "also": (*known.also, path)})
                 continue
             values = json.loads(metadata) | ({"caption": caption} if caption else {})
-            found[segment] = Entry(segment, content, os.fsdecode(path), (), modality, start_s, end_s, values)
+            found[segment] = Entry(segment, content, path, (), modality, start_s, end_s, values)
         return found
 
-    def keyword_contents(self, text: str, modalities: Sequence[str], where: Where, limit: int) -> list[int]:
-        """Content ids whose file name, caption or metadata share words with the text, best first (BM25)."""
+    def as_uploads(self, entries: Iterable[Entry], wanted: Collection[int] = ()) -> dict[int, Entry]:
+        """Segment id -> its entry as the file it shows names it: an upload under its own id, others as they are.
+
+        Of the files of an entry the first is shown, unless one of them is among the `wanted` file ids.
+        """
+        found = {entry.segment: entry for entry in entries}
+        for number, segment, file, key, metadata, caption in self._rows(
+            "SELECT u.id, u.segment, f.id, f.path, f.metadata, f.caption FROM uploads u JOIN files f ON f.id = u.file "
+            "WHERE u.segment IN (SELECT value FROM json_each(?)) ORDER BY f.path DESC",
+            (json.dumps(list(found)),),
+        ):
+            entry, path = found[segment], kept.path_of(key, self.folder)
+            if path == entry.path:
+                found[segment] = replace(entry, item=number)
+            elif file in wanted and path in entry.also:
+                also = tuple(sorted({entry.path, *entry.also} - {path}))
+                values = json.loads(metadata) | ({"caption": caption} if caption else {})
+                found[segment] = replace(entry, item=number, path=path, also=also, metadata=values)
+        return found
+
+    def upload(self, item: int) -> tuple[int, int] | None:
+        """The (segment id, file id) of an upload's item; None for an item that is none of an upload."""
+        rows = self._rows("SELECT segment, file FROM uploads WHERE id = ?", (item,))
+        return (rows[0][0], rows[0][1]) if rows else None
+
+    def existing(self, items: Sequence[int]) -> set[int]:
+        """Those of some item ids that are in use."""
+        wanted = "IN (SELECT value FROM json_each(?))"
+        given = json.dumps([int(number) for number in items])
+        rows = self._rows(
+            f"SELECT id FROM segments WHERE id {wanted} UNION SELECT id FROM uploads WHERE id {wanted}", (given, given)
+        )
+        return {row[0] for row in rows}
+
+    def keyword_contents(self, text: str, modalities: Sequence[str], where: Where, limit: int) -> dict[int, int]:
+        """Contents whose file name, caption or metadata share words with the text, best first (BM25) -> that file."""
         wanted = list(dict.fromkeys(word.lower() for word in words_of(text)))
         wanted = [word for word in wanted if word not in _STOP_WORDS][:_VARIABLES]
         if not wanted or not modalities:
-            return []
+            return {}
         restricted: str = ""
         values: list[Any] = []
         if where is not EVERYTHING or set(modalities) < set(self._modalities()):
@@ -496,12 +583,16 @@ class Catalogue:
             )
             values = [*modalities, *where.values]
         rows = self._rows(
-            "SELECT f.content FROM "
+            "SELECT f.content, f.id FROM "
             f"(SELECT rowid, rank FROM words WHERE words MATCH ?{restricted} ORDER BY rank LIMIT ?) w "
             "JOIN files f ON f.id = w.rowid ORDER BY w.rank, f.path",
             (" OR ".join(f'"{word}"' for word in wanted), *values, limit),
         )
-        return list(dict.fromkeys(row[0] for row in rows if row[0] is not None))
+        found: dict[int, int] = {}
+        for content, file in rows:
+            if content is not None:
+                found.setdefault(content, file)
+        return found
 
     def has_metadata(self, key_path: str) -> bool:
         """Whether any file has this metadata key (a JSON path)."""
@@ -528,6 +619,12 @@ class Catalogue:
                 raise _explained(self.folder, error) from error
 
 
+def statements_of(table: str = "") -> list[str]:
+    """The statements that make a table and its indexes, or the whole schema."""
+    statements = [statement for statement in _SCHEMA.split(";\n") if statement.strip()]
+    return [s for s in statements if not table or re.search(rf"(TABLE|ON) {table}\b", s)]
+
+
 def _create(folder: Path, facts: Mapping[str, Any]) -> None:
     """An empty catalogue, which appears with all that is in it or never. Raises LibraryError for a folder of others."""
     if (folder / COMMITTED).exists():
@@ -544,9 +641,8 @@ def _create(folder: Path, facts: Mapping[str, Any]) -> None:
         aside.touch()
         with closing(connect(aside)) as connection:
             with transaction(connection):
-                for statement in _SCHEMA.split(";\n"):
-                    if statement.strip():
-                        connection.execute(statement)
+                for statement in statements_of():
+                    connection.execute(statement)
                 every = {"format": FORMAT, "library": uuid.uuid4().hex, "revision": 0, **facts}
                 connection.executemany("INSERT INTO facts (key, value) VALUES (?, ?)", list(every.items()))
                 sign(connection, "facts")
@@ -560,8 +656,12 @@ def _create(folder: Path, facts: Mapping[str, Any]) -> None:
 @contextmanager
 def _locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """The right to write, which one process and thread at a time has. Raises WriterBusyError unless it may `wait`."""
-    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     try:
+        lock = OwnedFolder(folder).update(LOCK)
+    except OSError as error:
+        raise LibraryError(f"{folder / LOCK}: {error.strerror}") from None
+    with lock:
+        descriptor = lock.fileno()
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError:
@@ -573,8 +673,6 @@ def _locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _explained(folder: Path, error: sqlite3.DatabaseError) -> LibraryError:
@@ -613,7 +711,8 @@ def read_facts(connection: sqlite3.Connection, folder: Path) -> dict[str, Any]:
         damaged = connection.execute(f"SELECT key FROM facts WHERE checksum IS NOT {signature('facts')}").fetchall()
         if damaged:
             raise DamagedError(folder, f"its fact {damaged[0][0]!r} does not match its checksum")
-    if missing := sorted({*CHECKSUMS} - tables):
+    old = {"uploads"} if facts["format"] < 2 else set()
+    if missing := sorted({*CHECKSUMS} - tables - old):
         raise DamagedError(folder, f"it lacks the table {missing[0]}")
     return facts
 
@@ -621,17 +720,22 @@ def read_facts(connection: sqlite3.Connection, folder: Path) -> dict[str, Any]:
 def note_commit(folder: Path, library: str, revision: int) -> None:
     """Writes down outside of the database what was committed to it. A file's loss of its log shows nowhere else."""
     text = f"{library} {revision}"
-    aside = folder / f".new-{COMMITTED}"
-    aside.write_text(f"{text} {zlib.crc32(text.encode()):08x}\n")
-    os.replace(aside, folder / COMMITTED)
+    owned, aside = OwnedFolder(folder), f".new-{COMMITTED}"
+    owned.delete(aside)
+    with owned.create(aside) as file:
+        file.write(f"{text} {zlib.crc32(text.encode()):08x}\n".encode())
+    owned.replace(aside, owned, COMMITTED)
 
 
 def committed(folder: Path) -> tuple[str, int] | None:
     """(the library's identity, the last revision that was committed), None without. Raises ValueError for damage."""
     try:
-        content = (folder / COMMITTED).read_bytes()
+        with OwnedFolder(folder).open(COMMITTED) as file:
+            content = file.read()
     except FileNotFoundError:
         return None
+    except NotOwnedError as error:
+        raise ValueError(str(error)) from None
     text, _, sum_ = content.decode("ascii", "replace").rstrip("\n").rpartition(" ")
     library, _, revision = text.rpartition(" ")
     if not content.endswith(b"\n") or sum_ != f"{zlib.crc32(text.encode()):08x}" or not revision.isdigit():
@@ -714,7 +818,7 @@ class Writer:
         row = self._one(
             "SELECT f.id, f.content, f.size_bytes, f.mtime_ns, f.sidecar, c.modality, c.parts, f.reason, f.reader, "
             "f.caption, f.metadata FROM files f LEFT JOIN contents c ON c.id = f.content WHERE f.path = ?",
-            (encode_path(path),),
+            (kept.key_of(path, self._folder),),
         )
         if row is None:
             return None
@@ -751,15 +855,17 @@ class Writer:
             blob = np.ascontiguousarray(segment.vector, "<f4").tobytes()
             self._execute("INSERT INTO vectors VALUES (?, ?, ?)", (number, blob, checksum(number, blob)))
         sign(self.connection, "segments", "content = ?", (content,))
+        self._name_uploads(content)
         self._changed = True
         return int(content)
 
     def put_file(self, file: NewFile) -> int:
         """Stores a file under its path, in place of what was known of it -> its id."""
         name = os.path.basename(file.path)
-        text = {"shown": shown(file.path), "name": shown(name), "folder": shown(file.folder), "date": file.date}
+        path = kept.key_of(file.path, self._folder)
+        text = {"shown": shown(os.fsdecode(path)), "name": shown(name), "folder": shown(file.folder), "date": file.date}
         values = (
-            encode_path(file.path),
+            path,
             file.content,
             *file.stamp,
             *(value.encode("utf-8", "replace").decode() for value in (*text.values(), file.caption)),
@@ -778,6 +884,8 @@ class Writer:
         self._execute("DELETE FROM words WHERE rowid = ?", (number,))
         if file.content is not None:
             self._put_words(number, str(values[6]), str(values[9]), file.metadata)
+        if not path.startswith(b"/"):
+            self._name_uploads(file.content)
         self._changed = True
         return int(number)
 
@@ -789,7 +897,8 @@ class Writer:
         """The names of (a few) files that the search for words has otherwise than their rows say, or not at all."""
         rows = self._execute(
             "SELECT f.name, f.caption, f.metadata, w.rowid, w.name, w.caption, w.metadata FROM files f "
-            f"LEFT JOIN words w ON w.rowid = f.id WHERE f.content IS NOT NULL AND f.checksum IS {signature('files', 'f.')}"
+            f"LEFT JOIN words w ON w.rowid = f.id WHERE f.content IS NOT NULL "
+            f"AND f.checksum IS {signature('files', 'f.')}"
         )
         wrong = (
             name for name, *texts, number, a, b, c in rows if number is None or _search_texts(name, *texts) != (a, b, c)
@@ -801,7 +910,8 @@ class Writer:
     def rebuild_words(self) -> None:
         """Makes the search for words anew from the files' rows."""
         self._execute("DROP TABLE words")
-        self._execute(next(statement for statement in _SCHEMA.split(";\n") if "VIRTUAL TABLE words" in statement))
+        for statement in statements_of("words"):
+            self._execute(statement)
         whole = f"content IS NOT NULL AND checksum IS {signature('files')}"
         for row in self._execute(f"SELECT id, name, caption, metadata FROM files WHERE {whole}").fetchall():
             self._put_words(*row)
@@ -824,25 +934,47 @@ class Writer:
 
     def files_below(self, folder: str) -> Iterator[tuple[int, str, int | None]]:
         """(id, path, content) of every known file in a folder or below it, and of the path itself."""
-        key = encode_path(folder)
+        key = kept.key_of(folder, self._folder)
         below = key.rstrip(b"/") + b"/"
         query = "SELECT id, path, content FROM files WHERE path = ? OR (path >= ? AND path < ?)"
         for number, path, content in self._execute(query, (key, below, below[:-1] + b"0")):
-            yield number, os.fsdecode(path), content
+            yield number, kept.path_of(path, self._folder), content
 
     def remove_files(self, numbers: Iterable[int]) -> None:
         """Forgets files. Their contents go with `drop_orphans`."""
         for number in numbers:
+            self._execute("DELETE FROM uploads WHERE file = ?", (number,))
             self._execute("DELETE FROM words WHERE rowid = ?", (number,))
             self._execute("DELETE FROM files WHERE id = ?", (number,))
             self._changed = True
 
-    def drop_orphans(self) -> None:
-        """Removes contents that no file has any more, with their segments and vectors."""
+    def drop_orphans(self, among: int | None = None) -> None:
+        """Removes contents that no file has any more, with their segments and vectors: all of them, or this one."""
         orphans = "SELECT c.id FROM contents c WHERE NOT EXISTS (SELECT 1 FROM files f WHERE f.content = c.id)"
-        self._drop_segments(f"content IN ({orphans})", ())
-        if self._execute(f"DELETE FROM contents WHERE id IN ({orphans})").rowcount:
+        values = () if among is None else (among,)
+        orphans += "" if among is None else " AND c.id = ?"
+        self._drop_segments(f"content IN ({orphans})", values)
+        if self._execute(f"DELETE FROM contents WHERE id IN ({orphans})", values).rowcount:
             self._changed = True
+
+    def _name_uploads(self, content: int | None) -> None:
+        """Gives the uploads of a content an id for each of its segments, from the same sequence as theirs."""
+        nameless = self._execute(
+            "SELECT s.id, f.id FROM files f JOIN segments s ON s.content = f.content "
+            "LEFT JOIN uploads u ON u.segment = s.id AND u.file = f.id "
+            "WHERE f.content = ? AND substr(f.path, 1, 1) <> X'2F' AND u.id IS NULL ORDER BY f.id, s.id",
+            (content,),
+        ).fetchall()
+        for segment, file in nameless:
+            number = self._one("UPDATE sqlite_sequence SET seq = seq + 1 WHERE name = 'segments' RETURNING seq")[0]
+            row = (number, segment, file)
+            self._execute("INSERT INTO uploads VALUES (?, ?, ?, ?)", (*row, checksum(*row)))
+
+    def name_all_uploads(self) -> None:
+        """Gives every upload that has none its items."""
+        kept_ones = "SELECT DISTINCT content FROM files WHERE content IS NOT NULL AND substr(path, 1, 1) <> X'2F'"
+        for (content,) in self._execute(kept_ones).fetchall():
+            self._name_uploads(content)
 
     def duplicates(self, folder: str) -> Iterator[tuple[str, ...]]:
         """The paths, sorted, of each content that several files have, one of them at least below the folder."""
@@ -858,7 +990,7 @@ class Writer:
                 yield tuple(group)
                 group = []
             current = content
-            group.append(os.fsdecode(path))
+            group.append(kept.path_of(path, self._folder))
         if group:
             yield tuple(group)
 
@@ -874,6 +1006,7 @@ class Writer:
             values,
         )
         if logged.rowcount:
+            self._execute(f"DELETE FROM uploads WHERE segment IN ({chosen})", values)
             self._execute(f"DELETE FROM vectors WHERE segment IN ({chosen})", values)
             self._execute(f"DELETE FROM segments WHERE {condition}", values)
             self._changed = True

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -18,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bind.index import Index
-from serve import catalogue, thumbnails
+from bind.owned import OwnedFolder
+from serve import catalogue, kept, thumbnails
 from serve.catalogue import (
     CHECKSUMS,
     FILE,
@@ -187,6 +187,8 @@ class _Check:
         again: set[int] = set()
         for number in damaged["removed"]:
             self._found(FILE, f"the record of removed item {number} is damaged", "dropped", repaired=True)
+        for number in damaged["uploads"]:
+            self._found(FILE, f"the record of the upload {number} is damaged", "given a new id", repaired=True)
         again.update(damaged["contents"])
         for table in ("segments", "vectors"):
             for number in damaged[table]:
@@ -219,10 +221,13 @@ class _Check:
         with writer.transaction():
             for number in damaged["removed"]:
                 connection.execute("DELETE FROM removed WHERE segment = ?", (number,))
+            for number in damaged["uploads"]:
+                connection.execute("DELETE FROM uploads WHERE id = ?", (number,))
             writer.drop_contents(sorted(again), "its vectors were damaged")
             writer.remove_files(damaged["files"])
             connection.execute("DELETE FROM vectors WHERE segment NOT IN (SELECT id FROM segments)")
             writer.drop_orphans()
+            writer.name_all_uploads()
 
     def _damaged(self, connection: sqlite3.Connection, table: str) -> list[Any]:
         """The keys of a table's rows that do not match their checksums."""
@@ -281,45 +286,52 @@ class _Check:
     # What lies beside it
 
     def _indexes(self, facts: dict[str, Any]) -> None:
-        place = self.folder / "index"
-        names = sorted(entry.name for entry in place.iterdir() if entry.name.isdigit()) if place.is_dir() else []
+        place = OwnedFolder(self.folder, "index")
+        names = [name for name in self._names(place) if name.isdigit()]
         self.report.looked_at["indexes"] = len(names)
         for name in names:
             try:
-                loaded = Index.load(place / name, verify=True)
+                loaded = Index.load(place.folder(name), verify=True)
                 if (loaded.space, loaded.dim) != (facts["space"], facts["dim"]):
                     raise ValueError("is of another space")
             except (OSError, ValueError, LookupError, RuntimeError, TypeError) as error:
                 self._found(f"index/{name}", str(error), "made anew from the catalogue", repaired=True)
                 if self._repair:
-                    shutil.rmtree(place / name, ignore_errors=True)
+                    place.delete(name)
 
     def _kept_files(self, opened: Catalogue) -> None:
         """What the library keeps itself against the digest that each folder is named after."""
-        place = self.folder / "files"
-        count = 0
-        for entry in sorted(place.iterdir()) if place.is_dir() else ():
-            if entry.name.startswith(".") or entry.is_symlink() or not entry.is_dir():
-                continue
-            count += 1
-            if _kept_digest(entry) != entry.name:
+        place = OwnedFolder(self.folder, kept.FOLDER)
+        names = [name for name in self._names(place) if not name.startswith(".")]
+        for name in names:
+            if _kept_digest(place.folder(name)) != name:
                 what = "a kept file or its sidecar is damaged or missing"
-                self._found(f"files/{entry.name}", what, "restore a backup, or add the file again")
-        self.report.looked_at["kept files"] = count
+                self._found(f"{kept.FOLDER}/{name}", what, "restore a backup, or add the file again")
+        self.report.looked_at["kept files"] = len(names)
 
     def _thumbnails(self) -> None:
-        place = self.folder / "thumbnails"
-        count = 0
-        for entry in sorted(place.iterdir()) if place.is_dir() else ():
-            if entry.suffix != ".jpg" or entry.is_symlink() or not entry.is_file():
-                continue
-            count += 1
-            if not thumbnails.is_whole(entry.read_bytes()):
-                what = "the picture does not match its checksum"
-                self._found(f"thumbnails/{entry.name}", what, "deleted; made again when it is wanted", repaired=True)
+        place = OwnedFolder(self.folder, thumbnails.FOLDER)
+        names = [name for name in self._names(place) if name.endswith(".jpg")]
+        for name in names:
+            try:
+                with place.open(name) as file:
+                    what = "" if thumbnails.is_whole(file.read()) else "the picture does not match its checksum"
+            except OSError as error:
+                what = str(error.strerror)
+            if what:
+                part = f"{thumbnails.FOLDER}/{name}"
+                self._found(part, what, "deleted; made again when it is wanted", repaired=True)
                 if self._repair:
-                    entry.unlink()
-        self.report.looked_at["thumbnails"] = count
+                    place.delete(name)
+        self.report.looked_at["thumbnails"] = len(names)
+
+    def _names(self, place: OwnedFolder) -> list[str]:
+        """The names in one of the library's folders. One that is a link, or no folder, is a finding."""
+        try:
+            return place.names()
+        except OSError as error:
+            self._found(place.path.name, str(error.strerror), "remove it: nothing in it is opened")
+            return []
 
     # Repairs that need the whole library
 
@@ -351,28 +363,38 @@ def _read(library: Library, path: str, folder: str) -> str | None:
     try:
         if not os.path.isfile(path):
             return "the file is gone, or its path is damaged"
-        place = Path(path).parent
-        if place.is_relative_to(library.folder):
-            if _kept_digest(place) != place.name:
-                return "the kept file is damaged"
-            sidecar = Path(f"{path}.json")
-            metadata = json.loads(sidecar.read_bytes()) if sidecar.is_file() else {}
-            with open(path, "rb") as content:
-                library.add(content, os.path.basename(path), metadata)
-            return None
-        return library.read_again(path, folder)
+        key = kept.key_of(path, library.folder)
+        if key.startswith(b"/"):
+            return library.read_again(path, folder)
+        _, place, name = os.fsdecode(key).split("/")
+        inside = OwnedFolder(library.folder, kept.FOLDER).folder(place)
+        if _kept_digest(inside) != place:
+            return "the kept file is damaged"
+        metadata = {}
+        if inside.check(f"{name}.json"):
+            with inside.open(f"{name}.json") as sidecar:
+                metadata = json.loads(sidecar.read())
+        with inside.open(name) as content:
+            library.add(content, name, metadata)
+        return None
     except (ValueError, OSError) as error:
         return str(error)
 
 
-def _kept_digest(place: Path) -> str:
-    """The name that the folder of a kept file should have; see `serve.kept`."""
-    names = sorted((entry.name for entry in place.iterdir()), key=len)
-    if not names or names[1:] not in ([], [f"{names[0]}.json"]):
+def _kept_digest(place: OwnedFolder) -> str:
+    """The name that the folder of a kept file should have (see `serve.kept`), '' for what is no such folder."""
+    try:
+        names = sorted(place.names(), key=len)
+        if not names or names[1:] not in ([], [f"{names[0]}.json"]):
+            return ""
+        digest = hashlib.sha256(names[0].encode() + b"\0")
+        if names[1:]:
+            with place.open(names[1]) as sidecar:
+                digest.update(sidecar.read())
+        digest.update(b"\0")
+        with place.open(names[0]) as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    except OSError:
         return ""
-    sidecar = (place / names[1]).read_bytes() if names[1:] else b""
-    digest = hashlib.sha256(names[0].encode() + b"\0" + sidecar + b"\0")
-    with open(place / names[0], "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
     return digest.hexdigest()[:32]

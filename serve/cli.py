@@ -223,6 +223,9 @@ def index(
     factory: Factory = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     retry: Annotated[bool, typer.Option("--retry", help="Try files again that failed before.")] = False,
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Follow links that lead out of the folder too.")
+    ] = False,
     decode: Decode = "isolated",
     as_json: Json = False,
 ) -> None:
@@ -240,7 +243,14 @@ def index(
                 bar.update(done - bar.n)
 
             try:
-                report = opened.index(folder, progress=progress, batch_size=batch_size, limits=limits, retry=retry)
+                report = opened.index(
+                    folder,
+                    progress=progress,
+                    batch_size=batch_size,
+                    limits=limits,
+                    retry=retry,
+                    follow_links=follow_links,
+                )
             except ValueError as error:
                 _failure(str(error))
         if as_json:
@@ -250,6 +260,8 @@ def index(
                 print(f"skipped {path}: {reason}", file=sys.stderr)
             for paths in report.duplicates:
                 print(f"the same content: {', '.join(paths)}", file=sys.stderr)
+            if report.left_out:
+                print(f"left out {report.left_out} links that lead out of the folder (--follow-links)", file=sys.stderr)
             counts = ("added", "updated", "renamed", "removed", "unchanged")
             print(", ".join(f"{getattr(report, name)} {name}" for name in counts), f"in {report.seconds:.1f} s")
             items = ", ".join(f"{number} {name}" for name, number in sorted(opened.count().items()))
@@ -296,7 +308,7 @@ def search(
         if thumbnails:
             from serve import thumbnails as small_pictures
 
-            pictures = small_pictures.make(hits, library / "thumbnails")
+            pictures = small_pictures.make(opened, hits)
     if as_json:
         rows = [asdict(hit) | {"thumbnail": str(pictures.get(hit.item_id, "")) or None} for hit in hits]
         print(json.dumps(rows, default=str))

@@ -14,8 +14,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
-import stat
 import threading
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -25,19 +23,21 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from bind import arithmetic
+from bind import arithmetic, pipeline
 from bind.arithmetic import Term
 from bind.index import Index
 from bind.modalities import revisions
 from bind.options import LoadOptions
+from bind.owned import NotOwnedError, OwnedFolder
 from bind.space import Embeddings, SpaceError
-from preprocess.media import Limits, MediaError
-from serve import calibration
+from preprocess.media import Limits, MediaError, Source, open_regular
+from serve import calibration, kept, terms, thumbnails
 from serve import where as filters
 from serve.calibration import Scale
 from serve.catalogue import EVERYTHING, Catalogue, Entry, LibraryError, UnknownItemError, Writer
 from serve.indexing import Progress, Report, Run
 from serve.kept import Kept
+from serve.originals import Originals
 from serve.where import Where, WhereError
 
 if TYPE_CHECKING:
@@ -132,7 +132,9 @@ class Library:
         self._samples: dict[str, tuple[int, np.ndarray]] = {}
         self._segments_a_hit: dict[str, int] = {}
         self._lock = threading.RLock()
-        self._kept = Kept(catalogue.folder / "files")
+        self._kept = Kept(catalogue.folder)
+        self._originals = Originals()
+        self._stored_indexes = OwnedFolder(catalogue.folder, _INDEX)
         self.model = model
         self.folder = catalogue.folder
 
@@ -147,8 +149,8 @@ class Library:
     ) -> Library:
         """The library in a folder, made when there is none, and when all that is asked for can be had.
 
-        `model` is one that was loaded, or what `bind.load` takes; left out (also of `LoadOptions`, which then say how to
-        load it), it is the one the library was made with (`small` for a new one). `device` is where the index is
+        `model` is one that was loaded, or what `bind.load` takes; left out (also of `LoadOptions`, which then say how
+        to load it), it is the one the library was made with (`small` for a new one). `device` is where the index is
         searched, and a model that is loaded here runs; `modalities` loads only some of it. `factory` says how to search
         (see `bind.Index`): left out, as the stored index does (`Flat` for a new one); the index is made anew when
         another factory is asked for. Raises OtherModelError for a model of another space, LibraryError
@@ -199,10 +201,12 @@ class Library:
         batch_size: int = 64,
         limits: Limits | None = None,
         retry: bool = False,
+        follow_links: bool = False,
     ) -> Report:
         """Brings the library up to date with a folder (or a file): idempotent, and resumable after any interruption.
 
-        Files whose size, time and sidecar are as they were are not opened. Links are followed, hidden files left out.
+        Files whose size, time and sidecar are as they were are not opened. Hidden files are left out, and so are links
+        that lead out of the folder, unless `follow_links`; the report has their number.
         A file that failed before is tried again when it changed, or with `retry`. `progress` is called with the number
         of files done and of all. Raises LibraryError when there is no such folder, another process is writing, or the
         disk is full; what was stored before stays.
@@ -222,14 +226,17 @@ class Library:
                 batch_size=batch_size,
                 retry=retry,
                 progress=progress,
+                follow_links=follow_links,
             )
             report = run.run()
             self._follow(writer)
+            with contextlib.suppress(OSError):
+                thumbnails.sweep(self.folder, self._catalogue.existing)
         return report
 
     def search(
         self,
-        query: str | Sequence[Term] | Embeddings,
+        query: str | Sequence[Term | terms.Term] | Embeddings,
         k: int = 10,
         want: Sequence[str] | None = None,
         where: str | None = None,
@@ -241,10 +248,11 @@ class Library:
         """The k best hits for a query, best first.
 
         `query` is what `bind.arithmetic.parse_query` reads (a term without a modality is a file where one exists, else
-        text), terms, or one embedding. `want` are the modalities to find, `where` a filter as in `serve.where`.
-        `keywords` fuses in a search over file names, captions and metadata for the words of the query's texts; it is on
-        where a query consists of texts. Without `calibrate`, mixed results are ranked by their bare cosines. A file is
-        found once, with its best stretch; with `every_segment` each stretch counts by itself.
+        text), terms (of `bind.arithmetic` or `serve.Term`, in any mixture), or one embedding. `want` are the modalities
+        to find, `where` a filter as in `serve.where`. `keywords` fuses in a search over file names, captions and
+        metadata for the words of the query's texts; it is on where a query consists of texts. Without `calibrate`,
+        mixed results are ranked by their bare cosines. A file is found once, with its best stretch; with
+        `every_segment` each stretch counts by itself.
 
         Raises QueryError and WhereError, which point at the character, MediaError for a file of the query that cannot
         be used, ValueError for terms that cancel out, an unknown modality in `want` and k < 1.
@@ -292,15 +300,18 @@ class Library:
                     nearest = self._nearest(query, modality, depth, allowed, every_segment)
                 found += _candidates(*nearest, scales[modality])
             matched: dict[int, int] = {}
+            shown: set[int] = set()
             if words:
                 by_words = self._catalogue.keyword_contents(words, modalities, filtered, depth)
                 matched = {content: rank for rank, content in enumerate(by_words, 1)}
+                shown = set(by_words.values())
                 known = {candidate.content for candidate in found}
                 # One that only this ranking has reaches the k best only from a place among its first k.
-                missing = [content for content in by_words[:k] if content not in known]
+                missing = [content for content in list(by_words)[:k] if content not in known]
                 found += self._score(missing, query, scales, filtered)
             ranked = _rank(found, matched, calibrate, every_segment)[:k]
             entries = self._catalogue.entries([candidate.segment for candidate in ranked], filtered)
+            entries = self._catalogue.as_uploads(entries.values(), shown)
         return [
             Hit(
                 **_item(entries[candidate.segment]).__dict__,
@@ -322,19 +333,17 @@ class Library:
 
     def item(self, item_id: int) -> Item:
         """The item with an id that a hit told. Raises UnknownItemError when there is none (any more)."""
-        entry = self._catalogue.entries([item_id]).get(item_id)
-        if entry is None:
-            raise UnknownItemError(f"there is no item {item_id} in this library (any more)")
-        return _item(entry)
+        with self._catalogue.snapshot():
+            segment, file = self._named(item_id)
+            return _item(self._entries([segment], file)[segment])
 
     def vectors(self, item_ids: Sequence[int]) -> Embeddings:
         """Item ids -> their vectors as Embeddings, in their order. Raises UnknownItemError for an unknown id."""
-        with self._lock:
-            ids, vectors = self._catalogue.vectors(item_ids)
+        with self._lock, self._catalogue.snapshot():
+            segments = [self._named(number)[0] for number in item_ids]
+            ids, vectors = self._catalogue.vectors(segments)
         row = {number: position for position, number in enumerate(ids.tolist())}
-        if missing := [number for number in item_ids if number not in row]:
-            raise UnknownItemError(f"there is no item {missing[0]} in this library (any more)")
-        return Embeddings(vectors[[row[number] for number in item_ids]], self.model.space)
+        return Embeddings(vectors[[row[number] for number in segments]], self.model.space)
 
     def related(self, item_id: int) -> list[Item]:
         """All items of the content that an item is of, itself too: the stretches of a film, and its sound track.
@@ -342,28 +351,58 @@ class Library:
         Raises UnknownItemError when there is no such item (any more).
         """
         with self._catalogue.snapshot():
-            content = self._catalogue.contents_of([item_id]).get(item_id)
-            if content is None:
-                raise UnknownItemError(f"there is no item {item_id} in this library (any more)")
+            segment, file = self._named(item_id)
+            content = self._catalogue.contents_of([segment])[segment]
             numbers = [number for number, _ in self._catalogue.segments_of([content])]
-            return [_item(entry) for _, entry in sorted(self._catalogue.entries(numbers).items())]
+            return [_item(entry) for _, entry in sorted(self._entries(numbers, file).items())]
 
     def original(self, item_id: int) -> Path:
-        """The file of an item, exactly as it was indexed.
+        """The path of a file with the content of an item, as it was indexed. Raises as `open_original`."""
+        path, file = self._original(item_id)
+        file.close()
+        return Path(path)
+
+    def open_original(self, item_id: int) -> IO[bytes]:
+        """A file with the content of an item, exactly as it was indexed, open. What is read is what was checked.
 
         Raises UnknownItemError when there is no such item, and when its file is gone or another one by now: what lies
         at its path then was never put into this library.
         """
+        return self._original(item_id)[1]
+
+    def _original(self, item_id: int) -> tuple[str, IO[bytes]]:
         item = self.item(item_id)
+        why = "is gone"
         for path in (item.path, *item.also):
-            stamp = self._catalogue.stamp(path)
-            with contextlib.suppress(OSError):
-                status = os.stat(path)
-                if stat.S_ISREG(status.st_mode) and stamp == (status.st_size, status.st_mtime_ns):
-                    return Path(path)
-        raise UnknownItemError(
-            f"item {item_id}: its file is gone or has changed since it was indexed; index its folder again"
-        )
+            recorded = self._catalogue.recorded(path)
+            if recorded is None:
+                continue
+            key, size_bytes, digest = recorded
+            try:
+                file = self._kept.open(key) if not key.startswith(b"/") else os.fdopen(open_regular(path), "rb")
+            except OSError as error:
+                why = "is gone" if isinstance(error, FileNotFoundError) else f"cannot be opened ({error.strerror})"
+                continue
+            try:
+                self._originals.check(file, path, size_bytes, digest)
+            except (OSError, MediaError) as error:
+                file.close()
+                why = error.reason if isinstance(error, MediaError) else f"could not be read ({error.strerror})"
+                continue
+            return path, file
+        raise UnknownItemError(f"item {item_id}: its file {why}; index its folder again")
+
+    def _named(self, item_id: int) -> tuple[int, int | None]:
+        """Item id -> its segment and, of an upload's item, the id of its file. Raises UnknownItemError."""
+        segment, file = self._catalogue.upload(item_id) or (item_id, None)
+        if segment not in self._catalogue.contents_of([segment]):
+            raise UnknownItemError(f"there is no item {item_id} in this library (any more)")
+        return segment, file
+
+    def _entries(self, segments: Sequence[int], file: int | None) -> dict[int, Entry]:
+        """The entries of segments, as an upload names them where one is given."""
+        entries = self._catalogue.entries(segments)
+        return entries if file is None else self._catalogue.as_uploads(entries.values(), {file})
 
     def sample(self, limit: int) -> list[tuple[Item, np.ndarray]]:
         """At most `limit` items, spread evenly over each modality, with their vectors (D,)."""
@@ -395,10 +434,11 @@ class Library:
         limits = limits or Limits()
         with self._catalogue.write() as writer:
             try:
-                kept = self._kept.put(content, name, metadata or {}, limits)
+                incoming = self._kept.put(content, name, metadata or {}, limits)
             except OSError as error:
                 raise LibraryError(f"{self.folder}: {name} could not be kept: {error.strerror}") from None
-            path = str(kept)
+            path = str(incoming)
+            before = writer.file(path)
             run = Run(writer, self.model, path, self.folder, limits=limits, batch_size=64, retry=True, progress=None)
             try:
                 run.run()
@@ -407,39 +447,54 @@ class Library:
                 if row.content is None:
                     raise MediaError(os.path.basename(path), row.reason or "could not be used")
             except BaseException:
-                with writer.transaction():
-                    writer.remove_files([number for number, _, _ in writer.files_below(path)])
-                    writer.drop_orphans()
-                self._kept.drop(kept)
+                if before is None:
+                    with writer.transaction():
+                        writer.remove_files([number for number, _, _ in writer.files_below(path)])
+                        writer.drop_orphans()
+                self._kept.discard(incoming)
                 raise
+            try:
+                self._kept.finish(incoming)
+            except OSError as error:  # it can be read where it is, and is finished by the next `tidy`
+                raise LibraryError(f"{self.folder}: {name} could not be kept: {error.strerror}") from None
             self._follow(writer)
             numbers = [number for number, _ in self._catalogue.segments_of([row.content])]
-            entries = self._catalogue.entries(numbers)
+            entries = self._entries(numbers, row.id)
         return [_item(entry) for _, entry in sorted(entries.items())]
 
     def remove(self, item_id: int) -> list[Item]:
-        """Forgets the content that an item is of, with all its items and files -> those items.
+        """Forgets the file that an item is of, with all its items -> those items.
 
-        Files that `add` keeps are deleted, files of folders are not: indexing such a folder brings them back. Raises
-        UnknownItemError when there is no such item, WriterBusyError when somebody else is writing.
+        An upload is deleted. Of a file in a folder, it and those with the same content are forgotten and not deleted:
+        indexing such a folder brings them back. Neither touches the other. Raises UnknownItemError when there is no
+        such item, WriterBusyError when somebody else is writing.
         """
         with self._catalogue.write() as writer:
             items = self.related(item_id)
+            _, file = self._named(item_id)
+            paths = [items[0].path] if file is not None else self._of_folders(items[0])
+            if not paths:
+                raise UnknownItemError(f"there is no item {item_id} in this library (any more); search for it again")
             with writer.transaction():
-                for path in (items[0].path, *items[0].also):
-                    row = writer.file(path)
-                    if row is not None:
-                        writer.remove_files([row.id])
-                writer.drop_orphans()
-            for path in (items[0].path, *items[0].also):
+                rows = [row for path in paths if (row := writer.file(path)) is not None]
+                writer.remove_files([row.id for row in rows])
+                for row in rows:
+                    writer.drop_orphans(row.content)
+            for path in paths:
                 self._kept.drop(Path(path))
+            thumbnails.forget(self.folder, [item.item_id for item in items])
             self._follow(writer)
         return items
 
+    def _of_folders(self, item: Item) -> list[str]:
+        """The files of an item that the library does not keep itself."""
+        return [path for path in (item.path, *item.also) if kept.key_of(path, self.folder).startswith(b"/")]
+
     def tidy(self) -> None:
-        """Deletes what interrupted calls of `add` and `remove` left. Raises WriterBusyError."""
-        with self._catalogue.write():
-            self._kept.sweep(lambda path: self._catalogue.stamp(str(path)) is not None)
+        """Finishes or deletes what interrupted calls of `add` left. Raises WriterBusyError."""
+        with self._catalogue.write() as writer, contextlib.suppress(OSError):
+            self._kept.sweep(lambda path: writer.file(str(path)) is not None)
+            thumbnails.sweep(self.folder, self._catalogue.existing)
 
     def save_index(self) -> None:
         """Writes the index where none is stored, or too much has changed since. Raises WriterBusyError."""
@@ -480,7 +535,7 @@ class Library:
                 for (own, other), best in matched.items():
                     if len(best) == sizes[own]:
                         groups.join(own, other, min(best.values()))
-            return self._named(groups)
+            return self._groups_by_path(groups)
 
     def _matched(
         self, modality: str, content_of: Mapping[int, int], threshold: float
@@ -499,7 +554,7 @@ class Library:
                     best[segment] = max(best.get(segment, -1.0), float(scores[row, column]))
         return matched
 
-    def _named(self, groups: _Groups) -> list[Duplicates]:
+    def _groups_by_path(self, groups: _Groups) -> list[Duplicates]:
         found = []
         alone = {content: [content] for content in self._catalogue.shared_contents() if content not in groups.parent}
         for root, members in (groups.members() | alone).items():
@@ -508,20 +563,39 @@ class Library:
                 found.append(Duplicates(tuple(paths), groups.cosine.get(root, 1.0)))
         return sorted(found, key=lambda group: (-len(group.paths), group.paths))
 
-    def _embed_query(self, query: str | Sequence[Term] | Embeddings, keywords: bool | None) -> tuple[Embeddings, str]:
+    def _embed_query(
+        self, query: str | Sequence[Term | terms.Term] | Embeddings, keywords: bool | None
+    ) -> tuple[Embeddings, str]:
         """The query as one row, and the text to look for as keywords ('' for none)."""
         if isinstance(query, Embeddings):
             return query, ""
-        terms = arithmetic.parse_query(query) if isinstance(query, str) else list(query)
-        if not terms:
+        given = arithmetic.parse_query(query) if isinstance(query, str) else list(query)
+        if not given:
             raise ValueError("search: expected at least one term")
-        terms = [_resolved(term) for term in terms]
-        parts = self.model.embed([_as_item(term) for term in terms])
-        embedding = arithmetic.combine(parts, [term.weight for term in terms])
-        texts = [term for term in terms if term.modality == "text"]
+        resolved = [_resolved(term) if isinstance(term, Term) else term for term in given]
+        rows = {
+            place: self._ready_vector(term.content)
+            for place, term in enumerate(resolved)
+            if isinstance(term, terms.Term) and isinstance(term.content, (int, np.ndarray))
+        }
+        sources = [_as_source(term) for place, term in enumerate(resolved) if place not in rows]
+        embedded = {}
+        for result in pipeline.embed(self.model, sources):
+            if isinstance(result, pipeline.Failed):
+                raise result.error
+            embedded[result.position] = result.vector
+        waiting = iter(embedded[place] for place in range(len(sources)))
+        vectors = np.stack([rows[place] if place in rows else next(waiting) for place in range(len(resolved))])
+        embedding = arithmetic.combine(Embeddings(vectors, self.model.space), [term.weight for term in resolved])
+        said = [(words, term.weight) for term in resolved if (words := _words(term)) is not None]
         if keywords is None:
-            keywords = len(texts) == len(terms)
-        return embedding, " ".join(term.value for term in texts if term.weight > 0) if keywords else ""
+            keywords = len(said) == len(resolved)
+        return embedding, " ".join(words for words, weight in said if weight > 0) if keywords else ""
+
+    def _ready_vector(self, content: int | np.ndarray) -> np.ndarray:
+        if isinstance(content, int):
+            return self.vectors([content]).vectors[0]
+        return Embeddings(np.asarray(content, np.float32)[None], self.model.space).vectors[0]
 
     def _parse_where(self, where: str | None) -> Where:
         if where is None or not where.strip():
@@ -636,7 +710,7 @@ class Library:
             try:
                 # A small one is compared with its checksums; reading a large one takes longer than people wait.
                 small = sum(self._catalogue.count().values()) * self._index.dim * 4 <= VERIFY_BYTES
-                loaded = Index.load(self.folder / _INDEX / str(revision), self._index.device, verify=small)
+                loaded = Index.load(self._stored_indexes.folder(str(revision)), self._index.device, verify=small)
             except (OSError, ValueError, LookupError, RuntimeError):
                 continue  # derived data: it is made anew from the catalogue
             same_space = (loaded.space, loaded.dim) == (self._index.space, self._index.dim)
@@ -675,27 +749,29 @@ class Library:
     def _save_index(self, writer: Writer) -> None:
         if self._stored >= 0 and self._pending <= SAVE_SHARE * len(self._index):
             return
-        place = self.folder / _INDEX / str(self._revision)
+        name = str(self._revision)
+        place = self._stored_indexes.folder(name)
         try:
-            shutil.rmtree(place, ignore_errors=True)
+            self._stored_indexes.make().delete(name)
             self._index.save(place)
             # Memory-mapped, it takes the place of the vectors that this run brought.
             self._index = Index.load(place, self._index.device)
         except OSError as error:
             raise LibraryError(
-                f"{place}: the index could not be written: {error.strerror}. All files are in the library and can be "
-                "searched, opening it only takes longer; free some space and index again"
+                f"{place.path}: the index could not be written: {error.strerror}. All files are in the library and "
+                "can be searched, opening it only takes longer; free some space and index again"
             ) from error
         self._stored, self._pending = self._revision, 0
         for revision in self._stored_revisions():
             if revision != self._revision:
-                shutil.rmtree(self.folder / _INDEX / str(revision), ignore_errors=True)
+                self._stored_indexes.delete(str(revision))
         with writer.transaction():
             writer.forget_removed(self._revision)
 
     def _stored_revisions(self) -> list[int]:
-        place = self.folder / _INDEX
-        return [int(entry.name) for entry in place.iterdir() if entry.name.isdigit()] if place.is_dir() else []
+        with contextlib.suppress(NotOwnedError):
+            return [int(name) for name in self._stored_indexes.names() if name.isdecimal() and name.isascii()]
+        return []
 
 
 class _Groups:
@@ -763,15 +839,24 @@ def _resolved(term: Term) -> Term:
     return Term(None, path, term.weight) if exists else Term("text", term.value, term.weight)
 
 
-def _as_item(term: Term) -> str | Path:
-    if term.modality is None:
-        return Path(term.value)
-    value = term.value if term.modality == "text" else os.path.expanduser(term.value)
-    return f"{term.modality}:{value}"
+def _as_source(term: Term | terms.Term) -> tuple[Source, str | None]:
+    if isinstance(term, terms.Term):
+        name = term.name or (str(term.content) if isinstance(term.content, Path) else "a term of the query")
+        return Source(term.content, name, term.hints), "text" if term.is_words else term.modality
+    if term.modality == "text":
+        return Source(term.value, "text"), "text"
+    return Source.from_path(os.path.expanduser(term.value)), term.modality
+
+
+def _words(term: Term | terms.Term) -> str | None:
+    if isinstance(term, terms.Term):
+        return term.content if isinstance(term.content, str) else None
+    return term.value if term.modality == "text" else None
 
 
 def _item(entry: Entry) -> Item:
-    return Item(entry.segment, entry.path, entry.modality, entry.start_s, entry.end_s, entry.metadata, entry.also)
+    number = entry.segment if entry.item < 0 else entry.item
+    return Item(number, entry.path, entry.modality, entry.start_s, entry.end_s, entry.metadata, entry.also)
 
 
 def _candidates(ids: np.ndarray, cosines: np.ndarray, contents: np.ndarray, scale: Scale) -> list[_Candidate]:

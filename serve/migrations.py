@@ -11,7 +11,8 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from serve.catalogue import CHECKSUMS, FORMAT, note_commit, sign, transaction
+from serve import kept
+from serve.catalogue import CHECKSUMS, FORMAT, Writer, note_commit, sign, statements_of, transaction
 
 Step = Callable[[sqlite3.Connection, Path], None]
 """(connection inside of a transaction, the library's folder) -> the catalogue is of the next format."""
@@ -30,13 +31,21 @@ def migrate(connection: sqlite3.Connection, folder: Path) -> None:
     note_commit(folder, facts["library"], facts["revision"])
 
 
-def _checksums(connection: sqlite3.Connection, folder: Path) -> None:
-    """1 -> 2: every row has a checksum; the library has an identity and tells its preprocessing's revisions."""
+def _version_2(connection: sqlite3.Connection, folder: Path) -> None:
+    """1 -> 2: rows have checksums, kept files relative paths, uploads items of their own, the library an identity.
+
+    What was kept before also answers to its old item ids.
+    """
+    kept.relative_kept_paths(connection, folder)
     for table in CHECKSUMS:
-        connection.execute(f"ALTER TABLE {table} ADD COLUMN checksum INTEGER")
+        if table != "uploads":
+            connection.execute(f"ALTER TABLE {table} ADD COLUMN checksum INTEGER")
+    for statement in statements_of("uploads"):
+        connection.execute(statement)
     new = {"library": uuid.uuid4().hex, "revisions": json.dumps({})}
     connection.executemany("INSERT INTO facts (key, value) VALUES (?, ?)", list(new.items()))
+    Writer(connection, folder).name_all_uploads()
 
 
-STEPS: dict[int, Step] = {1: _checksums}
+STEPS: dict[int, Step] = {1: _version_2}
 """Format -> the step from it to the next."""

@@ -207,16 +207,19 @@ class Service:
         """The file of an item, as it was indexed. Raises UnknownItemError, also when it is gone or another by now."""
         return await self._drawing.run(self.library.original, item_id)
 
-    async def thumbnail(self, item_id: int) -> Path:
+    async def open_original(self, item_id: int) -> IO[bytes]:
+        """As `original`, open: what is read is what was checked, whatever lies at its path by then."""
+        return await self._drawing.run(self.library.open_original, item_id)
+
+    async def thumbnail(self, item_id: int) -> bytes:
         """A small JPEG of an item, made when first asked for. Raises UnknownItemError, PictureError."""
         item = self.item(item_id)
         if item.modality not in thumbnails.MODALITIES:
             raise PictureError(f"{item.modality} has no picture; these have: {', '.join(thumbnails.MODALITIES)}")
-        place = self.library.folder / "thumbnails"
-        made = await self._drawing.run(thumbnails.make, [item], place, self.limits)
+        made = await self._drawing.run(thumbnails.make, self.library, [item], self.limits)
         if item_id not in made:
             raise PictureError("its file is gone or can no longer be read; index its folder again")
-        return made[item_id]
+        return await self._drawing.run(thumbnails.read, self.library, item_id)
 
     async def add(self, content: IO[bytes], name: str, metadata: Mapping[str, Any]) -> list[Item]:
         """Keeps a file in the library and makes it searchable -> its items.
