@@ -10,6 +10,7 @@ import torch
 
 from bind import checkpoint, description
 from bind.description import Description
+from bind.modalities import specs
 from bind.model import BindModel
 
 _HERE = Path(__file__).parent
@@ -46,6 +47,12 @@ def load(
     open_clip's hub, a file (the official ImageBind `.pth`, an open_clip checkpoint) or a checkpoint folder.
     `modalities` loads only those. Raises ValueError (CheckpointError for damaged or missing files).
     """
+    if isinstance(modalities, str):
+        raise ValueError(f"modalities: expected a collection of names, such as [{modalities!r}], got one text")
+    if modalities is not None:
+        for modality in modalities:
+            if modality not in specs():
+                raise ValueError(f"no modality {modality!r}; known: {', '.join(specs())}")
     if dtype not in _DTYPES:
         raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(_DTYPES)}")
     if device.startswith("cuda") and not torch.cuda.is_available():
