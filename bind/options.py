@@ -30,9 +30,7 @@ class LoadOptions:
             raise ValueError(f"dtype is {self.dtype!r}, expected one of {', '.join(DTYPES)}")
         check_device(self.device)
         if isinstance(self.modalities, str):
-            raise ValueError(
-                f"modalities: expected a list, got the text {self.modalities!r}; use [{self.modalities!r}]"
-            )
+            raise ValueError(f"modalities: expected a collection of names, such as [{self.modalities!r}], got one text")
 
     @property
     def index_device(self) -> str:

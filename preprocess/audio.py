@@ -356,7 +356,7 @@ def _check_samples(samples: float, track: _Track, name: str) -> None:
     if samples > track.most_samples:
         raise MediaError(
             name,
-            f"announces more samples than a recording of its size has ({track.most_samples:,.0f} at most, read or made); "
+            f"has more samples than a recording of its size ({track.most_samples:,.0f} at most, read or made); "
             "choose a stretch with start_s and end_s",
         )
 

@@ -129,7 +129,8 @@ def read(source: Source, config: ImuConfig, limits: Limits, plan: Plan) -> list[
     interpolated. A recording shorter than a window is mirrored back and forth to fill it. `hints.start_s` and `end_s`
     confine all this to a part.
 
-    Raises MediaError for what `read_imu` refuses, less than 0.5 s, more than `max_duration_s`, and a rate below 1 / `max_gap_s`.
+    Raises MediaError for what `read_imu` refuses, less than 0.5 s, more than `max_duration_s`, and a rate below
+    1 / `max_gap_s`.
     """
     series = read_imu(source, limits)
     if series.period_s > config.max_gap_s:

@@ -257,7 +257,7 @@ def _check_size(source: Source, size: tuple[int, ...], limits: Limits) -> None:
 
 
 def check_cost(source: Source, file: BinaryIO, elements: int, free: float, for_each_byte: float) -> None:
-    """Refuses a medium of more than `free` elements, and `for_each_byte` of its file, by MediaError; keeps the place."""
+    """Raises MediaError for more than `free` elements and `for_each_byte` byte of the file; its place stays."""
     place = file.tell()
     size = file.seek(0, 2)
     file.seek(place)

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
+from serve import check_packages
+
 if TYPE_CHECKING:
     import socket
 
@@ -481,6 +483,13 @@ def main() -> None:
     """Runs the command line; a bad input never ends in a traceback."""
     assert isinstance(sys.stdout, io.TextIOWrapper)
     sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
+    try:
+        check_packages()
+    except ImportError as error:
+        _usage(str(error))
+    from bind import origin
+
+    origin.leave_folder()
     try:
         app()
     except KeyboardInterrupt:

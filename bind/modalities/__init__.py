@@ -1,7 +1,10 @@
 """The modalities. One file of this folder = one modality = one `SPEC`; the folder is the registry.
 
 To add one, write `bind/modalities/NAME.py` with a `SPEC` (see `ModalitySpec`), and a reader in `preprocess/` if no
-reader fits. Without touching an installed Crossbind, write it into a folder that CROSSBIND_MODALITIES names.
+reader fits. Without touching an installed Crossbind, write it into a folder that CROSSBIND_MODALITIES names. A file
+without a `SPEC` is a helper of the others, which import it as `bind.modalities.NAME`.
+
+These files are code and run with all rights of this process; decode workers import them inside their sandbox.
 """
 
 from __future__ import annotations
@@ -27,7 +30,8 @@ if TYPE_CHECKING:
     from preprocess.trusted import ReadMany
 
 # As modules of this package, so that decode workers find their readers under the same name.
-__path__.extend(filter(None, os.environ.get("CROSSBIND_MODALITIES", "").split(os.pathsep)))
+# Absolute, so that a later change of the current folder changes nothing.
+__path__.extend(os.path.abspath(p) for p in os.environ.get("CROSSBIND_MODALITIES", "").split(os.pathsep) if p)
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,9 @@ def specs() -> dict[str, ModalitySpec]:
     found: dict[str, ModalitySpec] = {}
     for module in pkgutil.iter_modules(__path__):
         loaded = importlib.import_module(f"{__name__}.{module.name}")
-        spec: ModalitySpec = loaded.SPEC
+        spec: ModalitySpec | None = getattr(loaded, "SPEC", None)
+        if spec is None:
+            continue
         if spec.name != module.name:
             raise ValueError(f"{loaded.__file__}: SPEC.name is {spec.name!r}, expected {module.name!r}")
         found[spec.name] = spec

@@ -11,6 +11,7 @@ import torch
 from bind import checkpoint, description
 from bind.description import Description
 from bind.files import sha256
+from bind.modalities import specs
 from bind.model import BindModel
 from bind.options import LoadOptions
 
@@ -48,6 +49,9 @@ def load(
     `modalities` loads only those. Raises ValueError (CheckpointError for damaged or missing files).
     """
     LoadOptions(name, weights, device, dtype, modalities).check()
+    for modality in modalities or ():
+        if modality not in specs():
+            raise ValueError(f"no modality {modality!r}; known: {', '.join(specs())}")
     number: torch.dtype = getattr(torch, dtype)
     if (Path(name) / checkpoint.TABLE).is_file():
         if weights is not None:

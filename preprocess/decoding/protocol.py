@@ -28,7 +28,7 @@ _MAX_WORDS = 10_000
 _MAX_DIMENSIONS = 8
 
 
-class MalformedReplyError(ValueError):
+class MalformedReplyError(Exception):
     """A worker sent what no reader returns."""
 
 
