@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from serve import fairness
 from serve.where import Where
 
 FILE = "catalogue.sqlite"
@@ -36,6 +37,9 @@ FORMAT = 1
 _BUSY_S = 30.0
 _VECTORS_PER_READ = 4096
 _VARIABLES = 500
+_READERS_KEPT = 8
+_STEPS_BETWEEN_LOOKS = 10_000
+"""Steps of SQLite's machine, about a millisecond, after which a read looks whether anybody still waits for it."""
 
 _SCHEMA = """
 CREATE TABLE facts (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -174,15 +178,77 @@ def words_of(text: str) -> list[str]:
     return re.findall(r"[^\W\d_]+|\d+", re.sub(r"(?<=[a-zß-ÿ])(?=[A-ZÀ-ÖØ-Þ])", " ", text))
 
 
+class _Readers:
+    """Connections for reading, one to each thread that reads: readers wait neither for each other nor for a writer.
+
+    A read ends early where `serve.fairness.is_over` says that it should.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+        self._free: list[sqlite3.Connection] = []
+        self._closed = False
+        self._own = threading.local()
+
+    @property
+    def has_snapshot(self) -> bool:
+        """Whether this thread reads from a snapshot."""
+        return getattr(self._own, "connection", None) is not None
+
+    @contextmanager
+    def connection(self) -> Iterator[sqlite3.Connection]:
+        """A connection that is this thread's alone until the end of the block."""
+        if self.has_snapshot:
+            yield self._own.connection
+            return
+        with self._lock:
+            if self._closed:
+                raise LibraryError(f"{self._file.parent}: the library was closed")
+            taken = self._free.pop() if self._free else None
+        if taken is None:
+            taken = connect(self._file)
+            taken.set_progress_handler(fairness.is_over, _STEPS_BETWEEN_LOOKS)
+        try:
+            yield taken
+        finally:
+            with self._lock:
+                kept = not self._closed and len(self._free) < _READERS_KEPT
+                if kept:
+                    self._free.append(taken)
+            if not kept:
+                taken.close()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """All that this thread reads inside comes from one state."""
+        with self.connection() as taken:
+            self._own.connection = taken
+            taken.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self._own.connection = None
+                taken.execute("COMMIT")
+
+    def close(self) -> None:
+        """Ends those that are free now, and the others when they are given back."""
+        with self._lock:
+            self._closed = True
+            free, self._free = self._free, []
+        for connection in free:
+            connection.close()
+
+
 class Catalogue:
-    """Reading a library's catalogue. Made when missing; `write` is the only way to change it.
+    """Reading a library's catalogue, from any number of threads. Made when missing; `write` is the only way to change it.
 
     Raises LibraryError for a damaged one, one of a newer format, and a folder that holds something else.
     """
 
     def __init__(self, folder: Path, space: str, dim: int, model: str) -> None:
         self.folder = folder
-        self._lock = threading.RLock()
+        self._readers = _Readers(folder / FILE)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._refuse_foreign()
@@ -212,9 +278,9 @@ class Catalogue:
             return {}  # opening it will say what is wrong
 
     def close(self) -> None:
-        """Ends the connection."""
-        with self._lock:
-            self._connection.close()
+        """Ends the connections."""
+        self._readers.close()
+        self._connection.close()
 
     @contextmanager
     def write(self) -> Iterator[Writer]:
@@ -244,16 +310,12 @@ class Catalogue:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """All reads inside see one state, whatever is committed meanwhile."""
-        with self._lock:
-            if self._connection.in_transaction:
-                yield
-                return
-            self._connection.execute("BEGIN")
-            try:
-                yield
-            finally:
-                self._connection.execute("COMMIT")
+        """All reads of this thread inside see one state, whatever is committed meanwhile."""
+        if self._readers.has_snapshot:
+            yield
+            return
+        with self._readers.snapshot():
+            yield
 
     @property
     def revision(self) -> int:
@@ -426,10 +488,12 @@ class Catalogue:
         return ids, vectors.reshape(len(rows), int(self.facts["dim"]))
 
     def _rows(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
-        with self._lock:
+        with self._readers.connection() as connection:
             try:
-                return self._connection.execute(sql, values).fetchall()
+                return connection.execute(sql, values).fetchall()
             except sqlite3.DatabaseError as error:
+                if fairness.is_over():
+                    raise fairness.StoppedError from None
                 raise LibraryError(f"{self.folder / FILE}: could not be read: {error}") from error
 
     def _refuse_foreign(self) -> None:
