@@ -241,7 +241,7 @@ class _Readers:
 
 
 class Catalogue:
-    """Reading a library's catalogue, from any number of threads. Made when missing; `write` is the only way to change it.
+    """Reading a library's catalogue, from any thread. Made when missing; `write` is the only way to change it.
 
     Raises LibraryError for a damaged one, one of a newer format, and a folder that holds something else.
     """

@@ -6,7 +6,6 @@ much, or what is slow, waits for itself. What nobody waits for any more is stopp
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterator
@@ -26,29 +25,33 @@ class StoppedError(Exception):
 
 
 class Stop:
-    """When some work is to end: at a deadline (`time.monotonic`), or as soon as `set` is called."""
+    """When some work is to end: so many seconds after it began, or as soon as `set` is called."""
 
-    def __init__(self, deadline: float) -> None:
-        self.deadline = deadline
-        self._set = threading.Event()
+    def __init__(self) -> None:
+        self._deadline = float("inf")
+        self._set = False
+
+    def begin(self, seconds: float) -> None:
+        """It has so many seconds from now on."""
+        self._deadline = time.monotonic() + seconds
 
     def set(self) -> None:
         """Ends it now."""
-        self._set.set()
+        self._set = True
 
     @property
     def is_over(self) -> bool:
         """Whether it should have ended."""
-        return self._set.is_set() or time.monotonic() > self.deadline
+        return self._set or time.monotonic() > self._deadline
 
 
 _STOP: ContextVar[Stop | None] = ContextVar("stop", default=None)
 
 
 @contextmanager
-def stopping(seconds: float) -> Iterator[Stop]:
-    """What is done inside, in this context or a copy of it, ends after so many seconds or with the block."""
-    stop = Stop(time.monotonic() + seconds)
+def stopping() -> Iterator[Stop]:
+    """What is done inside, in this context or a copy of it, ends when the `Stop` says so, or with the block."""
+    stop = Stop()
     token = _STOP.set(stop)
     try:
         yield stop

@@ -33,7 +33,7 @@ from preprocess.media import Limits, MediaError, Source
 from serve import calibration
 from serve import where as filters
 from serve.calibration import Scale
-from serve.catalogue import EVERYTHING, Catalogue, Entry, LibraryError, UnknownItemError, Writer
+from serve.catalogue import EVERYTHING, Catalogue, Entry, LibraryError, UnknownItemError, Writer, WriterBusyError
 from serve.indexing import Embed, Progress, Report, Run
 from serve.kept import Kept
 from serve.where import Where, WhereError
@@ -108,7 +108,9 @@ class Duplicates:
 
 
 class _NotYet(BaseException):
-    """What is to be embedded first was noted."""
+    """What is to be embedded first was noted; `kept` is the file that it comes from."""
+
+    kept: Path
 
 
 class _Later:
@@ -424,10 +426,18 @@ class Library:
         later = _Later()
         try:
             return self._add(content, name, metadata, limits, later)
-        except _NotYet:
-            later.results = [list(embed(iter([wanted]))) for wanted in later.wanted]
-            content.seek(0)
-            return self._add(content, name, metadata, limits, later)
+        except _NotYet as noted:
+            try:
+                later.results = [list(embed(iter([wanted]))) for wanted in later.wanted]
+            except BaseException:
+                # Where somebody else writes at the moment, `tidy` deletes it.
+                with contextlib.suppress(WriterBusyError), self._changing, self._catalogue.write() as writer:
+                    row = writer.file(str(noted.kept))
+                    if row is None or row.content is None:
+                        self._kept.drop(noted.kept)
+                raise
+        content.seek(0)
+        return self._add(content, name, metadata, limits, later)
 
     def _add(
         self,
@@ -461,9 +471,12 @@ class Library:
                 assert row is not None
                 if row.content is None:
                     raise MediaError(os.path.basename(path), row.reason or "could not be used")
+            except _NotYet as noted:
+                noted.kept = kept
+                raise
             except BaseException:
                 if before is not None and before.content is not None:
-                    raise  # somebody has added the same already
+                    raise  # somebody has added the same before
                 with writer.transaction():
                     writer.remove_files([number for number, _, _ in writer.files_below(path)])
                     writer.drop_orphans()

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -14,7 +14,7 @@ from PIL import Image
 from bind.pipeline import shared_pool
 from preprocess import depth, image, thermal, video
 from preprocess.isolation import Read
-from preprocess.media import Limits, MediaError, Segment, Source
+from preprocess.media import Limits, MediaError, Plan, Segment, Source
 
 if TYPE_CHECKING:
     from serve.library import Item
@@ -29,7 +29,16 @@ _READERS: dict[str, tuple[Read, object]] = {
 MODALITIES = tuple(_READERS)
 
 
-def make(items: Iterable[Item], folder: Path, limits: Limits | None = None) -> dict[int, Path]:
+class Reader(Protocol):
+    """Whatever decodes: a `DecodePool`, or what hands out its workers."""
+
+    def submit(self, read: Read, source: Source, config: Any, limits: Limits, plan: Plan) -> Future[list[Segment]]:
+        """As `DecodePool.submit`."""
+
+
+def make(
+    items: Iterable[Item], folder: Path, limits: Limits | None = None, reader: Reader | None = None
+) -> dict[int, Path]:
     """Items -> the JPEG (SIZE x SIZE) of each by its id, written to `folder` unless it is there already.
 
     Sound, motion and text have none, nor has a file that can no longer be read. Raises OSError for the folder.
@@ -52,7 +61,7 @@ def make(items: Iterable[Item], folder: Path, limits: Limits | None = None) -> d
             continue
         if item.start_s is not None:
             source = replace(source, hints=replace(source.hints, start_s=item.start_s, end_s=item.end_s))
-        reading.append((item.item_id, target, shared_pool().submit(read, source, config, limits, "whole")))
+        reading.append((item.item_id, target, (reader or shared_pool()).submit(read, source, config, limits, "whole")))
     for number, target, future in reading:
         try:
             (segment,) = future.result()

@@ -40,7 +40,7 @@ HONEST, ATTACKERS = 56, 8
 PATIENCE_S = 120.0
 MIB = 2**20
 _PAGE = "/gradio_api/component_server/"
-_WORDS = "dog cat park water red car blue sky child house stone rain snow hill tree lamp boat train bread song".split()
+_WORDS = "dog cat park water red car blue sky child house stone rain snow hill tree lamp boat train bread song".split()  # noqa: SIM905
 
 
 @dataclass
@@ -185,7 +185,9 @@ class Client:
                 reader, writer = self._open
                 writer.write(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode("latin-1") + body)
                 answer = (await reader.readuntil(b"\r\n\r\n")).lower()
-                length = int(answer.split(b"content-length:")[1].split(b"\r\n")[0]) if b"content-length" in answer else 0
+                length = (
+                    int(answer.split(b"content-length:")[1].split(b"\r\n")[0]) if b"content-length" in answer else 0
+                )
                 content = await reader.readexactly(length)
                 if b"connection: close" in answer:
                     self.leave()
