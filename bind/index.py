@@ -7,6 +7,7 @@ which are ranked by their exact scores. So scores are exact cosines, and equal o
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import math
@@ -42,6 +43,8 @@ TRAINING_ROWS_MOST = 64
 """Vectors a centroid that training looks at; FAISS would take 256, four times as slow for the same recall here."""
 REBUILD_SHARE = 0.25
 """Removed vectors stay in a FAISS index as tombstones until they are more than this share; then it is refilled."""
+FORKED_SHARE = 0.02
+"""A fork copies its FAISS index, to add to it, when it has more new rows than this share of it."""
 GPU_CANDIDATES = 2048
 CAGRA_CANDIDATES = 512
 """The most results one query may ask of a FAISS GPU index, and of a CAGRA graph at full speed; for more: exactly."""
@@ -68,7 +71,7 @@ class Index:
 
     Raises ValueError for a factory that FAISS does not know or cannot run on the device, DeviceError (also a
     RuntimeError) for a GPU that is not there. Searches may run in several threads on the CPU; changes need the index
-    to themselves.
+    to themselves: where searches go on meanwhile, change a `fork` and search that one from then on.
     """
 
     def __init__(self, space: str, dim: int, factory: str = "Flat", device: str = "cpu") -> None:
@@ -87,6 +90,16 @@ class Index:
 
     def __len__(self) -> int:
         return sum(shelf.live for shelf in self._shelves.values())
+
+    def fork(self) -> Index:
+        """An index of the same vectors that can be changed while this one is searched. This one must not change then.
+
+        Vectors are shared, and FAISS indexes until the fork has so many new rows that it makes one of its own; until
+        then these are searched exactly.
+        """
+        new = copy.copy(self)
+        new._shelves = {name: shelf.fork() for name, shelf in self._shelves.items()}
+        return new
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -230,6 +243,7 @@ class _Shelf:
         self.positions: Integers = np.empty(0, np.int64)
         self._faiss: Any = None
         self._cpu_faiss: Any = None
+        self._is_shared = False
         self._row_of: dict[int, int] | None = None
         self._needed = 0 if factory == "Flat" else _rows_needed(factory, rows.dim)
         self._proposed = GRAPH_CANDIDATES if factory != "Flat" and _is_full_graph(factory, rows.dim) else CANDIDATES
@@ -241,6 +255,14 @@ class _Shelf:
             self._half = HalfRows(rows.dim, device)
             for _, block in rows.blocks():
                 self._half.append(block)
+
+    def fork(self) -> _Shelf:
+        new = copy.copy(self)
+        # Both may use the same spare room behind their last row, which only the fork ever fills.
+        new.rows, new._half = copy.copy(self.rows), copy.copy(self._half)
+        new._is_shared = self._faiss is not None
+        self._row_of = None  # the fork's from now on
+        return new
 
     def first_known(self, ids: Integers) -> int | None:
         row_of = self._rows_by_id()
@@ -262,6 +284,7 @@ class _Shelf:
         gone = [row for row in (row_of.pop(number, None) for number in ids.tolist()) if row is not None]
         if not gone:
             return 0
+        self.ids = self.ids.copy()  # a fork may have the same
         self.ids[gone] = -1
         self.live -= len(gone)
         if self._half is not None:
@@ -301,6 +324,13 @@ class _Shelf:
             if self.live >= self._needed:
                 self._build()
         elif _grows(self.factory):
+            if self._is_shared:
+                if len(waiting) <= FORKED_SHARE * len(self.positions):
+                    return
+                if self.device != "cpu":
+                    self._build()
+                    return
+                self._faiss, self._is_shared = _faiss().clone_index(self._faiss), False
             self._fill(self._faiss, waiting)
         elif len(waiting) > REBUILD_SHARE * len(self.positions):
             self._build()
@@ -339,6 +369,7 @@ class _Shelf:
     def _build(self) -> None:
         """Makes the FAISS index anew from the live rows, without tombstones; none where they are too few."""
         self._faiss, self.positions, self.indexed = None, np.empty(0, np.int64), 0
+        self._is_shared = False
         alive = np.flatnonzero(self.ids >= 0)
         if not len(alive) or len(alive) < self._needed:
             return

@@ -38,7 +38,7 @@ import numpy as np
 
 from bind.files import sync
 from bind.owned import NotOwnedError, OwnedFolder
-from serve import kept
+from serve import fairness, kept
 from serve.where import Where
 
 FILE = "catalogue.sqlite"
@@ -63,6 +63,9 @@ _SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")
 """The last bytes of a journal that names another one (SQLite's file format, 3.1)."""
 _VECTORS_PER_READ = 4096
 _VARIABLES = 500
+_READERS_KEPT = 8
+_STEPS_BETWEEN_LOOKS = 10_000
+"""Steps of SQLite's machine, about a millisecond, after which a read looks whether anybody still waits for it."""
 _NO_DAMAGE = frozenset(
     {
         sqlite3.SQLITE_BUSY,
@@ -289,8 +292,70 @@ def words_of(text: str) -> list[str]:
     return re.findall(r"[^\W\d_]+|\d+", re.sub(r"(?<=[a-zß-ÿ])(?=[A-ZÀ-ÖØ-Þ])", " ", text))
 
 
+class _Readers:
+    """Connections for reading, one to each thread that reads: readers wait neither for each other nor for a writer.
+
+    A read ends early where `serve.fairness.is_over` says that it should.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+        self._free: list[sqlite3.Connection] = []
+        self._closed = False
+        self._own = threading.local()
+
+    @property
+    def has_snapshot(self) -> bool:
+        """Whether this thread reads from a snapshot."""
+        return getattr(self._own, "connection", None) is not None
+
+    @contextmanager
+    def connection(self) -> Iterator[sqlite3.Connection]:
+        """A connection that is this thread's alone until the end of the block."""
+        if self.has_snapshot:
+            yield self._own.connection
+            return
+        with self._lock:
+            if self._closed:
+                raise LibraryError(f"{self._file.parent}: the library was closed")
+            taken = self._free.pop() if self._free else None
+        if taken is None:
+            taken = connect(self._file)
+            taken.set_progress_handler(fairness.is_over, _STEPS_BETWEEN_LOOKS)
+        try:
+            yield taken
+        finally:
+            with self._lock:
+                kept = not self._closed and len(self._free) < _READERS_KEPT
+                if kept:
+                    self._free.append(taken)
+            if not kept:
+                taken.close()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """All that this thread reads inside comes from one state."""
+        with self.connection() as taken:
+            self._own.connection = taken
+            taken.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self._own.connection = None
+                taken.execute("COMMIT")
+
+    def close(self) -> None:
+        """Ends those that are free now, and the others when they are given back."""
+        with self._lock:
+            self._closed = True
+            free, self._free = self._free, []
+        for connection in free:
+            connection.close()
+
+
 class Catalogue:
-    """Reading a library's catalogue. Made when missing; `write` is the only way to change it.
+    """Reading a library's catalogue, from any thread. Made when missing; `write` is the only way to change it.
 
     Raises LibraryError for one of a newer format, and a folder that holds something else; DamagedError for one that is
     empty, damaged, or behind what was committed to it.
@@ -300,7 +365,7 @@ class Catalogue:
         self, folder: Path, space: str, dim: int, model: str, revisions: Mapping[str, int] | None = None
     ) -> None:
         self.folder = folder
-        self._lock = threading.RLock()
+        self._readers = _Readers(folder / FILE)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if not os.path.lexists(folder / FILE):
@@ -341,9 +406,9 @@ class Catalogue:
             raise _explained(folder, error) from None
 
     def close(self) -> None:
-        """Ends the connection."""
-        with self._lock:
-            self._connection.close()
+        """Ends the connections."""
+        self._readers.close()
+        self._connection.close()
 
     @contextmanager
     def write(self) -> Iterator[Writer]:
@@ -363,16 +428,12 @@ class Catalogue:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """All reads inside see one state, whatever is committed meanwhile."""
-        with self._lock:
-            if self._connection.in_transaction:
-                yield
-                return
-            self._connection.execute("BEGIN")
-            try:
-                yield
-            finally:
-                self._connection.execute("COMMIT")
+        """All reads of this thread inside see one state, whatever is committed meanwhile."""
+        if self._readers.has_snapshot:
+            yield
+            return
+        with self._readers.snapshot():
+            yield
 
     @property
     def revision(self) -> int:
@@ -612,10 +673,12 @@ class Catalogue:
                 raise DamagedError(self.folder, f"{what} {number} does not match its checksum")
 
     def _rows(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
-        with self._lock:
+        with self._readers.connection() as connection:
             try:
-                return self._connection.execute(sql, values).fetchall()
+                return connection.execute(sql, values).fetchall()
             except sqlite3.DatabaseError as error:
+                if fairness.is_over():
+                    raise fairness.StoppedError from None
                 raise _explained(self.folder, error) from error
 
 

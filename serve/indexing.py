@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 """Called with (files done, files in all)."""
+Embed = Callable[[Iterator[tuple[Source, str | None]]], Iterator[pipeline.Embedded | pipeline.Failed]]
+"""(source, modality) pairs -> what came of them, as `bind.pipeline.embed` says."""
 
 COMMIT_FILES = 128
 COMMIT_S = 2.0
@@ -87,6 +89,7 @@ class Run:
         retry: bool,
         progress: Progress | None,
         follow_links: bool = True,
+        embed: Embed | None = None,
     ) -> None:
         self._writer = writer
         self._model = model
@@ -98,6 +101,9 @@ class Run:
         self._progress = progress
         self._follow_links = follow_links
         self._is_upload = Path(root).is_relative_to(library)
+        self._embed = embed or (
+            lambda sources: pipeline.embed(model, sources, plan="segments", batch_size=batch_size, limits=limits)
+        )
         # A file that failed is tried again when there is another program or modality to try it with.
         self._reader = f"{metadata.version('crossbind')} {','.join(model.modalities)}"
         self._report = Report()
@@ -119,9 +125,7 @@ class Run:
         if self._progress:
             self._total = sum(1 for found in self._walk() if not isinstance(found, LeftOut))
         try:
-            for result in pipeline.embed(
-                self._model, self._sources(), plan="segments", batch_size=self._batch_size, limits=self._limits
-            ):
+            for result in self._embed(self._sources()):
                 self._collect(result)
         except KeyboardInterrupt:
             self._commit()

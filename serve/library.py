@@ -16,8 +16,8 @@ import json
 import os
 import threading
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -29,13 +29,14 @@ from bind.index import Index
 from bind.modalities import revisions
 from bind.options import LoadOptions
 from bind.owned import NotOwnedError, OwnedFolder
+from bind.pipeline import Embedded, Failed
 from bind.space import Embeddings, SpaceError
 from preprocess.media import Limits, MediaError, Source, open_regular
 from serve import calibration, kept, terms, thumbnails
 from serve import where as filters
 from serve.calibration import Scale
 from serve.catalogue import EVERYTHING, Catalogue, Entry, LibraryError, UnknownItemError, Writer
-from serve.indexing import Progress, Report, Run
+from serve.indexing import Embed, Progress, Report, Run
 from serve.kept import Kept
 from serve.originals import Originals
 from serve.where import Where, WhereError
@@ -111,6 +112,30 @@ class Duplicates:
     cosine: float
 
 
+class _NotYet(BaseException):
+    """What is to be embedded first was noted; `incoming` is the file that it comes from."""
+
+    incoming: Path
+
+
+class _Later:
+    """Notes what is to be embedded, and hands out the results when there are any."""
+
+    def __init__(self) -> None:
+        self.wanted: list[tuple[Source, str | None]] = []
+        self.results: list[list[Embedded | Failed]] = []
+
+    def __call__(self, sources: Iterator[tuple[Source, str | None]]) -> Iterator[Embedded | Failed]:
+        asked = list(sources)
+        if not asked:
+            return
+        if not self.results:
+            self.wanted = asked
+            raise _NotYet
+        for position, results in enumerate(self.results):
+            yield from (replace(result, position=position) for result in results)
+
+
 @dataclass
 class _Candidate:
     segment: int
@@ -131,10 +156,12 @@ class Library:
         self._stored = -1
         self._samples: dict[str, tuple[int, np.ndarray]] = {}
         self._segments_a_hit: dict[str, int] = {}
+        # Held by whoever brings the index up to date or writes it. Searching takes the index as it is then.
         self._lock = threading.RLock()
         self._kept = Kept(catalogue.folder)
         self._originals = Originals()
         self._stored_indexes = OwnedFolder(catalogue.folder, _INDEX)
+        self._changing = threading.Lock()
         self.model = model
         self.folder = catalogue.folder
 
@@ -279,10 +306,10 @@ class Library:
         if len(query) != 1:
             raise ValueError(f"search: expected one embedding, got {len(query)}")
         filtered = self._parse_where(where)
-        with self._lock, self._catalogue.snapshot():
-            self._refresh()
-            modalities = self._wanted(want)
-            samples = {modality: self._sample(modality) for modality in modalities}
+        index = self._searchable()
+        with self._catalogue.snapshot():
+            modalities = _wanted(index, want)
+            samples = {modality: self._sample(index, modality) for modality in modalities}
             scales = calibration.scales(query.vectors[0], samples)
             found: list[_Candidate] = []
             # What is further down in both rankings than this cannot come before the k best of one of them.
@@ -291,13 +318,13 @@ class Library:
             for modality in modalities:
                 nearest = None
                 if filtered is EVERYTHING:
-                    nearest = self._nearest(query, modality, depth, None, every_segment)
+                    nearest = self._nearest(index, query, modality, depth, None, every_segment)
                 elif passing is None:
-                    nearest = self._nearest_mostly(query, modality, depth, filtered, every_segment)
+                    nearest = self._nearest_mostly(index, query, modality, depth, filtered, every_segment)
                 if nearest is None:
                     passing = passing if passing is not None else self._catalogue.passing(filtered)
                     allowed = passing.get(modality, np.empty(0, np.int64))
-                    nearest = self._nearest(query, modality, depth, allowed, every_segment)
+                    nearest = self._nearest(index, query, modality, depth, allowed, every_segment)
                 found += _candidates(*nearest, scales[modality])
             matched: dict[int, int] = {}
             shown: set[int] = set()
@@ -339,7 +366,7 @@ class Library:
 
     def vectors(self, item_ids: Sequence[int]) -> Embeddings:
         """Item ids -> their vectors as Embeddings, in their order. Raises UnknownItemError for an unknown id."""
-        with self._lock, self._catalogue.snapshot():
+        with self._catalogue.snapshot():
             segments = [self._named(number)[0] for number in item_ids]
             ids, vectors = self._catalogue.vectors(segments)
         row = {number: position for position, number in enumerate(ids.tolist())}
@@ -406,7 +433,7 @@ class Library:
 
     def sample(self, limit: int) -> list[tuple[Item, np.ndarray]]:
         """At most `limit` items, spread evenly over each modality, with their vectors (D,)."""
-        with self._lock, self._catalogue.snapshot():
+        with self._catalogue.snapshot():
             counts = self._catalogue.count()
             share = min(1.0, limit / max(1, sum(counts.values())))
             chosen: list[int] = []
@@ -423,29 +450,73 @@ class Library:
         return self._catalogue.revision
 
     def add(
-        self, content: IO[bytes], name: str, metadata: Mapping[str, Any] | None = None, limits: Limits | None = None
+        self,
+        content: IO[bytes],
+        name: str,
+        metadata: Mapping[str, Any] | None = None,
+        limits: Limits | None = None,
+        *,
+        embed: Embed | None = None,
     ) -> list[Item]:
         """Keeps a file in the library's own folder and makes it searchable -> its items. Again changes nothing.
 
         `name` is what the file is called; a path in it is dropped. `metadata` is what its sidecar would say. Either
         all of it is there afterwards or, also after a power cut, nothing. Raises MediaError for a file that cannot be
         used, WriterBusyError when somebody else is writing, LibraryError when the disk is full.
+
+        `embed` does what `bind.pipeline.embed` does by itself, for whom reading and encoding are somebody else's to
+        schedule: meanwhile others may write. `content` is read twice then, so it must be seekable.
         """
         limits = limits or Limits()
-        with self._catalogue.write() as writer:
+        if embed is None:
+            return self._add(content, name, metadata, limits, None)
+        later = _Later()
+        try:
+            return self._add(content, name, metadata, limits, later)
+        except _NotYet as noted:
+            try:
+                later.results = [list(embed(iter([wanted]))) for wanted in later.wanted]
+            except BaseException:
+                self._kept.discard(noted.incoming)
+                raise
+        content.seek(0)
+        return self._add(content, name, metadata, limits, later)
+
+    def _add(
+        self,
+        content: IO[bytes],
+        name: str,
+        metadata: Mapping[str, Any] | None,
+        limits: Limits,
+        embed: Embed | None,
+    ) -> list[Item]:
+        with self._changing, self._catalogue.write() as writer:
             try:
                 incoming = self._kept.put(content, name, metadata or {}, limits)
             except OSError as error:
                 raise LibraryError(f"{self.folder}: {name} could not be kept: {error.strerror}") from None
             path = str(incoming)
             before = writer.file(path)
-            run = Run(writer, self.model, path, self.folder, limits=limits, batch_size=64, retry=True, progress=None)
+            run = Run(
+                writer,
+                self.model,
+                path,
+                self.folder,
+                limits=limits,
+                batch_size=64,
+                retry=True,
+                progress=None,
+                embed=embed,
+            )
             try:
                 run.run()
                 row = writer.file(path)
                 assert row is not None
                 if row.content is None:
                     raise MediaError(os.path.basename(path), row.reason or "could not be used")
+            except _NotYet as noted:
+                noted.incoming = incoming
+                raise
             except BaseException:
                 if before is None:
                     with writer.transaction():
@@ -469,7 +540,7 @@ class Library:
         indexing such a folder brings them back. Neither touches the other. Raises UnknownItemError when there is no
         such item, WriterBusyError when somebody else is writing.
         """
-        with self._catalogue.write() as writer:
+        with self._changing, self._catalogue.write() as writer:
             items = self.related(item_id)
             _, file = self._named(item_id)
             paths = [items[0].path] if file is not None else self._of_folders(items[0])
@@ -525,12 +596,12 @@ class Library:
         or more: so a clip is a near-duplicate of the film it was cut from. Sound tracks do not count, and only the 16
         nearest neighbours of a stretch are looked at.
         """
-        with self._lock, self._catalogue.snapshot():
-            self._refresh()
+        index = self._searchable()
+        with self._catalogue.snapshot():
             groups = _Groups()
-            for modality in self._index.modalities:
+            for modality in index.modalities:
                 content_of = self._catalogue.own_segments(modality)
-                matched = self._matched(modality, content_of, threshold)
+                matched = self._matched(index, modality, content_of, threshold)
                 sizes = Counter(content_of.values())
                 for (own, other), best in matched.items():
                     if len(best) == sizes[own]:
@@ -538,14 +609,14 @@ class Library:
             return self._groups_by_path(groups)
 
     def _matched(
-        self, modality: str, content_of: Mapping[int, int], threshold: float
+        self, index: Index, modality: str, content_of: Mapping[int, int], threshold: float
     ) -> dict[tuple[int, int], dict[int, float]]:
         """(content, another one) -> the segments of the first that have a match in the second, with its cosine."""
         matched: dict[tuple[int, int], dict[int, float]] = {}
         segments = list(content_of)
         for start in range(0, len(segments), _QUERIES_PER_BLOCK):
             ids, vectors = self._catalogue.vectors(segments[start : start + _QUERIES_PER_BLOCK])
-            scores, neighbours = self._index.search(Embeddings(vectors, self.model.space), _NEIGHBOURS, modality)
+            scores, neighbours = index.search(Embeddings(vectors, self.model.space), _NEIGHBOURS, modality)
             for row, column in np.argwhere((scores >= threshold) & (neighbours >= 0)).tolist():
                 segment = int(ids[row])
                 own, other = content_of[segment], content_of.get(int(neighbours[row, column]))
@@ -609,25 +680,20 @@ class Library:
                     raise WhereError(reason, where, position)
         return parsed
 
-    def _wanted(self, want: Sequence[str] | None) -> list[str]:
-        if want is None:
-            return list(self._index.modalities)
-        if isinstance(want, str):
-            raise ValueError(f"search: expected a list of modalities, got the text {want!r}; use [{want!r}]")
-        from bind.modalities import specs
-
-        if unknown := [name for name in want if name not in specs()]:
-            raise ValueError(f"search: no modality {unknown[0]!r}; known: {', '.join(specs())}")
-        return [name for name in self._index.modalities if name in want]
-
     def _nearest(
-        self, embedding: Embeddings, modality: str, depth: int, allowed: np.ndarray | None, every_segment: bool
+        self,
+        index: Index,
+        embedding: Embeddings,
+        modality: str,
+        depth: int,
+        allowed: np.ndarray | None,
+        every_segment: bool,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(n,) segment ids, cosines and contents, best first; n is `depth` where there are as many.
 
         `allowed` are the ids that pass the filter, None where there is none.
         """
-        total = self._index.count(modality)
+        total = index.count(modality)
         if allowed is not None and len(allowed) <= EXACT_ITEMS:
             ids, vectors = self._catalogue.vectors(allowed.tolist())
             cosines = vectors @ embedding.vectors[0]
@@ -638,7 +704,7 @@ class Library:
         factor = self._segments_a_hit.get(modality, 1)
         while True:
             fetch = min(int(factor * depth / share) + 1, total)
-            scores, found = self._index.search(embedding, fetch, modality)
+            scores, found = index.search(embedding, fetch, modality)
             kept = found[0] >= 0
             if allowed is not None:
                 kept &= np.isin(found[0], allowed, assume_unique=True)
@@ -650,15 +716,15 @@ class Library:
                 self._segments_a_hit[modality] = min(factor, _MOST_SEGMENTS_A_HIT)
 
     def _nearest_mostly(
-        self, embedding: Embeddings, modality: str, depth: int, where: Where, every_segment: bool
+        self, index: Index, embedding: Embeddings, modality: str, depth: int, where: Where, every_segment: bool
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """As `_nearest`, of what passes a filter that most items pass: without a list of all of those.
 
         None where too few of the best pass, so that the list is needed.
         """
-        total = self._index.count(modality)
+        total = index.count(modality)
         fetch = min(_FETCHED_FOR_A_FILTER * depth, total)
-        scores, found = self._index.search(embedding, fetch, modality)
+        scores, found = index.search(embedding, fetch, modality)
         kept = np.isin(found[0], self._catalogue.passing_of(found[0][found[0] >= 0].tolist(), where))
         best = self._first_of_each(found[0][kept], scores[0][kept], depth, every_segment)
         return best if len(best[0]) >= depth or fetch == total else None
@@ -691,9 +757,9 @@ class Library:
                 best[entry.content] = _Candidate(number, entry.content, cosine, score)
         return list(best.values())
 
-    def _sample(self, modality: str) -> np.ndarray:
+    def _sample(self, index: Index, modality: str) -> np.ndarray:
         """(n, D) vectors spread evenly over a modality's items; taken again when their number has changed much."""
-        total = self._index.count(modality)
+        total = index.count(modality)
         known = self._samples.get(modality)
         if known is None or not 0.8 * known[0] <= total <= 1.25 * known[0] or total != known[0] < calibration.SAMPLE:
             ids = self._catalogue.ids(modality)
@@ -718,33 +784,49 @@ class Library:
                 self._index, self._revision, self._stored, self._pending = loaded, revision, revision, 0
                 return
 
+    def _searchable(self) -> Index:
+        """An index that does not change any more: of this revision or, while somebody makes that, of the one before."""
+        if self._catalogue.revision != self._revision and self._lock.acquire(blocking=False):
+            try:
+                with self._catalogue.snapshot():
+                    self._refresh()
+            finally:
+                self._lock.release()
+        return self._index
+
     def _refresh(self) -> None:
-        """Brings the index to the revision of the catalogue, which another process may have changed."""
+        """Brings the index to the revision of the catalogue, which another process may have changed.
+
+        By whoever holds the lock, and has taken a snapshot after it.
+        """
         revision = self._catalogue.revision
         if revision == self._revision:
             return
+        index = self._index.fork()
         try:
-            self._catch_up()
-            agrees = self._agrees()
+            pending = self._pending + self._catch_up(index, self._revision)
+            agrees = self._agrees(index)
         except ValueError as error:
             if isinstance(error, LibraryError):
                 raise
             agrees = False
         if not agrees:
             # Changes were missed, or the stored index belongs to another history of this catalogue.
-            self._index = Index(self._index.space, self._index.dim, self._index.factory, self._index.device)
-            self._revision, self._stored = -1, -1
-            self._catch_up()
-        self._revision = revision
+            index = Index(self._index.space, self._index.dim, self._index.factory, self._index.device)
+            self._stored = -1
+            pending = self._pending + self._catch_up(index, -1)
+        self._index, self._revision, self._pending = index, revision, pending
 
-    def _agrees(self) -> bool:
-        return self._catalogue.count() == {name: self._index.count(name) for name in self._index.modalities}
+    def _agrees(self, index: Index) -> bool:
+        return self._catalogue.count() == {name: index.count(name) for name in index.modalities}
 
-    def _catch_up(self) -> None:
-        self._pending += self._index.remove(self._catalogue.removed_since(self._revision))
-        for modality, ids, vectors in self._catalogue.added_since(self._revision):
-            self._index.add(ids, Embeddings(vectors, self.model.space), modality)
-            self._pending += len(ids)
+    def _catch_up(self, index: Index, revision: int) -> int:
+        """Follows all changes after a revision -> how many there were."""
+        changes = index.remove(self._catalogue.removed_since(revision))
+        for modality, ids, vectors in self._catalogue.added_since(revision):
+            index.add(ids, Embeddings(vectors, self.model.space), modality)
+            changes += len(ids)
+        return changes
 
     def _save_index(self, writer: Writer) -> None:
         if self._stored >= 0 and self._pending <= SAVE_SHARE * len(self._index):
@@ -819,6 +901,18 @@ def _check_space(folder: Path, facts: Mapping[str, Any], name: str, model: BindM
             f"{name!r} (space {model.space!r}), and their vectors cannot be compared; open it with "
             f"model={facts['model']!r}, or index into a new library",
         )
+
+
+def _wanted(index: Index, want: Sequence[str] | None) -> list[str]:
+    if want is None:
+        return list(index.modalities)
+    if isinstance(want, str):
+        raise ValueError(f"search: expected a list of modalities, got the text {want!r}; use [{want!r}]")
+    from bind.modalities import specs
+
+    if unknown := [name for name in want if name not in specs()]:
+        raise ValueError(f"search: no modality {unknown[0]!r}; known: {', '.join(specs())}")
+    return [name for name in index.modalities if name in want]
 
 
 def modalities_of(query: str) -> set[str] | None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -22,7 +22,7 @@ from bind.owned import NotOwnedError, OwnedFolder
 from bind.pipeline import shared_pool
 from preprocess import depth, image, thermal, video
 from preprocess.decoding.protocol import Read
-from preprocess.media import Limits, MediaError, Segment, Source
+from preprocess.media import Limits, MediaError, Plan, Segment, Source
 from serve.catalogue import UnknownItemError
 
 if TYPE_CHECKING:
@@ -43,7 +43,16 @@ _MARK = b"CRC:"
 _SEAL = struct.Struct("<4sI")
 
 
-def make(library: Library, items: Iterable[Item], limits: Limits | None = None) -> dict[int, Path]:
+class Reader(Protocol):
+    """Whatever decodes: a `DecodePool`, or what hands out its workers."""
+
+    def submit(self, read: Read, source: Source, config: Any, limits: Limits, plan: Plan) -> Future[list[Segment]]:
+        """As `DecodePool.submit`."""
+
+
+def make(
+    library: Library, items: Iterable[Item], limits: Limits | None = None, reader: Reader | None = None
+) -> dict[int, Path]:
     """Items -> the JPEG (SIZE x SIZE) of each by its id, in the library's folder, made unless it is there already.
 
     Sound, motion and text have none, nor has a file that is not as it was indexed. Raises OSError for the folder.
@@ -66,7 +75,8 @@ def make(library: Library, items: Iterable[Item], limits: Limits | None = None) 
             continue
         if item.start_s is not None:
             source = replace(source, hints=replace(source.hints, start_s=item.start_s, end_s=item.end_s))
-        reading.append((item.item_id, shared_pool().submit(read, source, config, limits, "whole")))
+        future = (reader or shared_pool()).submit(read, source, config, limits, "whole")
+        reading.append((item.item_id, future))
     for number, future in reading:
         try:
             (segment,) = future.result()
