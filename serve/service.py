@@ -253,7 +253,7 @@ class Service:
 
     async def open_original(self, item_id: int) -> IO[bytes]:
         """As `original`, open: what is read is what was checked, whatever lies at its path by then."""
-        return await self._drawing.run(self.library.open_original, item_id)
+        return await self._drawing.run(functools.partial(self.library.open_original, item_id))
 
     async def thumbnail(self, item_id: int) -> bytes:
         """A small JPEG of an item, made when first asked for. Raises UnknownItemError, PictureError."""
@@ -264,7 +264,7 @@ class Service:
         made = await self._drawing.run(draw)
         if item_id not in made:
             raise PictureError("its file is gone or can no longer be read; index its folder again")
-        return await self._drawing.run(thumbnails.read, self.library, item_id)
+        return await self._drawing.run(functools.partial(thumbnails.read, self.library, item_id))
 
     async def add(self, content: IO[bytes], name: str, metadata: Mapping[str, Any]) -> list[Item]:
         """Keeps a file in the library and makes it searchable -> its items.
