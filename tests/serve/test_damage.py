@@ -1,4 +1,4 @@
-"""A byte of a library is changed, anywhere: what is found stays the same, or the damage is named, and most is repaired."""
+"""A byte of a library is changed, anywhere: what is found stays the same, or the damage is named; most is repaired."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def made(model: BindModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
         tiny.picture(media / "000" / "late.bmp", 77)
         (media / "000" / "00004.bmp").unlink()
         opened.index(media)
-        thumbnails.make(opened.search("a dog", k=6), place / "live" / "thumbnails")
+        thumbnails.make(opened, opened.search("a dog", k=6))
         shutil.copytree(place / "live", place / "library")
         held.close()
     assert (place / "library" / f"{FILE}-wal").stat().st_size > 10_000
@@ -96,7 +96,7 @@ def flip(folder: Path, rng: random.Random) -> str:
 
 @dataclass(frozen=True)
 class Whole:
-    """A library at its place, a copy of it, and what is found in it. Paths are part of that, so damage is done there."""
+    """A library at its place, a copy of it, and what is found in it. Paths are part of that: damage is done there."""
 
     place: Path
     original: Path
@@ -199,7 +199,8 @@ def test_a_damaged_vector_is_not_searched(whole: Whole, monkeypatch: pytest.Monk
 
 def test_a_damaged_vector_whose_file_is_gone_is_named(whole: Whole, tmp_path: Path) -> None:
     with connect(whole.place / FILE) as connection:
-        connection.execute("UPDATE vectors SET vector = zeroblob(128) WHERE segment = 2")
+        of_file = "SELECT s.id FROM segments s JOIN files f ON f.content = s.content WHERE f.name = '00001.bmp'"
+        connection.execute(f"UPDATE vectors SET vector = zeroblob(128) WHERE segment = ({of_file})")
     connection.close()
     with whole.open() as opened:
         pass

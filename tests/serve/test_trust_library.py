@@ -18,7 +18,7 @@ from bind.model import BindModel
 from bind.owned import NotOwnedError, OwnedFolder
 from preprocess.media import Limits
 from serve import catalogue, kept, scan, thumbnails
-from serve.catalogue import FILE, LOCK, LibraryError, UnknownItemError
+from serve.catalogue import CHECKSUMS, COMMITTED, FILE, LOCK, LibraryError, UnknownItemError
 from serve.library import Library
 from serve.originals import Originals
 from tests.serve import tiny
@@ -160,6 +160,7 @@ def test_paths_in_a_catalogue_hand_nothing_out(library: Library, precious: Path)
                 "WHERE content = (SELECT content FROM segments WHERE id = ?)",
                 (path, len(SECRET), secret.stat().st_mtime_ns, hit.item_id),
             )
+            catalogue.sign(connection, "files")
         with pytest.raises(UnknownItemError):
             library.original(hit.item_id)
         with pytest.raises(UnknownItemError):
@@ -331,7 +332,11 @@ class TestMoved:
         with sqlite3.connect(library.folder / FILE) as connection:  # as format 1 had it
             connection.execute("DROP TABLE uploads")
             connection.execute("UPDATE files SET path = ? WHERE path LIKE 'files/%'", (os.fsencode(old.path),))
+            connection.execute("DELETE FROM facts WHERE key IN ('library', 'revisions')")
+            for table in CHECKSUMS.keys() - {"uploads"}:
+                connection.execute(f"ALTER TABLE {table} DROP COLUMN checksum")
             connection.execute("UPDATE facts SET value = 1 WHERE key = 'format'")
+        (library.folder / COMMITTED).unlink()
         shutil.move(library.folder, tmp_path / "elsewhere")
         with Library.open(tmp_path / "elsewhere", model) as moved:
             moved.tidy()
