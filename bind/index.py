@@ -67,7 +67,8 @@ class Index:
     `bind.exact_gpu`) and moves others to FAISS's GPU indexes.
 
     Raises ValueError for a factory that FAISS does not know or cannot run on the device, DeviceError (also a
-    RuntimeError) for a GPU that is not there. Searches may run in several threads on the CPU; changes need the index to themselves.
+    RuntimeError) for a GPU that is not there. Searches may run in several threads on the CPU; changes need the index to
+    themselves.
     """
 
     def __init__(self, space: str, dim: int, factory: str = "Flat", device: str = "cpu") -> None:
@@ -178,6 +179,20 @@ class Index:
                     # A writer has switched generations meanwhile: read the new one.
         except CorruptFile as error:
             raise IndexCorrupt(error.path, f"{error.reason}; build the index again") from None
+
+    @staticmethod
+    def verify(folder: str | os.PathLike[str]) -> tuple[str, int]:
+        """The current generation in `folder`, every hash compared -> its space and dim. It needs no device.
+
+        Raises FileNotFoundError when there is no index, IndexCorrupt when it is damaged.
+        """
+        try:
+            generation = Generation(Path(folder))
+            generation.verify()
+            meta = json.loads(generation.read("index.json"))
+        except CorruptFile as error:
+            raise IndexCorrupt(error.path, f"{error.reason}; build the index again") from None
+        return meta["space"], meta["dim"]
 
     @classmethod
     def _load_generation(cls, generation: Generation, device: str, verify: bool) -> Index:
@@ -441,6 +456,8 @@ def _new_faiss(factory: str, dim: int) -> Any:
 
     if factory == "CAGRA":
         return None
+    if not factory.isascii():
+        raise ValueError(f"index: FAISS cannot make {factory!r}: expected ASCII")
     try:
         try:
             made = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)

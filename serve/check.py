@@ -12,7 +12,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -286,8 +286,7 @@ class _Check:
         self.report.looked_at["indexes"] = len(names)
         for name in names:
             try:
-                loaded = Index.load(place / name, verify=True)
-                if (loaded.space, loaded.dim) != (facts["space"], facts["dim"]):
+                if Index.verify(place / name) != (facts["space"], facts["dim"]):
                     raise ValueError("is of another space")
             except (OSError, ValueError, LookupError, RuntimeError, TypeError) as error:
                 self._found(f"index/{name}", str(error), "made anew from the catalogue", repaired=True)
@@ -302,10 +301,33 @@ class _Check:
             if entry.name.startswith(".") or entry.is_symlink() or not entry.is_dir():
                 continue
             count += 1
-            if _kept_digest(entry) != entry.name:
-                what = "a kept file or its sidecar is damaged or missing"
-                self._found(f"files/{entry.name}", what, "restore a backup, or add the file again")
+            if _kept_digest(entry) == entry.name:
+                continue
+            sidecar = self._sidecar(entry)
+            if sidecar is not None:
+                what, action = "the sidecar is damaged or missing", "written again from the catalogue"
+                self._found(f"files/{entry.name}", what, action, repaired=True)
+                if self._repair:
+                    sidecar[0].write_bytes(sidecar[1])
+                continue
+            what = "a kept file or its sidecar is damaged or missing"
+            self._found(f"files/{entry.name}", what, "restore a backup, or add the file again")
         self.report.looked_at["kept files"] = count
+
+    def _sidecar(self, place: Path) -> tuple[Path, bytes] | None:
+        """The sidecar of a kept file as the catalogue tells it, where that makes the folder whole, and its path."""
+        with closing(connect(self.folder / FILE)) as connection, suppress(sqlite3.DatabaseError, ValueError):
+            rows = connection.execute(
+                "SELECT f.path, f.caption, f.metadata, c.hints FROM files f JOIN contents c ON c.id = f.content "
+                "WHERE instr(f.path, ?)",
+                (os.fsencode(f"files/{place.name}/"),),
+            ).fetchall()
+            for key, caption, metadata, hints in rows:
+                told = json.loads(metadata) | json.loads(hints) | ({"caption": caption} if caption else {})
+                file, sidecar = place / os.path.basename(os.fsdecode(key)), json.dumps(told, sort_keys=True).encode()
+                if file.is_file() and _digest(file, sidecar) == place.name:
+                    return Path(f"{file}.json"), sidecar
+        return None
 
     def _thumbnails(self) -> None:
         place = self.folder / "thumbnails"
@@ -370,9 +392,12 @@ def _kept_digest(place: Path) -> str:
     names = sorted((entry.name for entry in place.iterdir()), key=len)
     if not names or names[1:] not in ([], [f"{names[0]}.json"]):
         return ""
-    sidecar = (place / names[1]).read_bytes() if names[1:] else b""
-    digest = hashlib.sha256(names[0].encode() + b"\0" + sidecar + b"\0")
-    with open(place / names[0], "rb") as file:
-        while block := file.read(2**20):
+    return _digest(place / names[0], (place / names[1]).read_bytes() if names[1:] else b"")
+
+
+def _digest(file: Path, sidecar: bytes) -> str:
+    digest = hashlib.sha256(file.name.encode() + b"\0" + sidecar + b"\0")
+    with open(file, "rb") as content:
+        while block := content.read(2**20):
             digest.update(block)
     return digest.hexdigest()[:32]
