@@ -132,6 +132,12 @@ class Generation:
             file.seek(0)
             yield file
 
+    def verify(self) -> None:
+        """Compares the hashes of all files. Raises CorruptFile."""
+        for name in self._sums:
+            with self.open(name):
+                pass
+
     def read(self, name: str) -> bytes:
         """The bytes of a file whose hash matched. Raises CorruptFile."""
         with self.open(name) as file:

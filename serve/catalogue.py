@@ -960,8 +960,8 @@ class Writer:
         """The names of (a few) files that the search for words has otherwise than their rows say, or not at all."""
         rows = self._execute(
             "SELECT f.name, f.caption, f.metadata, w.rowid, w.name, w.caption, w.metadata FROM files f "
-            f"LEFT JOIN words w ON w.rowid = f.id WHERE f.content IS NOT NULL "
-            f"AND f.checksum IS {signature('files', 'f.')}"
+            "LEFT JOIN words w ON w.rowid = f.id "
+            f"WHERE f.content IS NOT NULL AND f.checksum IS {signature('files', 'f.')}"
         )
         wrong = (
             name for name, *texts, number, a, b, c in rows if number is None or _search_texts(name, *texts) != (a, b, c)

@@ -176,12 +176,12 @@ class Library:
     ) -> Library:
         """The library in a folder, made when there is none, and when all that is asked for can be had.
 
-        `model` is one that was loaded, or what `bind.load` takes; left out (also of `LoadOptions`, which then say how
-        to load it), it is the one the library was made with (`small` for a new one). `device` is where the index is
-        searched, and a model that is loaded here runs; `modalities` loads only some of it. `factory` says how to search
-        (see `bind.Index`): left out, as the stored index does (`Flat` for a new one); the index is made anew when
-        another factory is asked for. Raises OtherModelError for a model of another space, LibraryError
-        for a folder that cannot be used, and what `bind.load` and `bind.Index` raise.
+        `model` is one that was loaded, or what `bind.load` takes; left out (also of `LoadOptions`), it is the one the
+        library was made with (`small` for a new one). `device` is where the index is searched, and a model that is
+        loaded here runs; `modalities` loads only some of it. `factory` says how to search (see `bind.Index`): left out,
+        as the stored index does (`Flat` for a new one); the index is made anew when another factory is asked for.
+        Raises OtherModelError for a model of another space, LibraryError for a folder that cannot be used, and what
+        `bind.load` and `bind.Index` raise.
         """
         folder = Path(folder).expanduser().absolute()
         facts = Catalogue.peek(folder)
