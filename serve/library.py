@@ -18,6 +18,7 @@ import threading
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -389,7 +390,7 @@ class Library:
         file.close()
         return Path(path)
 
-    def open_original(self, item_id: int) -> IO[bytes]:
+    def open_original(self, item_id: int) -> BufferedReader:
         """A file with the content of an item, exactly as it was indexed, open. What is read is what was checked.
 
         Raises UnknownItemError when there is no such item, and when its file is gone or another one by now: what lies
@@ -397,7 +398,7 @@ class Library:
         """
         return self._original(item_id)[1]
 
-    def _original(self, item_id: int) -> tuple[str, IO[bytes]]:
+    def _original(self, item_id: int) -> tuple[str, BufferedReader]:
         item = self.item(item_id)
         why = "is gone"
         for path in (item.path, *item.also):
@@ -528,7 +529,7 @@ class Library:
                 self._kept.finish(incoming)
             except OSError as error:  # it can be read where it is, and is finished by the next `tidy`
                 raise LibraryError(f"{self.folder}: {name} could not be kept: {error.strerror}") from None
-            self._follow(writer)
+            self._follow(writer, save=False)
             numbers = [number for number, _ in self._catalogue.segments_of([row.content])]
             entries = self._entries(numbers, row.id)
         return [_item(entry) for _, entry in sorted(entries.items())]
@@ -554,7 +555,7 @@ class Library:
             for path in paths:
                 self._kept.drop(Path(path))
             thumbnails.forget(self.folder, [item.item_id for item in items])
-            self._follow(writer)
+            self._follow(writer, save=False)
         return items
 
     def _of_folders(self, item: Item) -> list[str]:
@@ -562,10 +563,14 @@ class Library:
         return [path for path in (item.path, *item.also) if kept.key_of(path, self.folder).startswith(b"/")]
 
     def tidy(self) -> None:
-        """Finishes or deletes what interrupted calls of `add` left. Raises WriterBusyError."""
+        """Finishes or deletes what interrupted calls of `add` left, and writes the index where it is due.
+
+        Raises WriterBusyError.
+        """
         with self._catalogue.write() as writer, contextlib.suppress(OSError):
             self._kept.sweep(lambda path: writer.file(str(path)) is not None)
             thumbnails.sweep(self.folder, self._catalogue.existing)
+            self._follow(writer)
 
     def save_index(self) -> None:
         """Writes the index where none is stored, or too much has changed since. Raises WriterBusyError."""
@@ -582,12 +587,16 @@ class Library:
             writer.set_folder(path, folder)
         return skipped.get(path)
 
-    def _follow(self, writer: Writer) -> None:
-        """Brings the index up to date after a change, and writes it where it is due."""
+    def _follow(self, writer: Writer, save: bool = True) -> None:
+        """Brings the index up to date after a change, and writes it where it is due.
+
+        One upload does not write it (`save` False): opening reads what came since, and `tidy` writes it.
+        """
         with self._lock:
             with self._catalogue.snapshot():
                 self._refresh()
-            self._save_index(writer)
+            if save:
+                self._save_index(writer)
 
     def duplicates(self, threshold: float = 0.98) -> list[Duplicates]:
         """Groups of files that are the same or nearly so, largest first.
@@ -665,8 +674,11 @@ class Library:
 
     def _ready_vector(self, content: int | np.ndarray) -> np.ndarray:
         if isinstance(content, int):
-            return self.vectors([content]).vectors[0]
-        return Embeddings(np.asarray(content, np.float32)[None], self.model.space).vectors[0]
+            row = self.vectors([content])
+        else:
+            row = Embeddings(np.asarray(content, np.float32)[None], self.model.space)
+        vector: np.ndarray = row.vectors[0]
+        return vector
 
     def _parse_where(self, where: str | None) -> Where:
         if where is None or not where.strip():
