@@ -10,7 +10,6 @@ import signal
 import sys
 
 
-
 def main(arguments: list[str]) -> int:
     """Run file's path -> exit status."""
     try:
