@@ -290,7 +290,8 @@ def _check_gif_extensions(source: Source, file: BinaryIO) -> None:
     """Walks over what comes before the first frame (GIF89a, sections 15 to 26)."""
     header = file.read(13)
     place = 13 + (3 << (header[10] & 7) + 1 if len(header) == 13 and header[10] & 0x80 else 0)
-    head = file.seek(place) and file.read(_MOST_GIF_EXTENSION_BYTES + 1)
+    file.seek(place)
+    head = file.read(_MOST_GIF_EXTENSION_BYTES + 1)
     file.seek(0)
     at = 0
     while head[at : at + 1] == b"!":

@@ -503,7 +503,8 @@ def main() -> None:
     try:
         check_packages()
     except ImportError as error:
-        _usage(str(error))
+        print(error, file=sys.stderr)
+        sys.exit(2)
     from bind import origin
 
     origin.leave_folder()
