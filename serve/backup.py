@@ -11,17 +11,18 @@ import io
 import os
 import shutil
 import sqlite3
+import stat
 import tarfile
 import tempfile
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from bind.files import SUMS, format_sums, parse_sums, sha256, sync
-from serve import catalogue
+from serve import catalogue, check
 from serve.catalogue import COMMITTED, FILE, Catalogue, LibraryError, Writer, connect
+from serve.check import KEPT
 
-_KEPT = "files"
 _MTIME = "CROSSBIND.mtime_ns"
 
 
@@ -111,28 +112,46 @@ def _copy_catalogue(folder: Path, copy: Path) -> None:
 
 def _add_kept(folder: Path, archive: tarfile.TarFile, sums: dict[str, str]) -> set[str]:
     """Adds the kept files -> their names, as `files/ID/NAME`. One that is deleted meanwhile is not among them."""
-    names = set()
-    place = folder / _KEPT
+    place = folder / KEPT
+    kept: set[str] = set()
+    not_whole = []
     for entry in sorted(place.iterdir()) if place.is_dir() else ():
         if entry.name.startswith(".") or entry.is_symlink() or not entry.is_dir():
             continue
-        for path in sorted(entry.iterdir()):
-            name = f"{_KEPT}/{entry.name}/{path.name}"
-            try:
-                descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-            except OSError:
-                continue
-            with os.fdopen(descriptor, "rb") as content:
-                info = archive.gettarinfo(arcname=name, fileobj=content)
-                if not info.isreg():
-                    continue
-                # A tar's own time is a float, and too coarse to recognise the file by.
-                info.pax_headers = {_MTIME: str(os.fstat(descriptor).st_mtime_ns)}
-                sums[name] = hashlib.file_digest(content, "sha256").hexdigest()
-                content.seek(0)
-                archive.addfile(info, content)
-            names.add(name)
-    return names
+        if check.kept_digest(entry) == entry.name:
+            kept |= _add_folder(entry, archive, sums)
+        else:
+            not_whole.append(entry)
+    # Either about to be deleted, then nobody knows it any more, or damaged: that is no reason to leave it out.
+    with closing(connect(folder / FILE)) as connection:
+        known = b"\0".join(row[0] for row in connection.execute("SELECT path FROM files"))
+    for entry in not_whole:
+        if os.fsencode(f"{KEPT}/{entry.name}/") in known:
+            kept |= _add_folder(entry, archive, sums)
+    return kept
+
+
+def _add_folder(entry: Path, archive: tarfile.TarFile, sums: dict[str, str]) -> set[str]:
+    """Adds one kept file with its sidecar, all of it or (where it is deleted meanwhile) nothing -> their names."""
+    with ExitStack() as stack:
+        contents = {}
+        try:
+            for path in sorted(entry.iterdir()):
+                descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+                file = stack.enter_context(os.fdopen(descriptor, "rb"))
+                if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    contents[f"{KEPT}/{entry.name}/{path.name}"] = file
+        except OSError:
+            return set()
+        for name, content in contents.items():
+            info = archive.gettarinfo(arcname=name, fileobj=content)
+            info.type, info.linkname = tarfile.REGTYPE, ""  # also of one that has other names
+            # A tar's own time is a float, and too coarse to recognise the file by.
+            info.pax_headers = {_MTIME: str(os.fstat(content.fileno()).st_mtime_ns)}
+            sums[name] = hashlib.file_digest(content, "sha256").hexdigest()
+            content.seek(0)
+            archive.addfile(info, content)
+        return set(contents)
 
 
 def _finish_catalogue(copy: Path, folder: Path, kept: set[str]) -> tuple[int, int]:
@@ -143,7 +162,7 @@ def _finish_catalogue(copy: Path, folder: Path, kept: set[str]) -> tuple[int, in
         for number, key in connection.execute("SELECT id, path FROM files").fetchall():
             path = os.path.join(folder.absolute(), os.fsdecode(key))
             relative = os.path.relpath(path, folder.absolute())
-            if relative.startswith(f"{_KEPT}{os.sep}") and relative.replace(os.sep, "/") not in kept:
+            if relative.startswith(f"{KEPT}{os.sep}") and relative.replace(os.sep, "/") not in kept:
                 gone.append(number)
         if gone:
             with writer.transaction():
@@ -161,7 +180,7 @@ def _extract(file: Path, aside: Path) -> dict[str, bytes]:
     with tarfile.open(file, "r:") as archive:
         for member in archive:
             parts = member.name.split("/")
-            inside = member.name in (FILE, COMMITTED, SUMS) or (len(parts) == 3 and parts[0] == _KEPT)
+            inside = member.name in (FILE, COMMITTED, SUMS) or (len(parts) == 3 and parts[0] == KEPT)
             if not (inside and member.isreg() and not {"", ".", ".."} & set(parts) and member.name not in found):
                 raise ValueError(f"{member.name!r} is no part of a library")
             content = archive.extractfile(member)
@@ -175,7 +194,7 @@ def _extract(file: Path, aside: Path) -> dict[str, bytes]:
                 shutil.copyfileobj(content, out, 2**20)
                 out.flush()
                 os.fsync(out.fileno())
-            if parts[0] == _KEPT:
+            if parts[0] == KEPT:
                 changed_ns = int(member.pax_headers.get(_MTIME, int(member.mtime) * 10**9))
                 os.utime(target, ns=(changed_ns, changed_ns))
             found[member.name] = b""

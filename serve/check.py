@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from serve.library import Library
 
 OpenLibrary = Callable[[], "Library"]
+KEPT = "files"
+"""Where a library keeps files of its own."""
 _MOST_OF_SQLITE = 20
 """Faults of the database's structure that are named."""
 
@@ -295,13 +297,13 @@ class _Check:
 
     def _kept_files(self, opened: Catalogue) -> None:
         """What the library keeps itself against the digest that each folder is named after."""
-        place = self.folder / "files"
+        place = self.folder / KEPT
         count = 0
         for entry in sorted(place.iterdir()) if place.is_dir() else ():
             if entry.name.startswith(".") or entry.is_symlink() or not entry.is_dir():
                 continue
             count += 1
-            if _kept_digest(entry) == entry.name:
+            if kept_digest(entry) == entry.name or not self._is_known(entry.name):
                 continue
             sidecar = self._sidecar(entry)
             if sidecar is not None:
@@ -314,13 +316,20 @@ class _Check:
             self._found(f"files/{entry.name}", what, "restore a backup, or add the file again")
         self.report.looked_at["kept files"] = count
 
+    def _is_known(self, name: str) -> bool:
+        """Whether the catalogue has a kept file of this folder: others were deleted meanwhile, or are being added."""
+        with closing(connect(self.folder / FILE)) as connection, suppress(sqlite3.DatabaseError):
+            prefix = os.fsencode(f"{KEPT}/{name}/")
+            return bool(connection.execute("SELECT 1 FROM files WHERE instr(path, ?)", (prefix,)).fetchall())
+        return True
+
     def _sidecar(self, place: Path) -> tuple[Path, bytes] | None:
         """The sidecar of a kept file as the catalogue tells it, where that makes the folder whole, and its path."""
         with closing(connect(self.folder / FILE)) as connection, suppress(sqlite3.DatabaseError, ValueError):
             rows = connection.execute(
                 "SELECT f.path, f.caption, f.metadata, c.hints FROM files f JOIN contents c ON c.id = f.content "
                 "WHERE instr(f.path, ?)",
-                (os.fsencode(f"files/{place.name}/"),),
+                (os.fsencode(f"{KEPT}/{place.name}/"),),
             ).fetchall()
             for key, caption, metadata, hints in rows:
                 told = json.loads(metadata) | json.loads(hints) | ({"caption": caption} if caption else {})
@@ -375,7 +384,7 @@ def _read(library: Library, path: str, folder: str) -> str | None:
             return "the file is gone, or its path is damaged"
         place = Path(path).parent
         if place.is_relative_to(library.folder):
-            if _kept_digest(place) != place.name:
+            if kept_digest(place) != place.name:
                 return "the kept file is damaged"
             sidecar = Path(f"{path}.json")
             metadata = json.loads(sidecar.read_bytes()) if sidecar.is_file() else {}
@@ -387,12 +396,15 @@ def _read(library: Library, path: str, folder: str) -> str | None:
         return str(error)
 
 
-def _kept_digest(place: Path) -> str:
+def kept_digest(place: Path) -> str:
     """The name that the folder of a kept file should have; see `serve.kept`."""
-    names = sorted((entry.name for entry in place.iterdir()), key=len)
-    if not names or names[1:] not in ([], [f"{names[0]}.json"]):
+    try:
+        names = sorted((entry.name for entry in place.iterdir()), key=len)
+        if not names or names[1:] not in ([], [f"{names[0]}.json"]):
+            return ""
+        return _digest(place / names[0], (place / names[1]).read_bytes() if names[1:] else b"")
+    except OSError:  # deleted meanwhile, or not to be read
         return ""
-    return _digest(place / names[0], (place / names[1]).read_bytes() if names[1:] else b"")
 
 
 def _digest(file: Path, sidecar: bytes) -> str:
