@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from serve.library import Library
 
 OpenLibrary = Callable[[], "Library"]
+KEPT = "files"
+"""Where a library keeps files of its own."""
 _MOST_OF_SQLITE = 20
 """Faults of the database's structure that are named."""
 
@@ -304,7 +306,7 @@ class _Check:
         names = [name for name in self._names(place) if not name.startswith(".")]
         for name in names:
             inside = place.folder(name)
-            if _kept_digest(inside) == name:
+            if kept_digest(inside) == name or not self._is_known(name):
                 continue
             part = f"{kept.FOLDER}/{name}"
             sidecar = self._sidecar(inside, name)
@@ -319,6 +321,13 @@ class _Check:
                 with inside.create(sidecar[0]) as file:
                     file.write(sidecar[1])
         self.report.looked_at["kept files"] = len(names)
+
+    def _is_known(self, name: str) -> bool:
+        """Whether the catalogue has a kept file of this folder: others were deleted meanwhile, or are being added."""
+        with closing(connect(self.folder / FILE)) as connection, suppress(sqlite3.DatabaseError):
+            prefix = os.fsencode(f"{kept.FOLDER}/{name}/")
+            return bool(connection.execute("SELECT 1 FROM files WHERE instr(path, ?)", (prefix,)).fetchall())
+        return True
 
     def _sidecar(self, place: OwnedFolder, name: str) -> tuple[str, bytes] | None:
         """The sidecar of a kept file as the catalogue tells it, where that makes the folder whole: its name, and it."""
@@ -394,7 +403,7 @@ def _read(library: Library, path: str, folder: str) -> str | None:
             return library.read_again(path, folder)
         _, place, name = os.fsdecode(key).split("/")
         inside = OwnedFolder(library.folder, kept.FOLDER).folder(place)
-        if _kept_digest(inside) != place:
+        if kept_digest(inside) != place:
             return "the kept file is damaged"
         metadata = {}
         if inside.check(f"{name}.json"):
@@ -407,7 +416,7 @@ def _read(library: Library, path: str, folder: str) -> str | None:
         return str(error)
 
 
-def _kept_digest(place: OwnedFolder) -> str:
+def kept_digest(place: OwnedFolder) -> str:
     """The name that the folder of a kept file should have (see `serve.kept`), '' for what is no such folder."""
     try:
         names = sorted(place.names(), key=len)
@@ -418,7 +427,7 @@ def _kept_digest(place: OwnedFolder) -> str:
             with place.open(names[1]) as file:
                 sidecar = file.read()
         return _digest(place, names[0], sidecar)
-    except OSError:
+    except OSError:  # deleted meanwhile, or not to be read
         return ""
 
 

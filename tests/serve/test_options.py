@@ -6,6 +6,7 @@ import inspect
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -13,7 +14,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from bind import zoo
+from bind import modalities, zoo
 from bind.model import BindModel
 from bind.options import LoadOptions
 from serve import Client, Term, cli, library
@@ -345,3 +346,12 @@ def test_the_readmes_decode_line_asks_for_the_gpu(place: Path, monkeypatch: pyte
     done = invoke(*line.replace("FOLDER", str(place / "media")).split(), "--library", place / "library")
     assert seen == {"device": "cuda"}
     assert "move it there" in done.output  # the tiny model stays on the CPU: the decoder asks for the GPU
+
+
+def test_a_library_of_another_revision_says_which_and_what_to_do(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = modalities.specs()
+    monkeypatch.setattr(modalities, "specs", lambda: known | {"image": replace(known["image"], revision=2)})
+    with pytest.raises(library.OtherModelError, match=r"image: revision 1, now 2.*into a new library"):
+        Library.open(place / "library", tiny.model())
+    monkeypatch.undo()
+    Library.open(place / "library", tiny.model()).close()

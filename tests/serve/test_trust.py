@@ -18,7 +18,7 @@ import httpx
 import numpy as np
 import pytest
 
-from preprocess.isolation import DecodePool
+from preprocess.decoding.pool import DecodePool
 from preprocess.media import Limits, Plan, Segment, Source
 from serve import app as page_module
 from serve import decoding, fairness, guard, views
