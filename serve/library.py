@@ -427,6 +427,7 @@ class Library:
         """
         limits = limits or Limits()
         with self._catalogue.write() as writer:
+            self._be_current()
             try:
                 incoming = self._kept.put(content, name, metadata or {}, limits)
             except OSError as error:
@@ -464,6 +465,7 @@ class Library:
         such item, WriterBusyError when somebody else is writing.
         """
         with self._catalogue.write() as writer:
+            self._be_current()
             items = self.related(item_id)
             _, file = self._named(item_id)
             paths = [items[0].path] if file is not None else self._of_folders(items[0])
@@ -494,6 +496,11 @@ class Library:
             thumbnails.sweep(self.folder, self._catalogue.existing)
             self._follow(writer)
 
+    def _be_current(self) -> None:
+        """Brings the index up to date before a change, of whoever may write."""
+        with self._lock, self._catalogue.snapshot():
+            self._refresh()
+
     def _follow(self, writer: Writer, save: bool = True) -> None:
         """Brings the index up to date after a change, and writes it where it is due.
 
@@ -501,7 +508,7 @@ class Library:
         """
         with self._lock:
             with self._catalogue.snapshot():
-                self._refresh()
+                self._refresh(own=not save)
             if save:
                 self._save_index(writer)
 
@@ -706,14 +713,17 @@ class Library:
                 self._index, self._revision, self._stored, self._pending = loaded, revision, revision, 0
                 return
 
-    def _refresh(self) -> None:
-        """Brings the index to the revision of the catalogue, which another process may have changed."""
+    def _refresh(self, own: bool = False) -> None:
+        """Brings the index to the revision of the catalogue, which another process may have changed.
+
+        After an `own` change to a revision that it had, nothing can have been missed: all need not be counted.
+        """
         revision = self._catalogue.revision
         if revision == self._revision:
             return
         try:
             self._catch_up()
-            agrees = self._agrees()
+            agrees = own or self._agrees()
         except ValueError as error:
             if isinstance(error, LibraryError):
                 raise
