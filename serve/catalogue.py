@@ -461,7 +461,7 @@ class Catalogue:
 
     def added_since(self, revision: int) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         """(modality, ids (n,) int64, vectors (n, D)) blocks of all segments that were added after a revision."""
-        rows = self._rows("SELECT min(id) FROM segments WHERE born > ?", (revision,))
+        rows = self._rows("SELECT min(+id) FROM segments WHERE born > ?", (revision,))  # + : by the index on `born`
         last = -1 if rows[0][0] is None else rows[0][0] - 1
         while last >= 0 and (
             rows := self._rows(

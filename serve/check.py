@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from serve.library import Library
 
 OpenLibrary = Callable[[], "Library"]
-KEPT = "files"
 """Where a library keeps files of its own."""
 _MOST_OF_SQLITE = 20
 """Faults of the database's structure that are named."""

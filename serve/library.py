@@ -492,6 +492,7 @@ class Library:
         embed: Embed | None,
     ) -> list[Item]:
         with self._changing, self._catalogue.write() as writer:
+            self._be_current()
             try:
                 incoming = self._kept.put(content, name, metadata or {}, limits)
             except OSError as error:
@@ -542,6 +543,7 @@ class Library:
         such item, WriterBusyError when somebody else is writing.
         """
         with self._changing, self._catalogue.write() as writer:
+            self._be_current()
             items = self.related(item_id)
             _, file = self._named(item_id)
             paths = [items[0].path] if file is not None else self._of_folders(items[0])
@@ -587,6 +589,11 @@ class Library:
             writer.set_folder(path, folder)
         return skipped.get(path)
 
+    def _be_current(self) -> None:
+        """Brings the index up to date before a change, of whoever may write."""
+        with self._lock, self._catalogue.snapshot():
+            self._refresh()
+
     def _follow(self, writer: Writer, save: bool = True) -> None:
         """Brings the index up to date after a change, and writes it where it is due.
 
@@ -594,7 +601,7 @@ class Library:
         """
         with self._lock:
             with self._catalogue.snapshot():
-                self._refresh()
+                self._refresh(own=not save)
             if save:
                 self._save_index(writer)
 
@@ -806,10 +813,11 @@ class Library:
                 self._lock.release()
         return self._index
 
-    def _refresh(self) -> None:
+    def _refresh(self, own: bool = False) -> None:
         """Brings the index to the revision of the catalogue, which another process may have changed.
 
-        By whoever holds the lock, and has taken a snapshot after it.
+        By whoever holds the lock, and has taken a snapshot after it. After an `own` change to a revision that it had,
+        nothing can have been missed: all need not be counted.
         """
         revision = self._catalogue.revision
         if revision == self._revision:
@@ -817,7 +825,7 @@ class Library:
         index = self._index.fork()
         try:
             pending = self._pending + self._catch_up(index, self._revision)
-            agrees = self._agrees(index)
+            agrees = own or self._agrees(index)
         except ValueError as error:
             if isinstance(error, LibraryError):
                 raise

@@ -136,16 +136,30 @@ def test_a_thumbnail_that_leads_elsewhere_is_made_anew(library: Library, preciou
     assert (precious / "secret.txt").read_bytes() == SECRET
 
 
-def test_a_journal_cannot_make_sqlite_delete_a_file(library: Library, model: BindModel, precious: Path) -> None:
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_journal_cannot_make_sqlite_delete_a_file(
+    library: Library, model: BindModel, precious: Path, guarded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A journal that names another one, of several databases, makes SQLite delete that one: here somebody's file."""
     library.close()
-    victim = os.fsencode(precious / "secret.txt")
-    name = victim + len(victim).to_bytes(4, "big") + sum(victim).to_bytes(4, "big")
-    header = bytes.fromhex("d9d505f920a163d7") + bytes(504)
-    journal = header + (1).to_bytes(4, "big") + name + bytes.fromhex("d9d505f920a163d7")
-    (library.folder / f"{FILE}-journal").write_bytes(journal)
-    with pytest.raises(LibraryError, match="names another journal"):
-        Library.open(library.folder, model)
-    assert (precious / "secret.txt").is_file()
+    victim = precious / "secret.txt"
+    name, magic = os.fsencode(victim), bytes.fromhex("d9d505f920a163d7")
+    numbers = (0, 0, 2, 512, 4096)  # no records, a nonce, pages, bytes a sector and a page
+    header = (magic + b"".join(number.to_bytes(4, "big") for number in numbers)).ljust(512, b"\0")
+    tail = (2**30 // 4096 + 1, len(name), sum(name))
+    names = tail[0].to_bytes(4, "big") + name + tail[1].to_bytes(4, "big") + tail[2].to_bytes(4, "big") + magic
+    with sqlite3.connect(library.folder / FILE) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+    connection.close()
+    (library.folder / f"{FILE}-journal").write_bytes(header + names)
+    if guarded:
+        with pytest.raises(LibraryError, match="names another journal"):
+            Library.open(library.folder, model)
+    else:
+        monkeypatch.setattr(catalogue, "refuse_foreign_files", lambda _: None)
+        with contextlib.suppress(LibraryError):
+            Library.open(library.folder, model)
+    assert victim.is_file() is guarded
 
 
 def test_paths_in_a_catalogue_hand_nothing_out(library: Library, precious: Path) -> None:
