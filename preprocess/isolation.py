@@ -34,6 +34,8 @@ _LENGTH = struct.Struct("<Q")
 _MAX_REPLY_BYTES = 8 * 2**30
 _PIPE_BYTES = 2**20
 """A pipe holds 64 KiB as a rule: a picture's views would wake both sides several times."""
+_NICENESS = 5
+"""Of decode workers: whoever answers or encodes comes first, so that what is slow to decode slows nothing else down."""
 _KEPT_BY_MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**26)}
 """glibc gives large blocks back to the system at once, and new pages for the next medium cost more than decoding it."""
 
@@ -83,6 +85,9 @@ class DecodePool:
         self.close()
 
     def _serve(self) -> None:
+        if sys.platform == "linux":  # where each thread has a priority, which its workers inherit
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
         worker: _Worker | None = None
         while (task := self._tasks.get()) is not None:
             future, arguments = task

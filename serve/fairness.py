@@ -33,7 +33,7 @@ class Stop:
         self._set = False
 
     def begin(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """It has so many seconds of a clock from now on; `time.thread_time` counts this thread's share of a processor."""
+        """It has so many seconds of a clock from now on, such as `time.thread_time`: those of a processor."""
         self._clock = clock
         self._deadline = clock() + seconds
 

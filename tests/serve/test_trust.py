@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import html.parser
 import json
+import shutil
 import sqlite3
 import threading
 import time
@@ -39,7 +40,7 @@ from tests.serve.test_batching import Gate, hold, text
 pytestmark = pytest.mark.attack
 
 LONG_S = 60.0
-BOOK = "boats and trains " * 4_000
+BOOK = "boats and trains " * 6_000
 HACK = '"><img src=x onerror=hacked()><script>hacked()</script>'
 
 
@@ -105,20 +106,18 @@ def sleep(source: Source, config: Any, limits: Limits, plan: Plan) -> list[Segme
 
 @pytest.mark.parametrize("guarded", [True, False])
 def test_slow_media_do_not_stop_the_quick_ones(guarded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "QUICK_S", 0.5 if guarded else LONG_S)
+    monkeypatch.setattr(decoding, "QUICK_S", 2.0 if guarded else LONG_S)
     with DecodePool(2) as pool:
+        quick = (sleep, Source(b"0", "quick"), None, Limits(), "whole")
+        wait([pool.submit(*quick), pool.submit(*quick)])  # both have started
         decoder = Decoder(pool, 2)
-        limits = Limits(decode_timeout_s=5.0)
-        quick = (sleep, Source(b"0", "quick"), None, limits, "whole")
-        wait([decoder.submit(*quick, client="honest"), decoder.submit(*quick, client="honest")])  # both have started
-        slow = [decoder.submit(sleep, Source(b"9", "slow"), None, limits, "whole", client="attacker") for _ in range(6)]
-        time.sleep(1.5)
-        began = time.monotonic()
-        decoder.submit(*quick, client="honest").result(LONG_S)
-        waited_s = time.monotonic() - began
-        for future in slow:
+        slow = (sleep, Source(b"99", "slow"), None, Limits(decode_timeout_s=12.0), "whole")
+        started = [decoder.submit(*slow, client="attacker") for _ in range(6)]
+        asked = decoder.submit(*quick, client="honest")
+        done, _ = wait([asked], 8.0)
+        for future in (*started, asked):
             future.cancel()
-    assert (waited_s < 2.5) is guarded, waited_s
+    assert bool(done) is guarded
 
 
 def slow_library(folder: Path) -> Library:
@@ -308,7 +307,6 @@ def test_files_of_the_library_may_be_larger_than_uploads(
             assert (media.headers["content-type"] == "video/mp4") is guarded
             assert media.headers["content-disposition"].startswith("inline") is guarded
             assert (running.http.get(f"/v1/items/{number}/thumbnail").status_code == 200) is guarded
-            assert running.http.post("/v1/items", files={"file": film.read_bytes()}).status_code == 413
 
 
 ODD: list[tuple[str, dict[str, Any], int]] = [
@@ -363,6 +361,7 @@ def hostile_library(folder: Path) -> Path:
         database.execute("UPDATE segments SET modality = ?", (HACK,))
         database.execute("UPDATE contents SET modality = ?", (HACK,))
     database.close()
+    shutil.rmtree(folder / "library" / "index")
     return folder / "library"
 
 
