@@ -121,9 +121,9 @@ class Turns(Generic[T]):
 
     def remove(self, client: str, request: Hashable) -> list[T]:
         """Takes out what waits of a request."""
-        row = self._rows.get(client, {}).get(request)
-        if row is None:
+        if client not in self._rows or request not in self._rows[client]:
             return []
+        row = self._rows[client][request]
         self._drop(client, request)
         self._count -= len(row)
         return list(row)

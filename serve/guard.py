@@ -20,7 +20,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -206,7 +206,7 @@ class Guard:
         if self._giving_back is None or self._giving_back.done():
             self._giving_back = asyncio.ensure_future(_give_back_memory())
 
-    async def _while_wanted(self, answering: Coroutine[Any, Any, None], body: _Body) -> None:
+    async def _while_wanted(self, answering: Awaitable[None], body: _Body) -> None:
         """Answers, but stops when the client has left. Raises _LeftError then."""
         answer = asyncio.ensure_future(answering)
         leaving = asyncio.ensure_future(body.left())

@@ -68,7 +68,7 @@ def protocol(settings: Settings) -> type[asyncio.Protocol]:
         _timer: asyncio.TimerHandle | None = None
         _whose = ""
 
-        def connection_made(self, transport: asyncio.Transport) -> None:
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             own = self._whose = client_of(self.client)
             held[own] += 1
