@@ -33,7 +33,7 @@ class Stop:
         self._set = False
 
     def begin(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """It has so many seconds of a clock from now on; `time.thread_time` counts this thread's share of a processor."""
+        """It has so many seconds of a clock from now on, such as `time.thread_time`: those of a processor."""
         self._clock = clock
         self._deadline = clock() + seconds
 
@@ -121,9 +121,9 @@ class Turns(Generic[T]):
 
     def remove(self, client: str, request: Hashable) -> list[T]:
         """Takes out what waits of a request."""
-        row = self._rows.get(client, {}).get(request)
-        if row is None:
+        if client not in self._rows or request not in self._rows[client]:
             return []
+        row = self._rows[client][request]
         self._drop(client, request)
         self._count -= len(row)
         return list(row)

@@ -9,16 +9,18 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import ctypes
 import hashlib
 import hmac
 import ipaddress
 import json
 import logging
 import secrets
+import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -39,6 +41,8 @@ MAX_HEAD_BYTES = 32_768
 """Of the address and all headers of a request together; h11 stops reading at 64 KiB."""
 MAX_ADDRESS_BYTES = 8_192
 _SIGN_IN_BYTES = 4096
+_LARGE_BYTES = 2**20
+_GIVE_BACK_AFTER_S = 5.0
 _LEFT = 499
 """nginx's status for a client that left before it was answered. Nobody gets to see it but the log."""
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -118,6 +122,14 @@ def client_of(place: tuple[str, int] | None) -> str:
     return str(address)
 
 
+async def _give_back_memory() -> None:
+    """What large requests needed goes back to the system, soon after: glibc keeps it, and in pieces of all threads."""
+    await asyncio.sleep(_GIVE_BACK_AFTER_S)
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library
+            await asyncio.to_thread(ctypes.CDLL(None).malloc_trim, 0)
+
+
 def _host_of(origin: str) -> str:
     try:
         return urlsplit(origin).netloc.lower()
@@ -141,6 +153,7 @@ class Guard:
         # Compared as digests: all of the same length, and none in memory as it was written.
         self._keys = [hashlib.sha256(key.encode()).digest() for key in settings.api_keys]
         self._secret = secrets.token_bytes(32)
+        self._giving_back: asyncio.Future[None] | None = None
         self._receiving = 0
         self._receiving_of: Counter[str] = Counter()
 
@@ -184,10 +197,16 @@ class Guard:
             self._receiving_of[client] -= body.size
             if self._receiving_of[client] <= 0:
                 del self._receiving_of[client]
+            if body.size > _LARGE_BYTES:
+                self._give_back_soon()
             reason = body.refusal.code if body.refusal else ""
             self._count(scope, answer.status, time.monotonic() - started, body.size, reason)
 
-    async def _while_wanted(self, answering: Coroutine[Any, Any, None], body: _Body) -> None:
+    def _give_back_soon(self) -> None:
+        if self._giving_back is None or self._giving_back.done():
+            self._giving_back = asyncio.ensure_future(_give_back_memory())
+
+    async def _while_wanted(self, answering: Awaitable[None], body: _Body) -> None:
         """Answers, but stops when the client has left. Raises _LeftError then."""
         answer = asyncio.ensure_future(answering)
         leaving = asyncio.ensure_future(body.left())

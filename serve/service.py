@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import functools
 import os
+import sys
 import threading
 import time
 from collections import Counter
@@ -466,9 +467,10 @@ class _Threads:
 
 
 def _give_way() -> None:
-    """Other threads go first, where the system has a priority for each (Linux)."""
-    with contextlib.suppress(OSError, AttributeError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+    """Other threads go first, where the system has a priority for each."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
 async def _stopped_after(
