@@ -3,11 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-all bench bench-gpu small lint clean
+.PHONY: demo test test-all bench bench-gpu docs small lint clean
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[demo,data,train,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[demo,data,train,docs,dev]'
 	touch $@
 
 demo: .venv/installed
@@ -24,6 +24,10 @@ bench: .venv/installed
 
 bench-gpu: .venv/installed
 	$(BIN)/python -m tests.bench gpu
+
+# The documentation as a site in build/site, which needs no network to be read.
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict -f docs/mkdocs.yml
 
 # The weights of `small` anew, from packages to bind/zoo/small: 1.2 GB of drawings (Debian and npm clients are needed), then on two
 # cores about two hours for features and scenes; the four encoders take ten minutes on a GPU, many hours without one.

@@ -1,4 +1,4 @@
-"""What the README says of the API is run against a server, word for word."""
+"""What the documentation says of the API is run against a server, word for word."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from serve.library import Library
 from serve.samples import EVERYDAY
 from tests.serve.load import served
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs/pages/reference/http.md"
 ADDRESS = "http://127.0.0.1:8000"
 
 
 def test_the_examples_of_the_api_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    section = re.search(r"<!-- api:.*?-->(.*?)<!-- /api -->", README.read_text(), re.DOTALL)
-    assert section, "README.md has no part between <!-- api: --> and <!-- /api -->"
+    section = re.search(r"<!-- api:.*?-->(.*?)<!-- /api -->", PAGE.read_text(), re.DOTALL)
+    assert section, "http.md has no part between <!-- api: --> and <!-- /api -->"
     assert ADDRESS in section[1]
     media = tmp_path / "media"
     media.mkdir()
@@ -49,7 +49,7 @@ def test_the_examples_of_the_api_run(
         scripts = re.findall(r"```python\n(.*?)```", told, re.DOTALL)
         assert [("OpenAI" in script, "Client(" in script) for script in scripts] == [(True, False), (False, True)]
         for script in scripts:
-            exec(compile(script, "README.md", "exec"), {})
+            exec(compile(script, "http.md", "exec"), {})
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == str(len(picture))
     assert len(printed) == 4, "the three pictures of the folder"
