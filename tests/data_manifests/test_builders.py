@@ -808,7 +808,7 @@ def test_icons_are_of_things_and_free(tree: Callable[[str], Path]) -> None:
         "park/apple-core-fill": ("apple core",),
     }
     assert {missing.what: missing.examples for missing in report.missing} == {
-        "PNG (`python -m train.fetch` renders them)": ("park/car",),
+        "PNG (`python -m train.small.fetch` renders them)": ("park/car",),
         "licence that asks for credit at most": ("shared-alike (CC-BY-SA-4.0)",),
     }
 
