@@ -118,8 +118,9 @@ class Data:
         """Sets -> k times (train, test), each a table of events by set; a group is never on both sides.
 
         Groups of the same name in different sets (one Freesound recording) stay together. A single set whose table
-        says `fold = "manifest"` has one fold a manifest, whatever `k` is. Raises KeyError for an unknown set, ValueError
-        where there are fewer than two folds.
+        says `fold = "manifest"` has one fold a manifest, whatever `k` is.
+
+        Raises KeyError for an unknown set, ValueError where there are fewer than two folds.
         """
         rows = {name: self.events(name, part) for name in names}
         if len(names) == 1 and datasets()[names[0]].fold == "manifest":
