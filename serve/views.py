@@ -11,7 +11,6 @@ from html import escape
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
-from bind.pipeline import shared_pool
 from preprocess.media import Limits, MediaError, Source
 from serve import plots
 from serve.batching import Busy
@@ -147,10 +146,10 @@ class Figures:
         try:
             path = await self._service.original(item.item_id)
             if item.modality == "text":
-                words = await asyncio.to_thread(quote, path, self._service.limits)
+                words = await self._service.read(quote, path, self._service.library_limits)
                 found = f"<blockquote>{text(words)}</blockquote>"
             elif item.modality in _READERS:
-                found = await _measured(item, path, self._service.limits)
+                found = await _measured(item, path, self._service)
             else:
                 found = _icon("file")
         except MediaError as error:
@@ -165,12 +164,12 @@ class Figures:
         return found
 
 
-async def _measured(item: Item, path: Path, limits: Limits) -> str:
-    source = Source.from_path(path)
+async def _measured(item: Item, path: Path, service: Service) -> str:
+    source = await service.read(Source.from_path, path)
     if item.start_s is not None:
         source = replace(source, hints=replace(source.hints, start_s=item.start_s, end_s=item.end_s))
     read = _READERS[item.modality]
-    (segment,) = await asyncio.wrap_future(shared_pool().submit(read, source, None, limits, "whole"))
+    segment = await service.figure(read, source)
     if item.modality == "audio":
         return plots.sound_picture(segment)
     if item.modality == "imu":
