@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -89,28 +90,7 @@ class Report:
 
         Raises ValueError where matplotlib is not installed.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError:
-            raise ValueError("a plot of the scores needs matplotlib: pip install 'crossbind[train]'") from None
-        shown = [s for s in self.scores if s.metric != "median rank"]
-        figure = Figure(figsize=(11, 1 + 0.22 * len(shown)), layout="constrained")
-        axes = figure.add_subplot()
-        for row, s in enumerate(shown):
-            face = "white" if s.kind == "emergent" else "tab:blue"
-            spread = [[s.value - s.low], [s.high - s.value]]
-            axes.errorbar(
-                s.value, row, xerr=spread, fmt="o", color="tab:blue", markerfacecolor=face, gid=f"score-{row}"
-            )
-        axes.set_xlim(-0.02, 1.02)
-        axes.set_ylim(len(shown) - 0.5, -0.5)
-        names = [
-            f"{s.manifest}: {s.query} \u2192 {s.target}, {s.task} {s.metric} {s.kind and f'({s.kind})'}" for s in shown
-        ]
-        axes.set_yticks(range(len(shown)), names, fontsize=8)
-        axes.grid(axis="x", alpha=0.4)
-        axes.set_title(f"{self.model}, 95% intervals")
-        figure.savefig(file)
+        plot(self.model, [s for s in self.scores if s.metric != "median rank"], file)
 
 
 def evaluate(
@@ -155,6 +135,32 @@ def evaluate(
             for result in _few_shot(items, found.events, classes, shots, rng):
                 report.scores.append(Score(found.name, "few-shot", name, "labels", "", *result))
     return report
+
+
+def plot(model: str, shown: Sequence[Score], file: Path) -> None:
+    """Draws shares with their intervals, emergent ones hollow, as SVG, PNG or PDF by the suffix of the file.
+
+    Raises ValueError where matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ValueError("a plot of the scores needs matplotlib: pip install 'crossbind[train]'") from None
+    figure = Figure(figsize=(11, 1 + 0.22 * len(shown)), layout="constrained")
+    axes = figure.add_subplot()
+    for row, s in enumerate(shown):
+        face = "white" if s.kind == "emergent" else "tab:blue"
+        spread = [[s.value - s.low], [s.high - s.value]]
+        axes.errorbar(s.value, row, xerr=spread, fmt="o", color="tab:blue", markerfacecolor=face, gid=f"score-{row}")
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_ylim(len(shown) - 0.5, -0.5)
+    names = [
+        f"{s.manifest}: {s.query} \u2192 {s.target}, {s.task} {s.metric} {s.kind and f'({s.kind})'}" for s in shown
+    ]
+    axes.set_yticks(range(len(shown)), names, fontsize=8)
+    axes.grid(axis="x", alpha=0.4)
+    axes.set_title(f"{model}, 95% intervals")
+    figure.savefig(file)
 
 
 def pair_kind(description: Description, first: str, second: str) -> str:
@@ -407,7 +413,20 @@ def _few_shot(
         yield f"accuracy, {k} shots", float(hits.mean()), *spread, len(hits)
 
 
-def write(report: Report, folder: Path) -> None:
+class Written(Protocol):
+    """A report that can be written."""
+
+    def table(self) -> str:
+        """Aligned text."""
+
+    def json(self) -> str:
+        """Everything."""
+
+    def plot(self, file: Path) -> None:
+        """A drawing."""
+
+
+def write(report: Written, folder: Path) -> None:
     """Writes `scores.txt`, `scores.json`, `scores.svg` and `scores.png` into a folder. Raises as `Report.plot` does."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "scores.txt").write_text(report.table() + "\n")

@@ -87,6 +87,10 @@ class Report:
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
         return "\n".join([*lines, *(f"left out: {reason}" for reason in self.left_out)])
 
+    def plot(self, file: Path) -> None:
+        """Draws the scores; raises as `evaluate.plot`."""
+        evaluate.plot(self.model, self.scores, file)
+
     def json(self) -> str:
         """Suite, model, space, scores and what was left out as JSON."""
         return json.dumps(asdict(self), indent=1)
