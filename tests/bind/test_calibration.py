@@ -17,7 +17,8 @@ DIM = 32
 
 def unit(rng: np.random.Generator, count: int, centre: np.ndarray | None = None) -> np.ndarray:
     vectors = rng.normal(size=(count, DIM)) + (0 if centre is None else centre)
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    found: np.ndarray = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return found
 
 
 @pytest.fixture
@@ -97,7 +98,7 @@ def test_a_bad_file_is_one_error(fault: str, one: Calibration, tmp_path: Path) -
 def test_a_checkpoint_brings_it_and_the_space_stays(tmp_path: Path) -> None:
     model = zoo.load("small", weights="random", modalities=None)
     folder = tmp_path / "model"
-    checkpoint.write(folder, model.description, {name: model.towers[name] for name in model.modalities})
+    checkpoint.write(folder, model.description, {name: model.tower(name) for name in model.modalities})
     plain = zoo.load(folder)
     assert plain.calibration is None
     background = Background(np.zeros(plain.dim, np.float32), np.zeros((2, plain.dim), np.float32), 0.01)

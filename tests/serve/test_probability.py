@@ -20,7 +20,8 @@ from tests.serve.live import live
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
+    found: np.ndarray = (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
+    return found
 
 
 def calibrated(
@@ -125,7 +126,7 @@ def test_no_wrong_hit_of_a_small_library_is_a_strong_match() -> None:
     # From ten items on, what stands out is called so.
     query = unit(rng.normal(size=64))
     items = np.concatenate([unit(rng.normal(size=(11, 64))), query[None]])
-    assert views.meaning(calibration.scales(query, {"image": items})["image"].score(np.array(1.0)))[0] == "strong"
+    assert views.meaning(calibration.scales(query, {"image": items})["image"].score(np.ones(1))[0])[0] == "strong"
 
 
 def test_words_on_the_page_follow_the_probability() -> None:

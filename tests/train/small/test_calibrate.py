@@ -27,7 +27,8 @@ CLASSES, EACH = 60, 5
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
+    found: np.ndarray = (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
+    return found
 
 
 def pools(noise: float, seed: int = 0) -> dict[str, Pool]:
