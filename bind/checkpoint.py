@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from bind import calibration, encoders, heads
 from bind import description as descriptions
-from bind import encoders, heads
 from bind.description import Description, ModalityTable
 from bind.files import SUMS, exchange, format_sums, parse_sums, sha256, sync
 from bind.model import BindModel, Tower
@@ -96,7 +97,18 @@ def load_described(
         return Tower(encoder, head)
 
     digests = {name: sums[f"{name}.safetensors"] for name in description.modalities if f"{name}.safetensors" in sums}
-    return _assemble(description, tower, digests | description.digests, device, dtype, only)
+    model = _assemble(description, tower, digests | description.digests, device, dtype, only)
+    if calibration.FILE in sums:
+        found = calibration.read(verified(folder, calibration.FILE, sums), description.dim)
+        if found.space == model.space:
+            model.calibration = found
+        else:
+            warnings.warn(
+                f"{folder / calibration.FILE} belongs to space {found.space}, these weights are of {model.space}: hits"
+                " have no probabilities; `python -m train.small.calibrate` makes it anew",
+                stacklevel=2,
+            )
+    return model
 
 
 def random(

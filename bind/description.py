@@ -34,7 +34,8 @@ class ModalityTable(BaseModel):
 
 class Description(BaseModel):
     """A whole `model.toml`. `source` is the default of `weights=`, where weights come from elsewhere.
-    `trained` lists the modality pairs it was trained on, as `["image", "audio"]`.
+    `trained` lists the modality pairs it was trained on, as `["image", "audio"]`; `trained_on` the manifests, by the
+    names in their headers (patterns with `*`), as far as they were recorded.
 
     `digests` names weights by something else than the SHA-256 of their file (random ones by their seed).
     """
@@ -48,6 +49,7 @@ class Description(BaseModel):
     about: str = ""
     source: str = ""
     trained: tuple[tuple[str, str], ...] = ()
+    trained_on: tuple[str, ...] = ()
     digests: dict[str, str] = {}
     modalities: dict[str, ModalityTable]
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from bind import modalities, pipeline
+from bind.calibration import Calibration
 from bind.description import Description
 from bind.encoders.transformer import Transformer
 from bind.space import Embeddings
@@ -60,7 +61,8 @@ class BindModel(nn.Module):
     """Towers of one space. Made by `bind.load`; in evaluation mode, its parameters frozen.
 
     `modalities` are those loaded, `dim` the dimension D, `space` the identity of the space (the same whichever of its
-    modalities are loaded), `origin` what `bind.load` takes to load it again: a name or the path of a folder.
+    modalities are loaded), `origin` what `bind.load` takes to load it again: a name or the path of a folder,
+    `calibration` what its cosines are worth, where the checkpoint says it.
     """
 
     def __init__(self, description: Description, towers: Mapping[str, Tower], digests: Mapping[str, str]) -> None:
@@ -71,6 +73,7 @@ class BindModel(nn.Module):
         self.dim = description.dim
         self.origin = description.name
         self.digests = dict(digests)
+        self.calibration: Calibration | None = None
         self.space = description.space(digests)
         self._configs = {name: description.preprocess(name) for name in towers}
         self.requires_grad_(False)

@@ -11,7 +11,7 @@ from pathlib import Path
 from data_manifests import Builder, Download, Entry, Split, is_filled
 
 _RENDERED = ("png",)
-"""Where `python -m train.fetch` renders what a package has as SVG or as a font only."""
+"""Where `python -m train.small.fetch` renders what a package has as SVG or as a font only."""
 # Package -> artist and where its pictures are, the largest first. Apple's and Facebook's art may not be used freely.
 _SETS = {
     "emoji-datasource-google": ("google", ("img/google/64",)),
@@ -126,7 +126,7 @@ BUILDER = Builder(
     "only, which has no reader: add color/618x618 or color/72x72 with the PNG of its release; more hands are in "
     "@iconify-json/noto-v1, emojione, emojione-monotone, fxemoji, streamline-emojis, dinkie-icons, fluent-emoji, "
     "fluent-emoji-flat and fluent-emoji-high-contrast, and in the fonts @expo-google-fonts/noto-emoji and Debian's "
-    "fonts-symbola, all of which `python -m train.fetch` renders",
+    "fonts-symbola, all of which `python -m train.small.fetch` renders",
     layout="the unpacked packages below one folder; any of them is enough for its pictures, one emoji-datasource or "
     "openmoji for the names",
     splits=splits,

@@ -78,7 +78,7 @@ def _events(download: Download, known: Nouns) -> Iterator[Entry]:
                 picture = (place / "png" / f"{icon}.png").as_posix()
                 yield {"id": name, "image": {"path": picture}, "text": texts, "group": texts[0]}
             else:
-                download.lacks("PNG (`python -m train.fetch` renders them)", name)
+                download.lacks("PNG (`python -m train.small.fetch` renders them)", name)
 
 
 def wordnet(root: Path) -> Nouns | None:
@@ -137,7 +137,7 @@ BUILDER = Builder(
     title="Icons of things.",
     license="each collection's own, which its info.json names: MIT, ISC, Apache-2.0, CC0-1.0, CC BY 3.0 or 4.0",
     obtain="JavaScript packages @iconify-json/NAME (`npm pack`, each unpacked into a folder of its own) and the Debian "
-    "package wordnet-base; `python -m train.fetch` obtains some and renders their SVG",
+    "package wordnet-base; `python -m train.small.fetch` obtains some and renders their SVG",
     layout="the unpacked packages below one folder, the drawings rendered to png/ICON.png beside icons.json, and "
     "WordNet's files in usr/share/wordnet or wordnet/usr/share/wordnet",
     splits=splits,

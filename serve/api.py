@@ -201,7 +201,10 @@ class EmbeddingsAnswer(BaseModel):
 
 
 class SearchRequest(Strict):
-    """`query` are words, `terms` anything; one of them. `want` are modalities to find, `where` a filter."""
+    """`query` are words, `terms` anything; one of them. `want` are modalities to find, `where` a filter.
+
+    `min_probability` leaves out hits that are less likely to be right: none at all means that nothing looks like that.
+    """
 
     model_config = ConfigDict(json_schema_extra=_exactly_one("query", "terms"))
 
@@ -210,6 +213,7 @@ class SearchRequest(Strict):
     k: Annotated[int, Field(ge=1)] = 10
     want: Annotated[list[str], Field(max_length=32)] | None = None
     where: str | None = None
+    min_probability: Annotated[float, Field(ge=0, le=1)] | None = None
 
     @model_validator(mode="after")
     def _one_query(self) -> SearchRequest:
@@ -234,11 +238,15 @@ class ItemAnswer(BaseModel):
 
 
 class HitAnswer(ItemAnswer):
-    """`score` compares across modalities (standard deviations above the usual item), `cosine` does not."""
+    """`score` compares across modalities (standard deviations above the usual item), `cosine` does not.
+
+    `probability` says how likely the item is what was asked for; null where the model cannot tell.
+    """
 
     score: float
     cosine: float
     keyword: bool
+    probability: float | None
 
 
 class Items(BaseModel):
@@ -372,7 +380,9 @@ def _add_routes(app: FastAPI, service: Service) -> None:
             if len(terms) > MAX_QUERY_TERMS:
                 raise ApiError(413, "too_many", f"expected at most {MAX_QUERY_TERMS} terms, got {len(terms)}", "terms")
         try:
-            hits = await service.search(terms, k=body.k, want=body.want, where=body.where)
+            hits = await service.search(
+                terms, k=body.k, want=body.want, where=body.where, min_probability=body.min_probability
+            )
         except TermError as error:
             raise ApiError(422, "unusable_medium", error.reason, f"terms[{error.index}]") from None
         except WhereError as error:
@@ -735,7 +745,7 @@ def _item(item: Item) -> dict[str, Any]:
 
 
 def _hit(hit: Hit) -> dict[str, Any]:
-    return _item(hit) | {"score": hit.score, "cosine": hit.cosine, "keyword": hit.keyword}
+    return _item(hit) | {key: getattr(hit, key) for key in ("score", "cosine", "keyword", "probability")}
 
 
 def _model(about: About) -> dict[str, Any]:

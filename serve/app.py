@@ -29,6 +29,7 @@ from bind.modalities import specs
 from serve import views
 from serve.api import MAX_QUERY_TERMS, ApiError, read_json
 from serve.batching import Busy, LateError
+from serve.calibration import LIKELY
 from serve.catalogue import UnknownItemError, shown, words_of
 from serve.guard import error_body, page_policy
 from serve.service import TermError
@@ -232,7 +233,11 @@ def _functions(service: Service) -> list[Callable[[Any], Awaitable[Answer]]]:
             hits = await service.search(terms, k=k, want=want, where=where)
         except WhereError as error:
             return {"where_error": str(error)}
-        return {"count": len(hits), "html": await figures.cards(hits)}
+        # Words that stand in a name or caption are a match, whatever it looks like.
+        unlikely = bool(hits) and all(
+            hit.probability is not None and hit.probability < LIKELY and not hit.keyword for hit in hits
+        )
+        return {"count": len(hits), "html": await figures.cards(hits), "unlikely": unlikely}
 
     @_told
     async def embed(sent: Any) -> Answer:

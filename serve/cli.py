@@ -163,7 +163,11 @@ def train(run: Annotated[Path, typer.Argument(help="A run file; train/runs/ has 
 @app.command(name="eval")
 def evaluate(
     model: Annotated[str, typer.Argument(help="A name from `crossbind models`, or a checkpoint folder.")],
-    manifests: Annotated[list[Path], typer.Argument(help="The manifests to measure on.")],
+    manifests: Annotated[list[Path] | None, typer.Argument(help="The manifests to measure on.")] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="Instead of manifests: measure on every set of a suite (`real`) in --data.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="The folder in which a suite looks for its data sets.")] = None,
     weights: Weights = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
@@ -171,11 +175,18 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure a model: retrieval between all pairs of modalities, zero-shot, few-shot, each with its interval."""
+    if bool(manifests) == (suite is not None) or (suite is None) != (data is None):
+        _usage("expected either manifests, or --suite with --data")
     loaded = _load(_options(model, weights, device, dtype))
     from train import evaluate as evaluation
+    from train.small import suite as suites
 
+    report: evaluation.Report | suites.Report
     try:
-        report = evaluation.evaluate(loaded, manifests)
+        if suite is not None and data is not None:
+            report = suites.run(loaded, suite, data)
+        else:
+            report = evaluation.evaluate(loaded, manifests or [])
         if out is not None:
             evaluation.write(report, out)
     except (ValueError, OSError) as error:
@@ -299,6 +310,9 @@ def search(
     want: Annotated[str | None, typer.Option(help="Modalities to find, as image,audio.")] = None,
     where: Annotated[str | None, typer.Option(help="A filter: \"folder = 'trip' and duration_s < 30\".")] = None,
     keywords: Annotated[bool | None, typer.Option(help="Look for the words in names and captions too.")] = None,
+    min_probability: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Leave out hits that are less likely to be right, as 0.5.")
+    ] = None,
     model: LibraryModel = None,
     weights: Weights = None,
     device: Device = "cpu",
@@ -320,7 +334,9 @@ def search(
         _usage(str(error))
     with _library(library, _options(model, weights, device, dtype, needed), None) as opened:
         try:
-            hits = opened.search(query, k, want.split(",") if want else None, where, keywords=keywords)
+            hits = opened.search(
+                query, k, want.split(",") if want else None, where, keywords=keywords, min_probability=min_probability
+            )
         except ValueError as error:
             _usage(str(error))
         pictures: dict[int, Path] = {}
@@ -333,7 +349,7 @@ def search(
         print(json.dumps(rows, default=str))
         return
     if not hits:
-        print("nothing found")
+        print("nothing found" if min_probability is None else "nothing here looks like that")
         return
     from serve import demo
 

@@ -96,13 +96,16 @@ class Item:
 class Hit(Item):
     """An item that was found. `score` is calibrated (see `serve.calibration`), `cosine` what it was made from.
 
-    `keyword` says whether the query's words occur in its name, caption or metadata. With keywords, the order of hits
-    is that of both rankings together, else that of the scores.
+    `probability` is how likely the item is what the query asks for, by looks alone: None where the model has no
+    calibration for this pair of modalities, and where a query mixes several. `keyword` says whether the query's words
+    occur in its name, caption or metadata. With keywords, the order of hits is that of both rankings together, else
+    that of the scores.
     """
 
     score: float
     cosine: float
     keyword: bool
+    probability: float | None = None
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,7 @@ class _Candidate:
     content: int
     cosine: float
     score: float
+    probability: float | None
 
 
 class Library:
@@ -272,6 +276,7 @@ class Library:
         keywords: bool | None = None,
         calibrate: bool = True,
         every_segment: bool = False,
+        min_probability: float | None = None,
     ) -> list[Hit]:
         """The k best hits for a query, best first.
 
@@ -280,13 +285,25 @@ class Library:
         to find, `where` a filter as in `serve.where`. `keywords` fuses in a search over file names, captions and
         metadata for the words of the query's texts; it is on where a query consists of texts. Without `calibrate`,
         mixed results are ranked by their bare cosines. A file is found once, with its best stretch; with
-        `every_segment` each stretch counts by itself.
+        `every_segment` each stretch counts by itself. `min_probability` leaves out what is less likely, so that no hit
+        at all means that nothing here looks like that; hits without a probability are left out too.
 
         Raises QueryError and WhereError, which point at the character, MediaError for a file of the query that cannot
-        be used, ValueError for terms that cancel out, an unknown modality in `want` and k < 1.
+        be used, ValueError for terms that cancel out, an unknown modality in `want`, k < 1, and a `min_probability` out
+        of 0..1 or that the model has no calibration for.
         """
-        embedding, words = self._embed_query(query, keywords)
-        return self.find(embedding, k, want, where, words=words, calibrate=calibrate, every_segment=every_segment)
+        embedding, words, modality = self._embed_query(query, keywords)
+        return self.find(
+            embedding,
+            k,
+            want,
+            where,
+            words=words,
+            calibrate=calibrate,
+            every_segment=every_segment,
+            modality=modality,
+            min_probability=min_probability,
+        )
 
     def find(
         self,
@@ -298,10 +315,17 @@ class Library:
         words: str = "",
         calibrate: bool = True,
         every_segment: bool = False,
+        modality: str | None = None,
+        min_probability: float | None = None,
     ) -> list[Hit]:
-        """As `search`, for one embedding, with the `words` to look for in names, captions and metadata."""
+        """As `search`, for one embedding, with the `words` to look for in names, captions and metadata.
+
+        `modality` is what was embedded, None for a mixture: probabilities are known of one modality only.
+        """
         if k < 1:
             raise ValueError(f"search: expected k >= 1, got {k}")
+        if min_probability is not None and not 0 <= min_probability <= 1:
+            raise ValueError(f"search: expected min_probability from 0 to 1, got {min_probability}")
         if query.space != self.model.space:
             raise SpaceError(self.model.space, query.space)
         if len(query) != 1:
@@ -310,23 +334,29 @@ class Library:
         index = self._searchable()
         with self._catalogue.snapshot():
             modalities = _wanted(index, want)
-            samples = {modality: self._sample(index, modality) for modality in modalities}
-            scales = calibration.scales(query.vectors[0], samples)
+            samples = {name: self._sample(index, name) for name in modalities}
+            counts = {name: index.count(name) for name in modalities}
+            scales = calibration.scales(query.vectors[0], samples, calibration.Worth.of(self.model, modality, counts))
+            if min_probability is not None and scales and not any(scale.calibrated for scale in scales.values()):
+                raise ValueError(
+                    f"search: model {self.model.description.name!r} has no probabilities for "
+                    f"{modality or 'a mixture'} -> {', '.join(scales)}; leave out min_probability"
+                )
             found: list[_Candidate] = []
             # What is further down in both rankings than this cannot come before the k best of one of them.
             depth = RANK_OFFSET + 2 * k if words else k
             passing: dict[str, np.ndarray] | None = None
-            for modality in modalities:
+            for name in modalities:
                 nearest = None
                 if filtered is EVERYTHING:
-                    nearest = self._nearest(index, query, modality, depth, None, every_segment)
+                    nearest = self._nearest(index, query, name, depth, None, every_segment)
                 elif passing is None:
-                    nearest = self._nearest_mostly(index, query, modality, depth, filtered, every_segment)
+                    nearest = self._nearest_mostly(index, query, name, depth, filtered, every_segment)
                 if nearest is None:
                     passing = passing if passing is not None else self._catalogue.passing(filtered)
-                    allowed = passing.get(modality, np.empty(0, np.int64))
-                    nearest = self._nearest(index, query, modality, depth, allowed, every_segment)
-                found += _candidates(*nearest, scales[modality])
+                    allowed = passing.get(name, np.empty(0, np.int64))
+                    nearest = self._nearest(index, query, name, depth, allowed, every_segment)
+                found += _candidates(*nearest, scales[name])
             matched: dict[int, int] = {}
             shown: set[int] = set()
             if words:
@@ -337,6 +367,8 @@ class Library:
                 # One that only this ranking has reaches the k best only from a place among its first k.
                 missing = [content for content in list(by_words)[:k] if content not in known]
                 found += self._score(missing, query, scales, filtered)
+            if min_probability is not None:
+                found = [one for one in found if one.probability is not None and one.probability >= min_probability]
             ranked = _rank(found, matched, calibrate, every_segment)[:k]
             entries = self._catalogue.entries([candidate.segment for candidate in ranked], filtered)
             entries = self._catalogue.as_uploads(entries.values(), shown)
@@ -346,6 +378,7 @@ class Library:
                 score=candidate.score,
                 cosine=candidate.cosine,
                 keyword=candidate.content in matched,
+                probability=candidate.probability,
             )
             for candidate in ranked
             if candidate.segment in entries
@@ -356,7 +389,7 @@ class Library:
     ) -> list[Hit]:
         """The k best hits for an item of the library, its own file left out. Raises UnknownItemError."""
         own = self.item(item_id)
-        hits = self.search(self.vectors([item_id]), k + 1, want, where)
+        hits = self.find(self.vectors([item_id]), k + 1, want, where, modality=own.modality)
         return [hit for hit in hits if hit.path != own.path and hit.path not in own.also][:k]
 
     def item(self, item_id: int) -> Item:
@@ -652,10 +685,10 @@ class Library:
 
     def _embed_query(
         self, query: str | Sequence[Term | terms.Term] | Embeddings, keywords: bool | None
-    ) -> tuple[Embeddings, str]:
-        """The query as one row, and the text to look for as keywords ('' for none)."""
+    ) -> tuple[Embeddings, str, str | None]:
+        """The query as one row, the text to look for as keywords ('' for none), and its modality (None for several)."""
         if isinstance(query, Embeddings):
-            return query, ""
+            return query, "", None
         given = arithmetic.parse_query(query) if isinstance(query, str) else list(query)
         if not given:
             raise ValueError("search: expected at least one term")
@@ -667,17 +700,24 @@ class Library:
         }
         sources = [_as_source(term) for place, term in enumerate(resolved) if place not in rows]
         embedded = {}
+        kinds = {
+            self.item(term.content).modality if isinstance(term.content, int) else None
+            for place, term in enumerate(resolved)
+            if place in rows and isinstance(term, terms.Term)
+        }
         for result in pipeline.embed(self.model, sources):
             if isinstance(result, pipeline.Failed):
                 raise result.error
             embedded[result.position] = result.vector
+            kinds.add(result.modality)
         waiting = iter(embedded[place] for place in range(len(sources)))
         vectors = np.stack([rows[place] if place in rows else next(waiting) for place in range(len(resolved))])
         embedding = arithmetic.combine(Embeddings(vectors, self.model.space), [term.weight for term in resolved])
         said = [(words, term.weight) for term in resolved if (words := _words(term)) is not None]
         if keywords is None:
             keywords = len(said) == len(resolved)
-        return embedding, " ".join(words for words, weight in said if weight > 0) if keywords else ""
+        wanted = " ".join(words for words, weight in said if weight > 0) if keywords else ""
+        return embedding, wanted, kinds.pop() if len(kinds) == 1 else None
 
     def _ready_vector(self, content: int | np.ndarray) -> np.ndarray:
         if isinstance(content, int):
@@ -773,7 +813,8 @@ class Library:
             entry = entries[number]
             score = float(scales[entry.modality].score(np.array(cosine)))
             if entry.content not in best or score > best[entry.content].score:
-                best[entry.content] = _Candidate(number, entry.content, cosine, score)
+                (likely,) = scales[entry.modality].probability(np.array([cosine]))
+                best[entry.content] = _Candidate(number, entry.content, cosine, score, likely)
         return list(best.values())
 
     def _sample(self, index: Index, modality: str) -> np.ndarray:
@@ -974,7 +1015,8 @@ def _item(entry: Entry) -> Item:
 
 
 def _candidates(ids: np.ndarray, cosines: np.ndarray, contents: np.ndarray, scale: Scale) -> list[_Candidate]:
-    columns = (ids.tolist(), contents.tolist(), cosines.tolist(), scale.score(cosines).tolist())
+    scores, likely = scale.score(cosines).tolist(), scale.probability(cosines)
+    columns = (ids.tolist(), contents.tolist(), cosines.tolist(), scores, likely)
     return [_Candidate(*row) for row in zip(*columns, strict=True)]
 
 

@@ -206,9 +206,10 @@ class Service:
         k: int = 10,
         want: Sequence[str] | None = None,
         where: str | None = None,
+        min_probability: float | None = None,
         deadline_s: float | None = None,
     ) -> list[Hit]:
-        """The k best hits for a query, best first; `want` and `where` as in `Library.search`.
+        """The k best hits for a query, best first; `want`, `where` and `min_probability` as in `Library.search`.
 
         Words are also looked for in names, captions and metadata where a query has nothing but words. Files of items
         that the query adds are left out of its hits. Raises as `embed`; WhereError, which points at the character;
@@ -224,8 +225,11 @@ class Service:
         deadline_s = self.settings.deadline_s if deadline_s is None else deadline_s
         try:
             async with asyncio.timeout(deadline_s):
-                query = await self.compose(terms, deadline_s=deadline_s)
-                find = functools.partial(self._find, query, k, want, where, words, own)
+                parts = await self.embed(terms, deadline_s=deadline_s)
+                kinds = {part.modality for part in parts}
+                modality = (kinds.pop() or None) if len(kinds) == 1 else None
+                query = self.combined(parts, terms)
+                find = functools.partial(self._find, query, k, want, where, words, own, modality, min_probability)
                 with contextlib.suppress(StoppedError):
                     return await _stopped_after(QUICK_SEARCH_S, self._searching.run, find, time.thread_time)
                 return await _stopped_after(deadline_s, self._searching_long.run, find)
@@ -327,9 +331,13 @@ class Service:
         where: str | None,
         words: str,
         own: Sequence[int],
+        modality: str | None,
+        min_probability: float | None,
     ) -> list[Hit]:
         paths = {path for number in own for item in [self.library.item(number)] for path in (item.path, *item.also)}
-        hits = self.library.find(query, k + len(own), want, where, words=words)
+        hits = self.library.find(
+            query, k + len(own), want, where, words=words, modality=modality, min_probability=min_probability
+        )
         return [hit for hit in hits if hit.path not in paths][:k]
 
     async def _stored(self, item_id: int) -> Embedded:

@@ -1,6 +1,6 @@
 """Queries of two parts, on held-out names: picture plus name, picture plus sound, a scene less one of its things.
 
-    python -m train.composed OUT [MODEL]      # OUT as `train.small` leaves it; MODEL is `small` unless said
+    python -m train.small.composed OUT [MODEL]      # OUT as `train.small` leaves it; MODEL is `small` unless said
 
 prints, for each form, how often the composed query ranks its target higher than either part alone does. How much the
 second part counts is chosen on the validation side; the figures are those of the test side. The features of composed
@@ -44,8 +44,8 @@ from data_manifests._scenes import MIDDLE_S, Scene, draw
 from preprocess import manifest
 from preprocess.manifest import Event
 from preprocess.media import Limits, Source
-from train.hearing import embed
-from train.splits import Side, key, side
+from train.small.hearing import embed
+from train.small.splits import Side, key, side
 
 WEIGHTS = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
 """How much the second part may count; the one that wins on the validation side is taken."""
@@ -219,7 +219,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Held:
-    """What a side holds, by `train.splits.key` of its name: emoji by two hands, stamps, and recordings of their names.
+    """What a side holds, by `splits.key` of its name: emoji by two hands, stamps, and recordings of their names.
 
     Emoji that are stamps too are left out: a picture would show one thing twice.
     """

@@ -10,9 +10,9 @@ from PIL import Image
 from torch import Tensor
 
 from preprocess.media import Source
-from train import small, small_tables
-from train.small import Classes, Heads, Item
-from train.splits import side
+from train.small import pictures, tables
+from train.small.pictures import Classes, Heads, Item
+from train.small.splits import side
 
 _STAGES, _LAYERS = 784, 384
 
@@ -24,7 +24,7 @@ def things(count: int, shuffled: bool = False) -> tuple[list[Item], Tensor, dict
     vectors = torch.nn.functional.normalize(torch.randn(count, 384, generator=generator), dim=1)
     vectors[:, 8:] *= 0.05  # few things differ in more than a few ways, else nothing could be learned from so few
     vectors = torch.nn.functional.normalize(vectors + 0.5 * torch.eye(384)[0], dim=1)
-    mixing = torch.randn(384, small.POOLED + small.CLASSES + _STAGES, generator=generator)
+    mixing = torch.randn(384, pictures.POOLED + pictures.CLASSES + _STAGES, generator=generator)
     items, rows = [], []
     order = torch.randperm(count, generator=generator) if shuffled else torch.arange(count)
     for kind, hand in [("emoji", hand) for hand in ("google", "twitter", "fluent")] + [("stamps", "stamps")]:
@@ -36,11 +36,11 @@ def things(count: int, shuffled: bool = False) -> tuple[list[Item], Tensor, dict
     items += [Item("openclipart", "openclipart", item.name, item.captions, item.source) for item in items[-count:]]
     own = torch.stack(rows + rows[-count:])
     features = torch.stack([own, own + 0.3 * torch.randn(own.shape, generator=generator)])
-    start, end = small.POOLED, small.POOLED + small.CLASSES
+    start, end = pictures.POOLED, pictures.POOLED + pictures.CLASSES
     features[..., start:end] = features[..., start:end].softmax(-1)
-    weight = torch.randn(small.CLASSES, small.POOLED, generator=generator)
-    class_names = torch.nn.functional.normalize(torch.randn(small.CLASSES, 384, generator=generator), dim=1)
-    layers = torch.randn(count + small.CLASSES, _LAYERS, generator=generator)  # know nothing
+    weight = torch.randn(pictures.CLASSES, pictures.POOLED, generator=generator)
+    class_names = torch.nn.functional.normalize(torch.randn(pictures.CLASSES, 384, generator=generator), dim=1)
+    layers = torch.randn(count + pictures.CLASSES, _LAYERS, generator=generator)  # know nothing
     texts = torch.cat([torch.cat([vectors, class_names]), layers], 1)
     return items, features, dict(zip(names, texts[:count], strict=True)), Classes(weight, texts[count:])
 
@@ -48,13 +48,13 @@ def things(count: int, shuffled: bool = False) -> tuple[list[Item], Tensor, dict
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer steps and directions: made-up things differ in few ways."""
-    monkeypatch.setattr(small, "_STEPS", 80)
-    monkeypatch.setattr(small, "_KEPT", 200)
+    monkeypatch.setattr(pictures, "_STEPS", 80)
+    monkeypatch.setattr(pictures, "_KEPT", 200)
 
 
 def fitted(items: list[Item], features: Tensor, vectors: dict[str, Tensor], classes: Classes) -> Heads:
     rows = [row for row, item in enumerate(items) if item.side != "test"]
-    return small.fit([items[row] for row in rows], features[:, rows], vectors, classes, seeds=(0,))
+    return pictures.fit([items[row] for row in rows], features[:, rows], vectors, classes, seeds=(0,))
 
 
 @pytest.mark.parametrize("shuffled", [False, True])
@@ -62,7 +62,7 @@ def test_held_out_names_are_found_unless_names_are_shuffled(shuffled: bool) -> N
     made = things(150, shuffled)
     heads = fitted(*made)
     items, features, vectors, _ = made
-    found_by = small_tables.figures(items, features[0], vectors, heads)
+    found_by = tables.figures(items, features[0], vectors, heads)
     figures = {figure.name.partition(",")[0]: figure for figure in found_by}
     found = figures["emoji: text -> picture"]
     held_out = sum(side(f"thing{number}x") == "test" for number in range(150))
@@ -78,9 +78,9 @@ def test_held_out_names_are_found_unless_names_are_shuffled(shuffled: bool) -> N
 def test_written_heads_are_those_fitted(tmp_path: Path) -> None:
     items, features, vectors, classes = things(40)
     heads = fitted(items, features, vectors, classes)
-    small.save(heads, tmp_path)
-    read = small_tables.read_heads(tmp_path)
-    assert heads.image[0].shape == (features.shape[2], small.DIM)
+    pictures.save(heads, tmp_path)
+    read = tables.read_heads(tmp_path)
+    assert heads.image[0].shape == (features.shape[2], pictures.DIM)
     cosines = (heads.pictures(features[0]) * read.pictures(features[0])).sum(1)
     assert cosines.min() > 0.9999
     assert (tmp_path / "SHA256SUMS").read_text().count("safetensors") == 2
@@ -89,7 +89,7 @@ def test_written_heads_are_those_fitted(tmp_path: Path) -> None:
 def test_weights_of_coordinates_go_back_to_features() -> None:
     _, features, _, classes = things(40)
     features = features[0]
-    coordinates = small._Coordinates(features, classes)
+    coordinates = pictures._Coordinates(features, classes)
     generator = torch.Generator().manual_seed(1)
     x = coordinates(features)
     weight, bias = torch.randn(x.shape[1], 5, generator=generator), torch.randn(5, generator=generator)
@@ -113,10 +113,10 @@ def drawn(folder: Path, colours: tuple[str, ...]) -> list[Item]:
 def test_interrupted_features_go_on_and_leave_out_what_cannot_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(small, "VIEWS", 1)
-    monkeypatch.setattr(small, "_PICTURES_AT_ONCE", 2)
-    items, trunks = drawn(tmp_path, ("red", "broken", "blue", "green")), small.Trunks()
-    good, whole = small.features_of(items, trunks, tmp_path / "whole.npy")
+    monkeypatch.setattr(pictures, "VIEWS", 1)
+    monkeypatch.setattr(pictures, "_PICTURES_AT_ONCE", 2)
+    items, trunks = drawn(tmp_path, ("red", "broken", "blue", "green")), pictures.Trunks()
+    good, whole = pictures.features_of(items, trunks, tmp_path / "whole.npy")
     assert [item.name for item in good] == ["red", "blue", "green"]
     assert whole.shape[:2] == (2, 3)
     torch.testing.assert_close(
@@ -132,21 +132,21 @@ def test_interrupted_features_go_on_and_leave_out_what_cannot_be_read(
     read = trunks.read
     monkeypatch.setattr(trunks, "read", stop)
     with pytest.raises(KeyboardInterrupt):
-        small.features_of(items, trunks, tmp_path / "parts.npy")
+        pictures.features_of(items, trunks, tmp_path / "parts.npy")
     monkeypatch.setattr(
         trunks, "read", lambda source: pytest.fail("read again") if "0.png" in source.name else read(source)
     )
-    assert torch.equal(small.features_of(items, trunks, tmp_path / "parts.npy")[1], whole)
+    assert torch.equal(pictures.features_of(items, trunks, tmp_path / "parts.npy")[1], whole)
     with pytest.raises(ValueError, match="belongs to other pictures"):
-        small.features_of(items[:3], trunks, tmp_path / "whole.npy")
+        pictures.features_of(items[:3], trunks, tmp_path / "whole.npy")
 
 
 def test_views_differ_keep_their_range_and_let_white_in() -> None:
     black = torch.full((64, 3, 32, 32), -1.0)
-    views = small.varied(black, torch.Generator().manual_seed(0))
+    views = pictures.varied(black, torch.Generator().manual_seed(0))
     assert views.shape == black.shape
     assert views.min() >= -1 and views.max() <= 1
     centre, corner = views[:, :, 16, 16].mean(1), views[:, :, 0, 0].mean(1)
     assert (centre < -0.5).all()
     assert (corner > 0.5).any() and (corner < -0.5).any()  # zoomed out, zoomed in
-    assert torch.equal(views, small.varied(black, torch.Generator().manual_seed(0)))
+    assert torch.equal(views, pictures.varied(black, torch.Generator().manual_seed(0)))

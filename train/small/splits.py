@@ -1,6 +1,6 @@
 """Which side of a split something belongs to: by its name alone, so the same in every data set and on every machine.
 
-    python -m train.splits MANIFEST.jsonl ... OUT
+    python -m train.small.splits MANIFEST.jsonl ... OUT
 
 writes `OUT/NAME-train.jsonl`, `-validation` and `-test` for each manifest. The name of an event is its `group`, else
 its last caption. What only differs by article, number, skin tone or gender ("a frog." and "frogs", "man running" and
@@ -97,7 +97,7 @@ def write(path: Path, out: Path, part_of: Callable[[str], str | None] = side) ->
     out.mkdir(parents=True, exist_ok=True)
     count = {}
     for part, events in parts.items():
-        about = f"{header.get('about', '')} Of these, the events of side {part} (train.splits).".strip()
+        about = f"{header.get('about', '')} Of these, the events of side {part} (train.small.splits).".strip()
         described = header | {"name": f"{header['name']}-{part}", "root": str(whole.root), "about": about}
         count[part] = manifest.write(out / f"{path.stem}-{part}.jsonl", described, events)
     return count

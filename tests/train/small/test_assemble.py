@@ -20,7 +20,7 @@ from bind.model import BindModel
 from preprocess import manifest
 from train import loop
 from train import run as runs
-from train.assemble import assemble
+from train.small.assemble import assemble
 
 KEPT = ("image", "video", "text")
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests import wordnet
-from train import fetch
+from train.small import fetch
 
 DISC = '<circle cx="12" cy="12" r="6" fill="currentColor"/>'
 

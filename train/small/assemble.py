@@ -1,6 +1,6 @@
 """Joins what several runs added to one base: a named model with its weights in half precision.
 
-    python -m train.assemble bind/zoo/small depth=out/small-depth/model imu=out/small-imu/model ...
+    python -m train.small.assemble bind/zoo/small depth=out/small-depth/model imu=out/small-imu/model ...
 
 The first argument is the model that is widened, NAME.toml beside the folder NAME, and is written again; the others say
 which modality comes from which checkpoint folder.

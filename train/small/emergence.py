@@ -1,6 +1,6 @@
 """The experiment behind the method: what was never paired meets in the space all the same.
 
-    python -m train.emergence RUN.toml TEST.jsonl OUT --seeds 0 1 2
+    python -m train.small.emergence RUN.toml TEST.jsonl OUT --seeds 0 1 2
 
 RUN.toml binds several sensors to pictures or video only (`train/runs/emergence.toml`). For each seed it is trained as
 it stands; then the other pairs of TEST.jsonl are measured on it, and beside each the same pair trained directly: the
@@ -181,7 +181,7 @@ def report(rows: list[Row]) -> str:
 
 def main(arguments: list[str]) -> int:
     """Command line -> exit status; prints the table and writes OUT/emergence.json."""
-    parser = argparse.ArgumentParser(prog="python -m train.emergence", description="Measures what emerges.")
+    parser = argparse.ArgumentParser(prog="python -m train.small.emergence", description="Measures what emerges.")
     parser.add_argument(
         "run", type=Path, help="binds sensors to pictures or video only, e.g. train/runs/emergence.toml"
     )

@@ -1,6 +1,6 @@
 """How well `small` finds pictures by name, names by picture, one hand's drawing by another's: on names held out.
 
-    python -m train.small_tables DATA OUT [HEADS]      # HEADS is a folder, else those shipped
+    python -m train.small.tables DATA OUT [HEADS]      # HEADS is a folder, else those shipped
 
 prints each figure with its interval (95 %, bootstrap over names) and what chance would give.
 """
@@ -18,9 +18,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from bind import zoo
-from train import small
-from train.small import Heads, Item
-from train.splits import key
+from train.small.pictures import Heads, Item, prepared
+from train.small.splits import key
 
 _HANDS = ("google", "twitter", "fluent", "openmoji")
 """The hands of the emoji tables; the last was not trained on."""
@@ -116,7 +115,7 @@ def main() -> None:
     """Prints the tables."""
     data, out = Path(sys.argv[1]), Path(sys.argv[2])
     folder = Path(sys.argv[3]) if len(sys.argv) > 3 else Path(zoo.__file__).parent / "small"
-    items, features, vectors, _ = small.prepared(data, out)
+    items, features, vectors, _ = prepared(data, out)
     heads = read_heads(folder)
     print("| held-out names | share | 95 % | chance | queries |\n|---|---|---|---|---|")
     for figure in figures(items, features[0].float(), vectors, heads):

@@ -17,9 +17,9 @@ from bind.model import BindModel
 from bind.space import unit
 from preprocess import manifest
 from preprocess.media import Source
-from train import composed
-from train.composed import Pictures, Task, choose, measure
-from train.splits import Side, key, side
+from train.small import composed
+from train.small.composed import Pictures, Task, choose, measure
+from train.small.splits import Side, key, side
 
 
 def random(count: int, seed: int, dim: int = 64) -> np.ndarray:

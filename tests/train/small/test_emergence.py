@@ -14,11 +14,12 @@ import tomli_w
 import bind
 from data_manifests import build
 from preprocess import manifest
-from train import emergence, loop
+from train import loop
 from train import run as runs
 from train.evaluate import RECALLS, ranks
+from train.small import emergence
 
-RECIPE = Path(emergence.__file__).parent / "runs" / "emergence.toml"
+RECIPE = Path(emergence.__file__).parents[1] / "runs" / "emergence.toml"
 SCENES = 40
 
 

@@ -1,9 +1,9 @@
 """Cross-validation of what a model hears: each recording is scored once, by an encoder that never heard its name.
 
-    python -m train.hearing_folds RUN.toml FOLDER OUT [FOLD ...]
+    python -m train.small.hearing_folds RUN.toml FOLDER OUT [FOLD ...]
 
 FOLDER holds the whole manifests `stamps`, `stamps-spoken` and any others whose `-train` or `-validation` parts the run
-names. Each of five folds (`train.splits.fold`; fold 0 is the side test) is trained as the run says, without validation,
+names. Each of five folds (`splits.fold`; fold 0 is the side test) is trained as the run says, without validation,
 on all sounds whose names are in the other four, in every language. Its held-out recordings are then scored against all
 stamps' pictures, and captions, of its names. OUT keeps what is done, so that folds may run side by side, each named on
 a command line of its own; once all are there the table is printed.
@@ -26,9 +26,9 @@ import bind
 from bind.model import BindModel
 from preprocess import manifest
 from train import run as runs
-from train.hearing import FEWEST, HEADER, SIGNS, Row, embed, hits, language_of, row
 from train.loop import TrainError, train
-from train.splits import FOLDS, fold, key, write
+from train.small.hearing import FEWEST, HEADER, SIGNS, Row, embed, hits, language_of, row
+from train.small.splits import FOLDS, fold, key, write
 
 TARGETS = ("pictures", "captions")
 

@@ -13,9 +13,9 @@ from safetensors import safe_open
 
 import bind
 from preprocess import manifest
-from tests.train.test_hearing import listener
-from train import hearing_folds, splits
+from tests.train.small.test_hearing import listener
 from train.run import RunError
+from train.small import hearing_folds, splits
 
 RUN = """
 name = "ears"

@@ -1,6 +1,6 @@
 """The image and text heads of `small`: pictures and names in one space, over frozen trunks.
 
-    python -m train.small DATA OUT          # DATA as `train.fetch` leaves it; OUT gets manifests, features and heads
+    python -m train.small DATA OUT          # DATA as `train.small.fetch` leaves it; OUT gets manifests and heads
 
 Two maps are added up. One is learned: InfoNCE between drawings and their names, between two hands or two views of the
 same, and between the classifier's class directions and its class names. The other is closed: the class probabilities
@@ -33,10 +33,10 @@ from bind import checkpoint, encoders, modalities, zoo
 from preprocess import image as pictures
 from preprocess import manifest
 from preprocess.media import Limits, MediaError, Source
-from train.splits import Side, key, name_of, side
+from train.small.splits import Side, key, name_of, side
 
 KINDS = {"emoji": "emoji", "stamps": "stamps", "openclipart": "clipart", "icons": "icons"}
-"""Data set -> its folder in what `train.fetch` leaves."""
+"""Data set -> its folder in what `train.small.fetch` leaves."""
 NOT_TRAINED_ON = "openmoji"
 """A hand kept for the test: CC BY-SA 4.0 asks for more than `small` wants to ask of others."""
 DIM = 384

@@ -17,8 +17,8 @@ from bind.pipeline import Embedded, Failed
 from bind.space import Embeddings, unit
 from preprocess import manifest
 from preprocess.media import MediaError, Source
-from train import hearing
-from train.hearing import Row, score
+from train.small import hearing
+from train.small.hearing import Row, score
 
 THINGS = 60
 

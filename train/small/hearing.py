@@ -1,8 +1,8 @@
 """What a model hears: spoken descriptions and sound effects of held-out stamps against pictures and English captions.
 
-    python -m train.hearing MODEL FOLDER
+    python -m train.small.hearing MODEL FOLDER
 
-FOLDER holds the manifests that `crossbind manifest stamps` and `spoken` make and `python -m train.splits` divides:
+FOLDER holds the manifests that `crossbind manifest stamps` and `spoken` make and `train.small.splits` divides:
 `stamps-test` (pictures, captions, effects), `stamps-spoken-test` (recordings), and, where they are there, to tell which
 words were heard in training, `stamps-spoken-train` (by people) and `spoken-train` (from a synthesiser). Languages of
 fewer than twenty recordings are in the rows of all speech only.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from preprocess import manifest
-from train import splits
+from train.small import splits
 
 
 @pytest.mark.parametrize(

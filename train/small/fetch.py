@@ -1,6 +1,6 @@
 """The pictures that `small`'s image and text heads are trained on, by package name, each from its own client.
 
-    python -m train.fetch FOLDER
+    python -m train.small.fetch FOLDER
 
 unpacks into FOLDER what `crossbind manifest` takes, 1.2 GB: `stamps`, `clipart` and the nouns of WordNet (Debian,
 `apt-get download`), `emoji` and `icons` (`npm pack`). What is there already is left alone. Drawings that are SVG only
