@@ -59,7 +59,7 @@ def _decode() -> str:
 
 
 def _sandbox() -> list[Check]:
-    """One finding for each guard of a decode worker, as a worker reports them; docs/explanation/trust.md explains."""
+    """One finding for each guard of a decode worker, as a worker reports them; docs/pages/explanation/trust.md explains."""
     from preprocess.decoding.pool import guards
     from preprocess.media import MediaError
 
