@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bind.arithmetic import combine
-    from bind.index import Index
-    from bind.model import BatchError, BindModel
+    from bind.index.index import Index
+    from bind.model.model import BatchError, BindModel
     from bind.space import Embeddings, SpaceError
     from bind.zoo import load, names
 
 _HOME = {
-    "BatchError": "bind.model",
-    "BindModel": "bind.model",
+    "BatchError": "bind.model.model",
+    "BindModel": "bind.model.model",
     "Embeddings": "bind.space",
-    "Index": "bind.index",
+    "Index": "bind.index.index",
     "SpaceError": "bind.space",
     "combine": "bind.arithmetic",
     "load": "bind.zoo",

@@ -19,7 +19,7 @@ from bind import calibration, encoders, heads
 from bind import description as descriptions
 from bind.description import Description, ModalityTable
 from bind.files import SUMS, exchange, format_sums, parse_sums, sha256, sync
-from bind.model import BindModel, Tower
+from bind.model.model import BindModel, Tower
 
 TABLE = "model.toml"
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bind.model import BindModel
+    from bind.model.model import BindModel
 
 DTYPES = ("float32", "bfloat16", "float16")
 

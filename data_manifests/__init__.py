@@ -1,7 +1,7 @@
-"""Data sets -> manifests. One file of this folder = one data set = one `BUILDER`; the folder is the registry.
+"""Data sets -> manifests. One file of `datasets/` = one data set = one `BUILDER`; the folder is the registry.
 
 A builder turns the official download layout into manifests and downloads nothing. To add a data set, write
-`data_manifests/NAME.py` with a `BUILDER` (see `Builder`); files that begin with `_` are shared by builders.
+`data_manifests/datasets/NAME.py` with a `BUILDER` (see `Builder`); `shared/` has what several builders use.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from data_manifests import datasets
 from preprocess import manifest
 
 Entry = dict[str, Any]
@@ -156,8 +157,8 @@ def is_filled(path: Path) -> bool:
 @cache
 def builders() -> dict[str, Builder]:
     """Every builder by the name of its data set, in alphabetical order."""
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
-    return {name: importlib.import_module(f"{__name__}.{name}").BUILDER for name in names}
+    names = sorted(module.name for module in pkgutil.iter_modules(datasets.__path__))
+    return {name: importlib.import_module(f"{datasets.__name__}.{name}").BUILDER for name in names}
 
 
 def build(kind: str, root: str | os.PathLike[str], out: str | os.PathLike[str]) -> Report:

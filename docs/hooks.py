@@ -15,7 +15,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def _commands() -> str:
-    from serve.cli import app
+    from serve.cli.commands import app
 
     group: Any = typer.main.get_command(app)
     return "\n\n".join(_command(name, command) for name, command in sorted(group.commands.items()))

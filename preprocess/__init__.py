@@ -4,6 +4,6 @@ Reading (`read` of each module) needs no torch, so that a decode worker starts i
 preparing (`prepare`) returns torch tensors.
 """
 
-from preprocess.media import Hints, Limits, MediaError, Plan, Segment, Source
+from preprocess.source import Hints, Limits, MediaError, Plan, Segment, Source
 
 __all__ = ["Hints", "Limits", "MediaError", "Plan", "Segment", "Source"]

@@ -19,7 +19,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from preprocess.media import Hints, MediaError, Source
+from preprocess.source import Hints, MediaError, Source
 
 OR = " | "
 """Between the names of one class."""

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from serve.client import Client
-    from serve.library import Library
-    from serve.terms import Term
+    from serve.engine.terms import Term
+    from serve.library.library import Library
 
-_HOME = {"Client": "serve.client", "Library": "serve.library", "Term": "serve.terms"}
+_HOME = {"Client": "serve.client", "Library": "serve.library.library", "Term": "serve.engine.terms"}
 __all__ = ["Client", "Library", "Term"]
 
 

@@ -19,7 +19,7 @@ import httpx
 import numpy as np
 
 from bind.space import Embeddings, concatenate
-from serve.terms import Term
+from serve.engine.terms import Term
 
 _MOST_WAIT_S = 30.0
 _PER_REQUEST = 32
@@ -60,7 +60,7 @@ class FoundHit(FoundItem):
 class Client:
     """Asks a server at `address`, with `api_key` where it wants one. To be closed, or used in a `with`.
 
-    Content is as in `serve.terms`: a str is words, bytes and a Path are a medium, an int is an item of the library. An
+    Content is as in `serve.Term`: a str is words, bytes and a Path are a medium, an int is an item of the library. An
     answer that the server is busy is waited for as long as it says, `tries` times. All methods raise ApiError, and
     httpx.TransportError where there is no server.
     """

@@ -30,9 +30,12 @@ HEAVY = ("timm", "open_clip", "transformers", "faiss", "gradio", "torch")
     ("statement", "allowed"),
     [
         ("import bind", ()),
-        ("import serve.cli", ()),
-        ("import preprocess.decoding.pool, preprocess.image, preprocess.video, preprocess.audio, preprocess.imu", ()),
-        ("import bind.zoo, bind.index, bind.model", ("torch",)),
+        ("import serve.cli.commands", ()),
+        (
+            "import preprocess.decoding.pool; from preprocess.readers import audio, image, imu, video",
+            (),
+        ),
+        ("import bind.zoo, bind.index.index, bind.model.model", ("torch",)),
         ("import bind; bind.load; bind.Index; bind.combine", ("torch",)),
     ],
 )

@@ -36,7 +36,7 @@ import io
 from PIL import Image
 from bind.modalities import spec
 from preprocess.decoding.pool import DecodePool
-from preprocess.media import Limits, Source
+from preprocess.source import Limits, Source
 png = io.BytesIO()
 Image.new("RGB", (8, 8)).save(png, "PNG")
 image = spec("image")

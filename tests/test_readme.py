@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from bind import zoo
-from serve.demo import zero_shot
-from serve.samples import EVERYDAY, SCIENTIFIC
+from serve.demo.demo import zero_shot
+from serve.demo.samples import EVERYDAY, SCIENTIFIC
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 

@@ -17,7 +17,7 @@ def main(arguments: list[str]) -> int:
     except ImportError as error:
         print(error, file=sys.stderr)
         return 2
-    from train import run as runs
+    from train.trainer import run as runs
 
     if len(arguments) != 1:
         print("usage: python -m train RUN.toml", file=sys.stderr)
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
     except runs.RunError as error:
         print(error, file=sys.stderr)
         return 2
-    from train import loop
+    from train.trainer import loop
 
     try:
         result = loop.train(run)

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bind import onednn
 from bind.encoders import check_options, shapes_only
+from bind.kernels import onednn
 
 # Width and depth multipliers of tf_efficientnet_lite0 to 4 (tpu/models/official/efficientnet/lite).
 _SCALES = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2), 3: (1.2, 1.4), 4: (1.4, 1.8)}

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bind import onednn
 from bind.encoders import check_options
+from bind.kernels import onednn
 
 
 class ClipTower(nn.Module):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bind.encoders import check_options, shapes_only
-from bind.onednn import Linear
+from bind.kernels.onednn import Linear
 
 # sentence-transformers/all-MiniLM-L6-v2, config.json
 _MINILM = {

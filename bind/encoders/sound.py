@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from bind.encoders import check_options
 
 _FLOOR = math.log(torch.finfo(torch.float32).eps)
-"""Log energy of silence, from `preprocess.filterbank`."""
+"""Log energy of silence, from `preprocess.dsp.filterbank`."""
 _GROUPS = 8
 _HEADS = 8
 _SHRINK = 8

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from bind.encoders import check_options
-from bind.onednn import Linear, linear
+from bind.kernels.onednn import Linear, linear
 
 if TYPE_CHECKING:
-    from bind.transformer_gpu import Fused
+    from bind.kernels.transformer import Fused
 
 NORM_EPSILON = 1e-6
 """Of every LayerNorm but the stems', which have torch's default of 1e-5; both as in ImageBind."""

@@ -1,7 +1,7 @@
 """Sound, also the sound track of a video."""
 
 from bind.modalities import ModalitySpec
-from preprocess import audio
+from preprocess.readers import audio
 
 SPEC = ModalitySpec(
     name="audio",

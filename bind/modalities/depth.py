@@ -1,7 +1,7 @@
 """Depth maps."""
 
 from bind.modalities import ModalitySpec
-from preprocess import depth
+from preprocess.readers import depth
 
 SPEC = ModalitySpec(
     name="depth",

@@ -1,7 +1,7 @@
 """Pictures."""
 
 from bind.modalities import ModalitySpec
-from preprocess import image, image_gpu
+from preprocess.readers import image, image_gpu
 
 SPEC = ModalitySpec(
     name="image",

@@ -1,7 +1,7 @@
 """Inertial measurements: accelerometer and gyroscope."""
 
 from bind.modalities import ModalitySpec
-from preprocess import imu
+from preprocess.readers import imu
 
 SPEC = ModalitySpec(
     name="imu",

@@ -1,4 +1,4 @@
-"""Texts: read by `preprocess.text`, turned into tokens here, because tokenizers belong to models."""
+"""Texts: read by `preprocess.readers.text`, turned into tokens here, because tokenizers belong to models."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bind.encoders import tokenizers
+from bind import tokenizers
 from bind.modalities import ModalitySpec
-from preprocess import text
+from preprocess.readers import text
 
 if TYPE_CHECKING:
     import torch

@@ -1,7 +1,7 @@
 """Thermal (infrared) pictures and temperature maps."""
 
 from bind.modalities import ModalitySpec
-from preprocess import thermal
+from preprocess.readers import thermal
 
 SPEC = ModalitySpec(
     name="thermal",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bind.modalities import ModalitySpec
-from preprocess import video
+from preprocess.readers import video
 
 SPEC = ModalitySpec(
     name="video",

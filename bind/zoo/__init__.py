@@ -12,7 +12,7 @@ from bind import checkpoint, description
 from bind.description import Description
 from bind.files import sha256
 from bind.modalities import specs
-from bind.model import BindModel
+from bind.model.model import BindModel
 from bind.options import LoadOptions
 
 _HERE = Path(__file__).parent

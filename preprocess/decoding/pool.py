@@ -40,7 +40,7 @@ from preprocess.decoding.protocol import (
     most,
 )
 from preprocess.decoding.sandbox import Guard
-from preprocess.media import Limits, MediaError, Opened, Plan, Segment, Source
+from preprocess.source import Limits, MediaError, Opened, Plan, Segment, Source
 
 _PIPE_BYTES = 2**20
 """A pipe holds 64 KiB as a rule: a picture's views would wake both sides several times."""

@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
-from preprocess.media import Limits, MediaError, Plan, Segment, Source
+from preprocess.source import Limits, MediaError, Plan, Segment, Source
 
 Read = Callable[[Source, Any, Limits, Plan], list[Segment]]
 """`(source, preprocessing constants, limits, plan) -> segments`. A module-level function; raises MediaError."""

@@ -21,7 +21,7 @@ import numpy as np
 
 from preprocess.decoding import cores, sandbox, scratch
 from preprocess.decoding.protocol import LENGTH, header_of, read_here
-from preprocess.media import MediaError, Opened, Segment
+from preprocess.source import MediaError, Opened, Segment
 
 
 def main(settings: dict[str, Any]) -> None:

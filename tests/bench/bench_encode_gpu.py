@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bind.encoders import imagebind, transformer
-from bind.transformer_gpu import Fused
+from bind.kernels.transformer import Fused
 from tests.bench.gpu import matrix_rate, milliseconds, result
 
 DIM = 1024

@@ -24,11 +24,11 @@ from torch import Tensor
 from torchvision import transforms
 
 from bind import checkpoint, description, zoo
-from bind.model import BindModel
-from preprocess.audio import AudioConfig, clip_starts
-from preprocess.filterbank import log_mel
-from preprocess.image import ImageConfig
-from preprocess.media import Limits
+from bind.model.model import BindModel
+from preprocess.dsp.filterbank import log_mel
+from preprocess.readers.audio import AudioConfig, clip_starts
+from preprocess.readers.image import ImageConfig
+from preprocess.source import Limits
 from tests.bench.bench_encode_gpu import VIT_B32
 from tests.bench.gpu import milliseconds, result
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torchaudio.compliance import kaldi
 
-from preprocess.filterbank import log_mel
+from preprocess.dsp.filterbank import log_mel
 from tests.bench.cpu import medians_ms, result
 
 # What ImageBind's data.py passes to kaldi.fbank.

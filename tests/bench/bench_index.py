@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bind.index import Index
+from bind.index.index import Index
 from bind.space import Embeddings, unit
 from tests.bench.cpu import result
 

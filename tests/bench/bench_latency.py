@@ -23,7 +23,7 @@ from PIL import Image
 
 import bind
 from bind.modalities import spec
-from serve.library import Library
+from serve.library.library import Library
 from tests.bench.bench_peers import photographs
 from tests.bench.cpu import medians_ms, result
 
@@ -101,7 +101,7 @@ def start_rows(scratch: Path) -> list[dict[str, Any]]:
     library = scratch / "library"
     with Library.open(library, "small") as opened:
         opened.index(media)
-    command = [sys.executable, "-m", "serve.cli", "search", QUERY, "--library", str(library)]
+    command = [sys.executable, "-m", "serve.cli.commands", "search", QUERY, "--library", str(library)]
     bare = [sys.executable, "-c", "import torch"]
     seconds: dict[str, list[float]] = {"search": [], "torch": []}
     for _ in range(STARTS + 1):

@@ -19,10 +19,10 @@ from PIL import Image
 
 import bind
 from bind.modalities import spec
-from bind.model import BindModel
+from bind.model.model import BindModel
 from bind.space import unit
-from serve.catalogue import Catalogue, ContentKey, NewFile, NewSegment
-from serve.library import Library
+from serve.library.catalogue import Catalogue, ContentKey, NewFile, NewSegment
+from serve.library.library import Library
 from tests.bench.cpu import result
 
 QUERIES = (

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bind.loss import info_nce
+from bind.loss.contrastive import info_nce
 from tests.bench.gpu import matrix_rate, milliseconds, result
 
 DIM = 1024

@@ -37,11 +37,12 @@ from torch import Tensor
 from transformers import CLIPImageProcessor
 
 import bind
-from bind import checkpoint, description, pipeline
-from bind.model import BindModel
-from preprocess import audio, video
-from preprocess.media import Limits, Source
-from serve.library import Library
+from bind import checkpoint, description
+from bind.model import pipeline
+from bind.model.model import BindModel
+from preprocess.readers import audio, video
+from preprocess.source import Limits, Source
+from serve.library.library import Library
 from tests.bench import bench_video
 from tests.bench.cpu import in_turns, ratio, result
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bind.exact_gpu import top_k
+from bind.index.exact_gpu import top_k
 from tests.bench.gpu import copy_rate, milliseconds, result
 
 DIM, K = 1024, 10

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from serve.library import Library
+from serve.library.library import Library
 from tests.bench.cpu import result
 from tests.serve.load import in_turns
 

@@ -22,11 +22,11 @@ from PIL import Image
 
 from bind import checkpoint, description
 from bind.encoders import imagebind
-from bind.transformer_gpu import Fused
+from bind.kernels.transformer import Fused
 from tests.bench.bench_encode_gpu import CASES, Encoder, examples, operations
 from tests.bench.gpu import matrix_rate, milliseconds, result
-from train import loop
-from train import run as runs
+from train.trainer import loop
+from train.trainer import run as runs
 
 RECIPE = Path(runs.__file__).parent / "runs" / "audio.toml"
 STEPS, WARM = 8, 3

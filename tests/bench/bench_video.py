@@ -17,8 +17,8 @@ from typing import Any
 
 import av
 
-from preprocess import video
-from preprocess.media import Limits, Source
+from preprocess.readers import video
+from preprocess.source import Limits, Source
 from tests.bench.cpu import result
 
 SECONDS, RATE = 79, 24

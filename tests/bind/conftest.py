@@ -12,7 +12,7 @@ import torch
 
 from bind import checkpoint, zoo
 from bind.description import Description
-from bind.model import BindModel
+from bind.model.model import BindModel
 
 
 def shortened(description: Description, folder: Path) -> Description:

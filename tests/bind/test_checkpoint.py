@@ -16,7 +16,7 @@ import torch
 import bind
 from bind import checkpoint, description, modalities, zoo
 from bind.checkpoint import CheckpointError
-from bind.model import BindModel
+from bind.model.model import BindModel
 
 TINY = {
     "format": 1,

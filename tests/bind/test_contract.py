@@ -10,7 +10,7 @@ import torch
 
 import bind
 from bind import modalities, zoo
-from bind.model import BindModel
+from bind.model.model import BindModel
 
 MODALITIES = tuple(modalities.specs())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from bind import exact
+from bind.index import exact
 
 
 def test_searches_side_by_side_leave_the_threads_as_they_were(monkeypatch) -> None:  # type: ignore[no-untyped-def]

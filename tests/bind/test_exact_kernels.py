@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bind.exact_gpu import top_k
+from bind.index.exact_gpu import top_k
 
 ROOT = Path(__file__).parents[2]
 TOLERANCE = 2e-6
@@ -42,7 +42,7 @@ def worst(scores: Tensor, rows: Tensor, queries: Tensor, vectors: Tensor, dead: 
 
 def interpreted() -> None:
     """In the child: what `takes` allows, then every case."""
-    from bind import exact_kernels
+    from bind.kernels import exact as exact_kernels
 
     for queries, rows, dim, k in CASES:
         some, vectors, dead = inputs(queries, rows, dim)

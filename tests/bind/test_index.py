@@ -15,9 +15,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bind import index as index_module
-from bind.exact_gpu import HalfRows, top_k
-from bind.index import Index, IndexCorrupt
+from bind.index import index as index_module
+from bind.index.exact_gpu import HalfRows, top_k
+from bind.index.index import Index, IndexCorrupt
 from bind.space import Embeddings, SpaceError, unit
 from tests.bench.bench_index import SPACE, latent_vectors, recall
 
@@ -292,7 +292,7 @@ def test_searches_with_nothing_to_do() -> None:
 
 
 def test_importing_does_not_load_faiss() -> None:
-    code = "import sys; import bind.index; print('faiss' in sys.modules)"
+    code = "import sys; import bind.index.index; print('faiss' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.strip() == "False"
 
@@ -504,7 +504,7 @@ def test_half_rows_behind_the_index_rank_like_the_exact_shelf(monkeypatch: pytes
     vectors, queries = latent_vectors(3_000, 64), latent_vectors(20, 64, seed=1)
     exact = filled("Flat", vectors)
     # The class is told "cuda"; its tensors stay on the CPU, everything else is the code that runs on a GPU.
-    monkeypatch.setattr("bind.exact_gpu.HalfRows", lambda dim, _device: HalfRows(dim, "cpu"))
+    monkeypatch.setattr("bind.index.exact_gpu.HalfRows", lambda dim, _device: HalfRows(dim, "cpu"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     half = Index(space=SPACE, dim=64, device="cuda")
     for start in range(0, 3_000, 1_000):

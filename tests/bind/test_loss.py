@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bind.loss import LogitScale, info_nce, sigmoid_loss
+from bind.loss.contrastive import LogitScale, info_nce, sigmoid_loss
 
 ROOT = Path(__file__).parents[2]
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}

@@ -17,11 +17,11 @@ from PIL import Image
 
 import bind
 from bind import modalities
-from bind.model import BatchError, BindModel, source_of
-from bind.pipeline import Embedded, Failed
+from bind.model.model import BatchError, BindModel, source_of
+from bind.model.pipeline import Embedded, Failed
 from bind.space import concatenate
-from preprocess.media import Limits, MediaError, Source
-from serve.samples import CLIPS, EVERYDAY
+from preprocess.source import Limits, MediaError, Source
+from serve.demo.samples import CLIPS, EVERYDAY
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +205,7 @@ import dataclasses
 import numpy as np
 from bind.modalities import ModalitySpec
 from bind.modalities.shared_maths import doubled
-from preprocess.media import MediaError, Segment
+from preprocess.source import MediaError, Segment
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -227,7 +227,7 @@ def test_a_folder_of_modalities_may_hold_helpers(tmp_path: Path) -> None:
     (tmp_path / "x.bin").write_bytes(b"\1\2\3\4")
     program = (
         "from bind import modalities; from preprocess.decoding.pool import DecodePool\n"
-        "from preprocess.media import Limits, Source\n"
+        "from preprocess.source import Limits, Source\n"
         "s = modalities.spec('smell')\n"
         "with DecodePool(1) as pool:\n"
         "    task = pool.submit(s.read, Source.from_path('x.bin'), s.config(), Limits(), 'whole')\n"

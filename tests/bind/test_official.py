@@ -15,7 +15,7 @@ import bind
 from bind import checkpoint, zoo
 from bind.description import Description
 from bind.encoders import imagebind
-from bind.model import BindModel
+from bind.model.model import BindModel
 from tests.bind.conftest import shortened
 
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from bind import onednn
 from bind.encoders import openclip, transformer
+from bind.kernels import onednn
 
 CLIP = {"embed_dim": 32, "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8, "head_width": 16}}
 CLIP["text_cfg"] = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 4, "layers": 2}

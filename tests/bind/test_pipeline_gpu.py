@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from bind import modalities
-from bind.model import BatchError, BindModel
-from preprocess import image, image_gpu
-from preprocess.image import ImageConfig
-from preprocess.media import Limits, Source
+from bind.model.model import BatchError, BindModel
+from preprocess.readers import image, image_gpu
+from preprocess.readers.image import ImageConfig
+from preprocess.source import Limits, Source
 from tests.preprocess.test_image_gpu import LEFT_OUT, TIGHT, jpeg, photo
 from tests.serve.tiny import model
 

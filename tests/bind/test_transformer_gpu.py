@@ -1,4 +1,4 @@
-"""The fused transformer of `bind.transformer_gpu` against the plain one, its kernels interpreted on the CPU in float32.
+"""The fused transformer of `bind.kernels` against the plain one, its kernels interpreted on the CPU in float32.
 
 The kernels run in a process of their own, since Triton decides on import whether it interprets. On a GPU,
 tests/bench/bench_encode_gpu.py compares them at full size.
@@ -39,7 +39,7 @@ def difference(value: Tensor, expected: Tensor) -> float:
 @torch.no_grad()
 def compare() -> dict[str, float]:
     """In the child: relative differences by name."""
-    from bind.transformer_gpu import Fused
+    from bind.kernels.transformer import Fused
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
@@ -102,7 +102,7 @@ def test_plain_towers_take_only_what_the_last_state_needs() -> None:
 
 
 def test_other_head_widths_are_refused() -> None:
-    from bind.transformer_gpu import Fused
+    from bind.kernels.transformer import Fused
 
     with pytest.raises(ValueError, match="got 40"):
         Fused(transformer.Transformer(80, 1, 2).blocks)

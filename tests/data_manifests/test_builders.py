@@ -21,12 +21,14 @@ import soundfile
 from PIL import Image
 from scipy.io import savemat
 
-from data_manifests import BuildError, Missing, Report, build, builders, ego4d
-from data_manifests import spoken as speaker
-from data_manifests._wordnet import nouns
-from preprocess import depth, imu, manifest
+from data_manifests import BuildError, Missing, Report, build, builders
+from data_manifests.datasets import ego4d
+from data_manifests.datasets import spoken as speaker
+from data_manifests.shared.wordnet import nouns
+from preprocess import manifest
 from preprocess.manifest import Manifest
-from preprocess.media import Limits
+from preprocess.readers import depth, imu
+from preprocess.source import Limits
 from tests import wordnet
 
 

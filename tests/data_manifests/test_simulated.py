@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from bind import modalities
-from data_manifests import BuildError, build, simulated
-from data_manifests._render import Stage, depth_map, photograph, prominent, thermal
-from data_manifests._scenes import GAITS, GRAVITY, MIDDLE_S, PLACES, Part, Scene, draw, measured, rotation
-from preprocess import depth, imu, manifest
-from preprocess.media import Limits
+from data_manifests import BuildError, build
+from data_manifests.datasets import simulated
+from data_manifests.simulation.render import Stage, depth_map, photograph, prominent, thermal
+from data_manifests.simulation.scenes import GAITS, GRAVITY, MIDDLE_S, PLACES, Part, Scene, draw, measured, rotation
+from preprocess import manifest
+from preprocess.readers import depth, imu
+from preprocess.source import Limits
 
 SEEN = (160, 120)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from serve.library import Library
-from serve.samples import EVERYDAY
+from serve.demo.samples import EVERYDAY
+from serve.library.library import Library
 from tests.serve.load import served
 
 PAGE = Path(__file__).parents[2] / "docs/pages/reference/http.md"

@@ -20,7 +20,7 @@ import pytest
 import torch
 import typer.main
 
-from serve.cli import app
+from serve.cli.commands import app
 from serve.demo import samples
 
 ROOT = Path(__file__).parents[2]

@@ -13,10 +13,10 @@ import soundfile
 import torch
 from torchaudio.compliance import kaldi
 
-from preprocess.audio import AudioConfig, _mixed, clip_starts, prepare, read, shape
 from preprocess.decoding.pool import DecodePool
 from preprocess.decoding.protocol import read_here
-from preprocess.media import Hints, Limits, MediaError, Plan, Segment, Source
+from preprocess.readers.audio import AudioConfig, _mixed, clip_starts, prepare, read, shape
+from preprocess.source import Hints, Limits, MediaError, Plan, Segment, Source
 
 CONFIG = AudioConfig()
 LIMITS = Limits()
@@ -226,7 +226,7 @@ def test_memory_stays_small_for_long_sound(monkeypatch: pytest.MonkeyPatch) -> N
     # Beyond the spool's memory everything goes through the disk; the result is the same.
     waveform = tones(40, 440, rate=16_000)[0]
     expected = segments(waveform, "segments")
-    monkeypatch.setattr("preprocess.audio._SPOOL_BYTES", 1000)
+    monkeypatch.setattr("preprocess.readers.audio._SPOOL_BYTES", 1000)
     for ours, theirs in zip(segments(waveform, "segments"), expected, strict=True):
         np.testing.assert_array_equal(ours.views, theirs.views)
 

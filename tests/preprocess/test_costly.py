@@ -21,9 +21,9 @@ import tifffile
 from PIL import Image
 from pyarrow import parquet
 
-from preprocess import audio, depth, image, imu, raster, thermal, video
 from preprocess.decoding.pool import DecodePool
-from preprocess.media import Limits, MediaError, Source
+from preprocess.readers import audio, depth, image, imu, raster, thermal, video
+from preprocess.source import Limits, MediaError, Source
 
 pytestmark = pytest.mark.attack
 
@@ -287,7 +287,7 @@ def test_real_files_of_these_kinds_are_read(pool: DecodePool, tmp_path: Path) ->
 
 
 def test_four_seconds_of_a_long_film_are_read(pool: DecodePool) -> None:
-    from preprocess.media import Hints
+    from preprocess.source import Hints
 
     limits = replace(LIMITS, max_duration_s=5.0)
     data = film(64, 300)

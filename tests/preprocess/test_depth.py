@@ -15,8 +15,8 @@ from torchvision.transforms import functional as F
 
 from preprocess.decoding.pool import DecodePool
 from preprocess.decoding.protocol import read_here
-from preprocess.depth import DepthConfig, prepare, read, read_depth_m, shape
-from preprocess.media import Hints, Limits, MediaError, Source
+from preprocess.readers.depth import DepthConfig, prepare, read, read_depth_m, shape
+from preprocess.source import Hints, Limits, MediaError, Source
 
 CONFIG = DepthConfig()
 LIMITS = Limits()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchaudio.compliance import kaldi
 
-from preprocess.filterbank import log_mel
+from preprocess.dsp.filterbank import log_mel
 
 TOLERANCE = 1e-4
 SECONDS = torch.arange(16_000) / 16_000

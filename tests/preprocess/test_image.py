@@ -16,8 +16,8 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Norma
 
 from preprocess.decoding.pool import DecodePool
 from preprocess.decoding.protocol import read_here
-from preprocess.image import ImageConfig, prepare, read, shape
-from preprocess.media import Limits, MediaError, Source
+from preprocess.readers.image import ImageConfig, prepare, read, shape
+from preprocess.source import Limits, MediaError, Source
 
 CONFIG = ImageConfig()
 LIMITS = Limits()

@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 from skimage import data
 
-from preprocess import image, image_gpu, raster
 from preprocess.decoding.pool import DecodePool
 from preprocess.decoding.protocol import read_here
-from preprocess.image import ImageConfig
-from preprocess.image_gpu import read_many, resize_crop
-from preprocess.media import Limits, MediaError, Segment, Source
-from preprocess.trusted import TrustedPool
+from preprocess.decoding.trusted import TrustedPool
+from preprocess.readers import image, image_gpu, raster
+from preprocess.readers.image import ImageConfig
+from preprocess.readers.image_gpu import read_many, resize_crop
+from preprocess.source import Limits, MediaError, Segment, Source
 
 CPU = torch.device("cpu")
 LIMITS = Limits()

@@ -15,8 +15,8 @@ from pyarrow import parquet
 
 from preprocess.decoding.pool import DecodePool
 from preprocess.decoding.protocol import read_here
-from preprocess.imu import CHANNELS, ImuConfig, ImuSeries, prepare, read, read_imu, shape
-from preprocess.media import Hints, Limits, MediaError, Source
+from preprocess.readers.imu import CHANNELS, ImuConfig, ImuSeries, prepare, read, read_imu, shape
+from preprocess.source import Hints, Limits, MediaError, Source
 
 CONFIG = ImuConfig()
 LIMITS = Limits()

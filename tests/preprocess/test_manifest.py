@@ -10,7 +10,7 @@ import pytest
 
 from preprocess import manifest
 from preprocess.manifest import ManifestError
-from preprocess.media import Hints
+from preprocess.source import Hints
 
 # The example of the contract.
 EXAMPLE = """\

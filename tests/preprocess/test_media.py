@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocess.media import Hints, Limits, MediaError, Source, sniff
+from preprocess.source import Hints, Limits, MediaError, Source, sniff
 
 LIMITS = Limits()
 

@@ -6,8 +6,8 @@ import soxr
 import torch
 import torchaudio
 
-from preprocess import resampling
-from preprocess.resampling import resampled
+from preprocess.dsp import resampling
+from preprocess.dsp.resampling import resampled
 
 WANTED = 16_000
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocess.decoding.protocol import read_here
-from preprocess.media import Limits, MediaError, Source
-from preprocess.text import MAX_CHARACTERS, TextConfig, read, shape, windows
+from preprocess.readers.text import MAX_CHARACTERS, TextConfig, read, shape, windows
+from preprocess.source import Limits, MediaError, Source
 
 CONFIG = TextConfig()
 WORDS = st.lists(st.lists(st.integers(1, 1000), min_size=1, max_size=12), max_size=60)

@@ -13,8 +13,8 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resiz
 
 from preprocess.decoding.pool import DecodePool
 from preprocess.decoding.protocol import read_here
-from preprocess.media import Hints, Limits, MediaError, Source
-from preprocess.thermal import ThermalConfig, prepare, read, read_thermal, shape
+from preprocess.readers.thermal import ThermalConfig, prepare, read, read_thermal, shape
+from preprocess.source import Hints, Limits, MediaError, Source
 
 CONFIG = ThermalConfig()
 LIMITS = Limits()

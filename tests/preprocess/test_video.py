@@ -19,11 +19,11 @@ import torch
 from av.stream import Disposition
 from PIL import Image
 
-from preprocess import video
 from preprocess.decoding.pool import DecodePool
 from preprocess.decoding.protocol import read_here
-from preprocess.media import Hints, Limits, MediaError, Segment, Source
-from preprocess.video import VideoConfig
+from preprocess.readers import video
+from preprocess.readers.video import VideoConfig
+from preprocess.source import Hints, Limits, MediaError, Segment, Source
 
 WIDTH, HEIGHT, ROWS, COLUMNS = 128, 96, 3, 4
 RATE = 25

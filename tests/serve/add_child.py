@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from serve.library import Library
+from serve.library.library import Library
 from tests.serve import tiny
 from tests.serve.crash_child import Moments
 

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import torch
 
-from serve import catalogue, indexing
-from serve.library import Library
+from serve.library import catalogue, indexing
+from serve.library.library import Library
 from tests.serve import tiny
 
 STEPS = 50

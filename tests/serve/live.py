@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import httpx
 
-from serve import api, server
-from serve.library import Library
-from serve.service import Service
-from serve.settings import Settings
+from serve.engine.service import Service
+from serve.engine.settings import Settings
+from serve.http import api, server
+from serve.library.library import Library
 
 
 @dataclass

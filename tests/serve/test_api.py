@@ -20,7 +20,7 @@ from bind.space import Embeddings
 from serve import Client, Library, Term
 from serve import client as client_module
 from serve.client import ApiError
-from serve.settings import Settings
+from serve.engine.settings import Settings
 from tests.serve import bad, tiny
 from tests.serve.live import Live, live
 

@@ -22,14 +22,15 @@ from torch import nn
 
 from bind import description
 from bind.modalities import specs
-from bind.model import BindModel, Tower
-from serve import app as app_module
-from serve import plane, plots, views
-from serve.api import create_app
-from serve.batching import Busy, LateError
-from serve.library import Hit, Item, Library
-from serve.service import Service
-from serve.settings import Settings
+from bind.model.model import BindModel, Tower
+from serve.engine.batching import Busy, LateError
+from serve.engine.service import Service
+from serve.engine.settings import Settings
+from serve.http.api import create_app
+from serve.library import plane
+from serve.library.library import Hit, Item, Library
+from serve.page import app as app_module
+from serve.page import plots, views
 from tests.serve import tiny
 
 HACK = '"><img src=x onerror=alert(1)>'
@@ -472,7 +473,7 @@ def _hit(score: float) -> Hit:
 
 
 def _segment(views_: np.ndarray) -> Any:
-    from preprocess.media import Segment
+    from preprocess.source import Segment
 
     return Segment(views_)
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from bind.model import BindModel
-from serve import backup as backups
-from serve import check
-from serve.backup import backup, restore
-from serve.catalogue import FILE, LibraryError
-from serve.library import Library
+from bind.model.model import BindModel
+from serve.library import backup as backups
+from serve.library import check
+from serve.library.backup import backup, restore
+from serve.library.catalogue import FILE, LibraryError
+from serve.library.library import Library
 from tests.serve import tiny
 
 

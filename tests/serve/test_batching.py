@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from bind import modalities
-from bind.model import BindModel
+from bind.model.model import BindModel
 from preprocess.decoding.cores import available_cores
-from preprocess.media import Limits, Plan, Segment, Source
-from serve import batching
-from serve.batching import Batcher, Busy, Embedded, ItemError, LateError
-from serve.metrics import Metrics
+from preprocess.source import Limits, Plan, Segment, Source
+from serve.engine import batching
+from serve.engine.batching import Batcher, Busy, Embedded, ItemError, LateError
+from serve.engine.metrics import Metrics
 from tests.serve import tiny
 
 LONG_S = 60.0

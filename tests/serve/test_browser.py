@@ -18,13 +18,14 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from bind import zoo
-from bind.model import BindModel
-from serve import samples, server
-from serve.api import create_app
-from serve.batching import Busy
-from serve.library import Library
-from serve.service import Service
-from serve.settings import Settings
+from bind.model.model import BindModel
+from serve.demo import samples
+from serve.engine.batching import Busy
+from serve.engine.service import Service
+from serve.engine.settings import Settings
+from serve.http import server
+from serve.http.api import create_app
+from serve.library.library import Library
 
 ARTIFACTS = Path(os.environ.get("CROSSBIND_ARTIFACTS", Path(__file__).parents[2] / "artifacts")) / "page"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve import where
-from serve.catalogue import (
+from serve.library import where
+from serve.library.catalogue import (
     COMMITTED,
     FILE,
     LOCK,
@@ -27,7 +27,7 @@ from serve.catalogue import (
     connect,
     words_of,
 )
-from serve.where import WhereError
+from serve.library.where import WhereError
 
 
 def vector(seed: int, dim: int = 4) -> np.ndarray:

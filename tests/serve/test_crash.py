@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serve import catalogue, indexing
-from serve.catalogue import FILE, LibraryError
-from serve.library import Library
+from serve.library import catalogue, indexing
+from serve.library.catalogue import FILE, LibraryError
+from serve.library.library import Library
 from tests.serve import tiny
 
 ROOT = Path(__file__).parents[2]

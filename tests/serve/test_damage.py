@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bind.model import BindModel
-from serve import catalogue, check, library, thumbnails
-from serve.catalogue import FILE, LibraryError, connect
-from serve.library import Library
+from bind.model.model import BindModel
+from serve.engine import thumbnails
+from serve.library import catalogue, check, library
+from serve.library.catalogue import FILE, LibraryError, connect
+from serve.library.library import Library
 from tests.serve import tiny
 
 pytestmark = pytest.mark.attack

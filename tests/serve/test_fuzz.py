@@ -18,7 +18,7 @@ from schemathesis.core.failures import FailureGroup
 from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
 
-from serve.library import Library
+from serve.library.library import Library
 from tests.serve import tiny
 from tests.serve.live import Live, live
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocess.media import Limits, MediaError
-from serve.kept import Kept, safe_name
-from serve.library import Library
+from preprocess.source import Limits, MediaError
+from serve.library.kept import Kept, safe_name
+from serve.library.library import Library
 from tests.serve import tiny
 from tests.serve.add_child import METADATA, NAME
 

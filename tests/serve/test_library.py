@@ -12,15 +12,15 @@ import pytest
 
 import bind
 from bind.arithmetic import QueryError, Term
-from bind.index import Index
-from bind.model import BindModel
+from bind.index.index import Index
+from bind.model.model import BindModel
 from bind.space import Embeddings, SpaceError, unit
 from preprocess.decoding.pool import DecodePool
-from preprocess.media import MediaError
-from serve import calibration, scan
-from serve.catalogue import Catalogue, ContentKey, LibraryError, NewFile, NewSegment
-from serve.library import Library, OtherModelError, modalities_of
-from serve.where import Where, WhereError
+from preprocess.source import MediaError
+from serve.library import calibration, scan
+from serve.library.catalogue import Catalogue, ContentKey, LibraryError, NewFile, NewSegment
+from serve.library.library import Library, OtherModelError, modalities_of
+from serve.library.where import Where, WhereError
 from tests.serve import tiny
 
 
@@ -367,7 +367,7 @@ class TestSearching:
     ) -> None:
         condition = "name like '%1%' or folder = 'home'"
         one_by_one = library.search("x", k=4, where=condition)
-        monkeypatch.setattr("serve.library.EXACT_ITEMS", 0)
+        monkeypatch.setattr("serve.library.library.EXACT_ITEMS", 0)
         assert [h.item_id for h in library.search("x", k=4, where=condition)] == [h.item_id for h in one_by_one]
 
     def test_a_filter_that_most_pass_needs_no_list_of_them(
@@ -379,7 +379,7 @@ class TestSearching:
         passing = Catalogue.passing
         monkeypatch.setattr(Catalogue, "passing", lambda self, where: (listed.append(where), passing(self, where))[1])
         with monkeypatch.context() as narrow:
-            narrow.setattr("serve.library._FETCHED_FOR_A_FILTER", 1)
+            narrow.setattr("serve.library.library._FETCHED_FOR_A_FILTER", 1)
             expected = library.search(query, k=2, want=["image"], where=condition)
         assert len(listed) == 1
         found = library.search(query, k=2, want=["image"], where=condition)
@@ -401,7 +401,7 @@ class TestSearching:
     def test_a_keyword_hit_far_down_the_vector_ranking_is_found(
         self, library: Library, media: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("serve.library.RANK_OFFSET", 0)  # the first two of each ranking
+        monkeypatch.setattr("serve.library.library.RANK_OFFSET", 0)  # the first two of each ranking
         for number in range(8):
             (media / "trip" / f"beach_{number}.png").rename(media / f"word{'abcdefgh'[number]}.png")
         library.index(media)
@@ -615,7 +615,7 @@ class TestCalibration:
 
 
 def test_the_small_model_end_to_end(tmp_path: Path) -> None:
-    from serve import demo
+    from serve.demo import demo
 
     folder = tmp_path / "photos"
     folder.mkdir()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from serve.library import Library
+from serve.library.library import Library
 from tests.serve.load import in_turns
 
 CLIENTS = 64

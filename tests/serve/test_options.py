@@ -15,11 +15,13 @@ import typer
 from typer.testing import CliRunner, Result
 
 from bind import modalities, zoo
-from bind.model import BindModel
+from bind.model.model import BindModel
 from bind.options import LoadOptions
-from serve import Client, Term, cli, library
+from serve import Client, Term
+from serve.cli import commands as cli
 from serve.client import ApiError
-from serve.library import Library
+from serve.library import library
+from serve.library.library import Library
 from tests.serve import tiny
 from tests.serve.live import live
 
@@ -123,7 +125,7 @@ def test_every_commands_options_reach_the_loader(
     monkeypatch.setattr(zoo, "load", load)
     monkeypatch.setattr("bind.options.check_device", lambda device: None)  # there is no GPU here
     if name == "check":  # it loads a model only for what is damaged
-        monkeypatch.setattr("serve.check.check", lambda folder, repair, open_library: open_library())
+        monkeypatch.setattr("serve.library.check.check", lambda folder, repair, open_library: open_library())
     given = arguments(name, place)
     option = option_name(parameter, hints(name)[parameter])
     if option is None:  # an argument: `eval MODEL`
@@ -229,7 +231,7 @@ def test_no_value_of_any_option_ends_in_a_traceback(
 ) -> None:
     monkeypatch.setattr(zoo, "load", _tiny_or_refused(zoo.load))
     monkeypatch.setattr(cli, "_serve", lambda *_: None)
-    monkeypatch.setattr("serve.demo.run", lambda *_: None)
+    monkeypatch.setattr("serve.demo.demo.run", lambda *_: None)
     hint = hints(name)[parameter]
     kind = kind_of(hint)
     for value in BAD.get(kind, ["nonsense"] if get_origin(kind) is Literal else []):

@@ -13,8 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from bind.calibration import Calibration, background
-from bind.model import BindModel
-from serve import Client, Library, Term, calibration, cli, views
+from bind.model.model import BindModel
+from serve import Client, Library, Term
+from serve.cli import commands as cli
+from serve.library import calibration
+from serve.page import views
 from tests.serve import tiny
 from tests.serve.live import live
 

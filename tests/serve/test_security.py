@@ -20,13 +20,14 @@ import pytest
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from bind import modalities, owned
-from preprocess.media import Limits, Plan, Segment, Source
-from serve import guard, kept, server
-from serve import where as filters
-from serve.library import Library
-from serve.originals import Originals
-from serve.settings import Settings, SettingsError
-from serve.where import Where
+from preprocess.source import Limits, Plan, Segment, Source
+from serve.engine.settings import Settings, SettingsError
+from serve.http import guard, server
+from serve.library import kept
+from serve.library import where as filters
+from serve.library.library import Library
+from serve.library.originals import Originals
+from serve.library.where import Where
 from tests.serve import bad, tiny
 from tests.serve.live import Live, live
 

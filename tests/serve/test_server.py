@@ -16,8 +16,8 @@ import httpx
 import pytest
 import typer
 
-from serve import cli
-from serve.library import Library
+from serve.cli import commands as cli
+from serve.library.library import Library
 from tests.serve import tiny
 from tests.serve.load import CROSSBIND
 

@@ -19,19 +19,21 @@ import httpx
 import numpy as np
 import pytest
 
-from preprocess.media import Limits, MediaError, Plan, Segment, Source
-from serve import app as page_module
-from serve import decoding, fairness, guard, views
-from serve import where as filters
-from serve.batching import Batcher
-from serve.decoding import Decoder
-from serve.fairness import StoppedError, Turns, stopping
-from serve.guard import client_of
-from serve.library import Library
-from serve.metrics import Metrics
-from serve.service import Service
-from serve.settings import Settings
-from serve.where import WhereError
+from preprocess.source import Limits, MediaError, Plan, Segment, Source
+from serve.engine import decoding, fairness
+from serve.engine.batching import Batcher
+from serve.engine.decoding import Decoder
+from serve.engine.fairness import StoppedError, Turns, stopping
+from serve.engine.metrics import Metrics
+from serve.engine.service import Service
+from serve.engine.settings import Settings
+from serve.http import guard
+from serve.http.guard import client_of
+from serve.library import where as filters
+from serve.library.library import Library
+from serve.library.where import WhereError
+from serve.page import app as page_module
+from serve.page import views
 from tests.serve import siege, tiny
 from tests.serve.live import Live, live
 from tests.serve.test_batching import Gate, hold, text

@@ -15,13 +15,14 @@ import pytest
 
 import serve
 from bind.arithmetic import Term
-from bind.model import BindModel
+from bind.model.model import BindModel
 from bind.owned import NotOwnedError, OwnedFolder
-from preprocess.media import Limits
-from serve import catalogue, kept, scan, thumbnails
-from serve.catalogue import CHECKSUMS, COMMITTED, FILE, LOCK, LibraryError, UnknownItemError
-from serve.library import Library
-from serve.originals import Originals
+from preprocess.source import Limits
+from serve.engine import thumbnails
+from serve.library import catalogue, kept, scan
+from serve.library.catalogue import CHECKSUMS, COMMITTED, FILE, LOCK, LibraryError, UnknownItemError
+from serve.library.library import Library
+from serve.library.originals import Originals
 from tests.serve import tiny
 
 pytestmark = [pytest.mark.attack, pytest.mark.timeout(60)]
@@ -463,7 +464,7 @@ class TestOneContentTwice:
         def full(*_: object) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("serve.thumbnails.os.fsync", full)
+        monkeypatch.setattr("serve.engine.thumbnails.os.fsync", full)
         with pytest.raises(OSError, match="No space"):
             thumbnails.make(library, [hit])
         assert os.listdir(library.folder / "thumbnails") == []

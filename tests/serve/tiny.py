@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from bind import description
-from bind.model import BindModel, Tower
+from bind.model.model import BindModel, Tower
 
 DIM = 32
 PREPROCESS = {

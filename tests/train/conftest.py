@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tests.train import scenes
-from train import run as runs
-from train.run import Run
+from train.trainer import run as runs
+from train.trainer.run import Run
 
 BASE = ("image", "video", "text")
 """What of `small` the runs bind to; the others of its modalities are bound anew."""

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from preprocess.audio import AudioConfig
-from preprocess.depth import DepthConfig
-from preprocess.imu import ImuConfig
+from preprocess.readers.audio import AudioConfig
+from preprocess.readers.depth import DepthConfig
+from preprocess.readers.imu import ImuConfig
 from tests.train.conftest import table
-from train import augment
-from train import run as runs
-from train.run import Augment
+from train.data import augment
+from train.trainer import run as runs
+from train.trainer.run import Augment
 
 IMU = ImuConfig(rate_hz=50, window_s=2, mean=(0, 0, 9, 0, 0, 0), std=(2, 3, 4, 0.5, 0.6, 0.7))
 SEEDS = [[seed] for seed in range(40)]

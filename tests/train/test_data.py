@@ -15,14 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bind import modalities
-from preprocess.media import Limits, Source
+from preprocess.source import Limits, Source
 from tests.train import scenes
 from tests.train.conftest import MakeRun, table
-from train import augment, loop
-from train import run as runs
-from train.cache import Table, content_digest, table_name
-from train.data import DataError, Part, Side
-from train.run import Augment
+from train.data import augment
+from train.data.cache import Table, content_digest, table_name
+from train.data.dataset import DataError, Part, Side
+from train.trainer import loop
+from train.trainer import run as runs
+from train.trainer.run import Augment
 
 
 def losses(out: Path) -> list[float]:
@@ -91,7 +92,7 @@ def test_second_run_reads_everything_from_the_cache(
     def refuse(*_: Any) -> Any:
         raise AssertionError("a frozen encoder was asked again")
 
-    monkeypatch.setattr("bind.model.BindModel.encode_views", refuse)
+    monkeypatch.setattr("bind.model.model.BindModel.encode_views", refuse)
     monkeypatch.setattr("preprocess.decoding.pool.DecodePool.submit", refuse)
     loop.train(make_run(tmp_path / "second"))
     assert losses(tmp_path / "first") == losses(tmp_path / "second")
@@ -151,7 +152,7 @@ def test_two_writers_share_a_table(tmp_path: Path) -> None:
 
 
 def test_digest_follows_content_and_hints(tmp_path: Path) -> None:
-    from preprocess.media import Hints
+    from preprocess.source import Hints
 
     for name, content in (("a", b"one"), ("b", b"one"), ("c", b"two")):
         (tmp_path / name).write_bytes(content)

@@ -12,9 +12,9 @@ from torch import Tensor
 import bind
 from bind import checkpoint
 from tests.train.conftest import BASE, MakeRun
-from train import loop
-from train import run as runs
-from train.distillation import similarity_loss
+from train.trainer import loop
+from train.trainer import run as runs
+from train.trainer.distillation import similarity_loss
 
 
 def unit(seed: int, rows: int, width: int) -> Tensor:

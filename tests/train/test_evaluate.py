@@ -21,7 +21,8 @@ from bind.description import Description
 from preprocess import manifest
 from tests.train import scenes
 from tests.train.conftest import MakeRun
-from train import evaluate, loop
+from train.evaluate import evaluation as evaluate
+from train.trainer import loop
 
 
 def plain_rank(scores: np.ndarray, right: np.ndarray) -> int:
@@ -189,7 +190,7 @@ def test_events_with_several_labels_give_mean_average_precision(tmp_path: Path) 
 
 def test_the_best_of_a_class_s_names_counts(tmp_path: Path) -> None:
     """The cat is found by the second name of its class; without it, the other class is nearer."""
-    from serve.samples import EVERYDAY
+    from serve.demo.samples import EVERYDAY
 
     photos = {sample.caption: sample.path for sample in EVERYDAY}
     root = photos["a cat"].parent

@@ -13,8 +13,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bind.loss import LogitScale, info_nce
-from train.gradient_cache import cached_step
+from bind.loss.contrastive import LogitScale, info_nce
+from train.trainer.gradient_cache import cached_step
 
 ROOT = Path(__file__).parents[2]
 

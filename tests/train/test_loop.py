@@ -22,9 +22,9 @@ import bind
 from bind.checkpoint import TABLE, CheckpointError, write_sums
 from tests.train import scenes
 from tests.train.conftest import BASE, MakeRun, table
-from train import loop
-from train import run as runs
-from train.run import Run
+from train.trainer import loop
+from train.trainer import run as runs
+from train.trainer.run import Run
 
 ROOT = Path(__file__).parents[2]
 RECIPE = Path(runs.__file__).parent / "runs" / "tiny.toml"

@@ -10,7 +10,7 @@ import pytest
 
 from bind import zoo
 from tests.train.conftest import BASE, MakeRun, table
-from train import run as runs
+from train.trainer import run as runs
 
 RECIPES = sorted((Path(runs.__file__).parent / "runs").glob("*.toml"))
 

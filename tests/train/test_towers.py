@@ -14,14 +14,14 @@ from safetensors.torch import load_file
 
 import bind
 from bind import checkpoint, encoders, zoo
-from bind.model import Tower
-from preprocess.media import Limits
+from bind.model.model import Tower
+from preprocess.source import Limits
 from tests.train import scenes
 from tests.train.conftest import BASE
-from train import loop, towers
-from train import run as runs
-from train.data import Part, Side
-from train.run import Augment, Cache
+from train.data.dataset import Part, Side
+from train.trainer import loop, towers
+from train.trainer import run as runs
+from train.trainer.run import Augment, Cache
 
 HEADS = {"image": {"train": "head"}, "text": {"train": "head"}}
 
@@ -216,7 +216,7 @@ def test_low_rank_changes_reach_every_block_of_our_transformer() -> None:
 
 
 def test_lora_without_peft_or_with_unknown_layers_is_refused(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("train.run.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("train.trainer.run.importlib.util.find_spec", lambda name: None)
     wrong = {"text": {"train": "head", "lora": {"targets": ["query", "fc1"]}}}
     with pytest.raises(runs.RunError) as caught:
         run(data, data, "text", "image", wrong)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bind import checkpoint, description, zoo
-from bind.model import Tower
+from bind.model.model import Tower
 
 
 def assemble(model: Path, additions: Mapping[str, Path]) -> None:

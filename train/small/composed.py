@@ -37,13 +37,13 @@ from tqdm import tqdm
 
 import bind
 from bind import combine, modalities
-from bind.model import BindModel
+from bind.model.model import BindModel
 from bind.space import Embeddings, unit
-from data_manifests._render import Stage, photograph, prominent
-from data_manifests._scenes import MIDDLE_S, Scene, draw
+from data_manifests.simulation.render import Stage, photograph, prominent
+from data_manifests.simulation.scenes import MIDDLE_S, Scene, draw
 from preprocess import manifest
 from preprocess.manifest import Event
-from preprocess.media import Limits, Source
+from preprocess.source import Limits, Source
 from train.small.hearing import embed
 from train.small.splits import Side, key, side
 
@@ -54,7 +54,7 @@ _NAMES, _SHOWN = 100, 16
 _ROOMS, _LEAST, _MOST = 60, 0.02, 4
 """Scenes, at most, the share of the picture that each of their things covers, and how many of these count."""
 _PLACES: dict[Side, range] = {"validation": range(16, 17), "test": range(17, 20)}
-"""Numbers of scenes modulo 20, as in `data_manifests.simulated`: rendered anew, none of them was trained on."""
+"""Numbers of scenes modulo 20, as in the data set `simulated`: rendered anew, none of them was trained on."""
 _SEED, _LESS = 0, " less "
 _SIZE, _MARGIN = (256, 192), 6
 _AT_ONCE = 4

@@ -24,12 +24,12 @@ import torch
 from scipy.special import gammaln
 
 from bind import zoo
-from bind.model import BindModel
+from bind.model.model import BindModel
 from preprocess import manifest
 from preprocess.manifest import Event
-from train import loop
-from train import run as runs
-from train.evaluate import RECALLS, bootstrap, pair_kind, ranks
+from train.evaluate.evaluation import RECALLS, bootstrap, pair_kind, ranks
+from train.trainer import loop
+from train.trainer import run as runs
 
 RANKS = "ranks.json"
 EMERGENT = (("depth", "thermal"), ("depth", "text"), ("thermal", "text"), ("imu", "text"), ("imu", "depth"))

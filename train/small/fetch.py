@@ -21,8 +21,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from data_manifests.emoji import code_of
-from data_manifests.icons import packages, things, wordnet
+from data_manifests.datasets.emoji import code_of
+from data_manifests.datasets.icons import packages, things, wordnet
 
 DEBIAN = {
     "tuxpaint-stamps-default": "stamps",

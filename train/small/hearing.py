@@ -20,13 +20,13 @@ import numpy as np
 from scipy.stats import hypergeom
 
 import bind
-from bind.model import BindModel
-from bind.pipeline import Failed
-from data_manifests.spoken import core
+from bind.model.model import BindModel
+from bind.model.pipeline import Failed
+from data_manifests.datasets.spoken import core
 from preprocess import manifest
 from preprocess.manifest import Event
-from preprocess.media import Source
-from train.evaluate import ranks
+from preprocess.source import Source
+from train.evaluate.evaluation import ranks
 
 K = 10
 _RESAMPLES = 1000

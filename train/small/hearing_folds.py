@@ -23,12 +23,12 @@ import numpy as np
 import torch
 
 import bind
-from bind.model import BindModel
+from bind.model.model import BindModel
 from preprocess import manifest
-from train import run as runs
-from train.loop import TrainError, train
 from train.small.hearing import FEWEST, HEADER, SIGNS, Row, embed, hits, language_of, row
 from train.small.splits import FOLDS, fold, key, write
+from train.trainer import run as runs
+from train.trainer.loop import TrainError, train
 
 TARGETS = ("pictures", "captions")
 

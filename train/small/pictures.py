@@ -30,9 +30,9 @@ from tqdm import tqdm
 
 import data_manifests
 from bind import checkpoint, encoders, modalities, zoo
-from preprocess import image as pictures
 from preprocess import manifest
-from preprocess.media import Limits, MediaError, Source
+from preprocess.readers import image as pictures
+from preprocess.source import Limits, MediaError, Source
 from train.small.splits import Side, key, name_of, side
 
 KINDS = {"emoji": "emoji", "stamps": "stamps", "openclipart": "clipart", "icons": "icons"}

@@ -21,11 +21,11 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from bind.model import BindModel
+from bind.model.model import BindModel
 from preprocess.manifest import Event
-from preprocess.media import Limits
-from train import evaluate
-from train.evaluate import Items, Score
+from preprocess.source import Limits
+from train.evaluate import evaluation as evaluate
+from train.evaluate.evaluation import Items, Score
 from train.small.data import Data, Part, datasets, find, group_of
 
 _RESAMPLES = 1000

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from preprocess.decoding.pool import DecodePool
-from preprocess.media import Limits, MediaError, Plan, Segment, Source
+from preprocess.source import Limits, MediaError, Plan, Segment, Source
 
 LIMITS = Limits(decode_timeout_s=30)
 

@@ -23,7 +23,7 @@ from preprocess.decoding import pool as pools
 from preprocess.decoding import sandbox
 from preprocess.decoding.pool import DecodePool, guards
 from preprocess.decoding.protocol import MalformedReplyError, Returns, announced, returns
-from preprocess.media import Limits, MediaError, Plan, Segment, Source
+from preprocess.source import Limits, MediaError, Plan, Segment, Source
 
 pytestmark = [
     pytest.mark.attack,
@@ -356,7 +356,7 @@ def test_a_reply_that_fits_no_memory_is_refused_before_it_is_read() -> None:
 def test_workers_end_with_a_parent_that_was_killed() -> None:
     program = (
         "import os, time; from preprocess.decoding.pool import DecodePool; from preprocess import depth;"
-        "from preprocess.media import Limits, Source\n"
+        "from preprocess.source import Limits, Source\n"
         "pool = DecodePool(2)\n"
         "task = depth.read, Source(b'x', 'x'), depth.DepthConfig(), Limits(), 'whole'\n"
         "for f in [pool.submit(*task) for _ in range(8)]:\n"

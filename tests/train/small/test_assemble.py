@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 import bind
 from bind import checkpoint, description
 from bind.files import SUMS
-from bind.model import BindModel
+from bind.model.model import BindModel
 from preprocess import manifest
-from train import loop
-from train import run as runs
 from train.small.assemble import assemble
+from train.trainer import loop
+from train.trainer import run as runs
 
 KEPT = ("image", "video", "text")
 

@@ -12,13 +12,13 @@ import pytest
 
 from bind import calibration, zoo
 from bind.calibration import Calibration
-from bind.model import BindModel
+from bind.model.model import BindModel
 from bind.space import Embeddings
 from preprocess import manifest
 from preprocess.manifest import Event
 from tests.serve import tiny
-from train import evaluate
-from train.evaluate import Items
+from train.evaluate import evaluation as evaluate
+from train.evaluate.evaluation import Items
 from train.small import calibrate
 from train.small.calibrate import Asking, Meaning, Pool
 from train.small.data import find

@@ -13,10 +13,10 @@ import soundfile
 from PIL import Image, ImageDraw
 
 import bind
-from bind.model import BindModel
+from bind.model.model import BindModel
 from bind.space import unit
 from preprocess import manifest
-from preprocess.media import Source
+from preprocess.source import Source
 from train.small import composed
 from train.small.composed import Pictures, Task, choose, measure
 from train.small.splits import Side, key, side

@@ -14,10 +14,10 @@ import tomli_w
 import bind
 from data_manifests import build
 from preprocess import manifest
-from train import loop
-from train import run as runs
-from train.evaluate import RECALLS, ranks
+from train.evaluate.evaluation import RECALLS, ranks
 from train.small import emergence
+from train.trainer import loop
+from train.trainer import run as runs
 
 RECIPE = Path(emergence.__file__).parents[1] / "runs" / "emergence.toml"
 SCENES = 40

@@ -12,11 +12,11 @@ import soundfile
 from PIL import Image
 
 import bind
-from bind.model import BindModel
-from bind.pipeline import Embedded, Failed
+from bind.model.model import BindModel
+from bind.model.pipeline import Embedded, Failed
 from bind.space import Embeddings, unit
 from preprocess import manifest
-from preprocess.media import MediaError, Source
+from preprocess.source import MediaError, Source
 from train.small import hearing
 from train.small.hearing import Row, score
 

@@ -14,8 +14,8 @@ from safetensors import safe_open
 import bind
 from preprocess import manifest
 from tests.train.small.test_hearing import listener
-from train.run import RunError
 from train.small import hearing_folds, splits
+from train.trainer.run import RunError
 
 RUN = """
 name = "ears"

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from preprocess.media import Source
+from preprocess.source import Source
 from train.small import pictures, tables
 from train.small.pictures import Classes, Heads, Item
 from train.small.splits import side

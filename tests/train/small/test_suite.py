@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bind.model import BindModel
+from bind.model.model import BindModel
 from preprocess import manifest
 from preprocess.manifest import Event
 from tests.serve import tiny
-from train import evaluate
-from train.evaluate import Items
+from train.evaluate import evaluation as evaluate
+from train.evaluate.evaluation import Items
 from train.small import suite
 from train.small.suite import Measured, Row
 

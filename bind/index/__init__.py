@@ -1,0 +1,1 @@
+"""Vector indexes: FAISS, exact search, and generations on disk."""

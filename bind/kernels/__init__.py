@@ -1,0 +1,1 @@
+"""Triton kernels and private torch operators, and nothing else."""

@@ -1,0 +1,1 @@
+"""InfoNCE and SigLIP, exact over any number of ranks."""

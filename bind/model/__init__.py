@@ -1,0 +1,1 @@
+"""Towers of one space, and the stream of sources through them."""

@@ -1,0 +1,248 @@
+"""A model: one encoder and head a modality, all into one space."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from bind import modalities
+from bind.calibration import Calibration
+from bind.description import Description
+from bind.encoders.transformer import Transformer
+from bind.model import pipeline
+from bind.space import Embeddings
+from preprocess.source import Limits, MediaError, Plan, Source
+
+Item = str | os.PathLike[str] | bytes | Source | Any
+"""What `embed` takes: a path, `text:...` or `MODALITY:path`, bytes, a PIL image, an array, or a `Source`."""
+
+
+class BatchError(MediaError):
+    """Some items of a batch were bad. `errors` says which, `embeddings` and `rows` hold the others.
+
+    `rows[i]` is the position in the batch of `embeddings[i]`.
+    """
+
+    def __init__(self, errors: Sequence[MediaError], embeddings: Embeddings, rows: np.ndarray) -> None:
+        first = errors[0]
+        more = f" (and {len(errors) - 1} more bad items)" if len(errors) > 1 else ""
+        super().__init__(first.path, first.reason + more)
+        self.errors = list(errors)
+        self.embeddings = embeddings
+        self.rows = rows
+
+    def __reduce__(self) -> tuple[type[BatchError], tuple[Any, ...]]:
+        return type(self), (self.errors, self.embeddings, self.rows)
+
+
+class Tower(nn.Module):
+    """Encoder and head of one modality: (B, *shape) single views -> (B, D), not normalised."""
+
+    def __init__(self, encoder: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, *shape) -> (B, D)."""
+        projected: Tensor = self.head(self.encoder(x))
+        return projected
+
+
+class BindModel(nn.Module):
+    """Towers of one space. Made by `bind.load`; in evaluation mode, its parameters frozen.
+
+    `modalities` are those loaded, `dim` the dimension D, `space` the identity of the space (the same whichever of its
+    modalities are loaded), `origin` what `bind.load` takes to load it again: a name or the path of a folder,
+    `calibration` what its cosines are worth, where the checkpoint says it.
+    """
+
+    def __init__(self, description: Description, towers: Mapping[str, Tower], digests: Mapping[str, str]) -> None:
+        super().__init__()
+        self.description = description
+        self.towers = nn.ModuleDict(dict(towers))
+        self.modalities = tuple(towers)
+        self.dim = description.dim
+        self.origin = description.name
+        self.digests = dict(digests)
+        self.calibration: Calibration | None = None
+        self.space = description.space(digests)
+        self._configs = {name: description.preprocess(name) for name in towers}
+        self.requires_grad_(False)
+        self.eval()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return next(self.parameters()).device
+
+    def config(self, modality: str) -> Any:
+        """The preprocessing constants of a loaded modality. Raises ValueError for one that is not loaded."""
+        self._check_loaded(modality)
+        return self._configs[modality]
+
+    def encode(self, modality: str, x: Tensor) -> Tensor:
+        """(B, K, *shape) prepared views -> (B, D) float32 unit rows: the normalised mean of each item's K unit vectors.
+
+        Raises ValueError for a modality that is not loaded and for another shape.
+        """
+        shape = modalities.spec(modality).shape(self.config(modality))
+        if x.ndim != 2 + len(shape) or tuple(x.shape[2:]) != shape or x.shape[1] == 0:
+            raise ValueError(f"{modality}: expected (B, K, {', '.join(map(str, shape))}), got {tuple(x.shape)}")
+        views = self.encode_views(modality, x.flatten(0, 1))
+        return nn.functional.normalize(views.unflatten(0, x.shape[:2]).mean(1), dim=1)
+
+    @torch.inference_mode()
+    def encode_views(self, modality: str, x: Tensor) -> Tensor:
+        """(B, *shape) single prepared views -> (B, D) float32 unit rows."""
+        parameter = next(self.towers[modality].parameters())
+        x = x.to(parameter.device, parameter.dtype if x.is_floating_point() else None, non_blocking=True)
+        return nn.functional.normalize(self.towers[modality](x).float(), dim=1)
+
+    def accelerate(self, eight_bit: Collection[str] = ()) -> tuple[str, ...]:
+        """The modalities whose encoding takes fused kernels from now on: all whose encoder is a transformer of ours.
+
+        For a model on a GPU in bfloat16, to be called after it was moved there. Not the default, because results then
+        differ in the last bits of bfloat16, and more (cosine about 0.997) for the modalities `eight_bit`, whose
+        products are float8. Raises ValueError for another device or type, for modalities that are not loaded or cannot
+        be `eight_bit`, and for head widths that the kernels do not take.
+        """
+        parameter = next(self.parameters())
+        if not parameter.is_cuda or parameter.dtype != torch.bfloat16:
+            raise ValueError(f"accelerate: expected bfloat16 on a GPU, got {parameter.dtype} on {parameter.device}")
+        trunks = {name: getattr(self.tower(name).encoder, "trunk", None) for name in self.modalities}
+        ours = {name: trunk for name, trunk in trunks.items() if isinstance(trunk, Transformer)}
+        for name in eight_bit:
+            self._check_loaded(name)
+            if name not in ours:
+                raise ValueError(f"accelerate: expected eight_bit among {', '.join(ours) or 'no modality'}, got {name}")
+        from bind.kernels.transformer import Fused  # Triton is there on Linux with CUDA only
+
+        for name, trunk in ours.items():
+            trunk.fused = Fused(trunk.blocks, eight_bit=name in eight_bit)
+        return tuple(ours)
+
+    def embed(
+        self,
+        items: Iterable[Item],
+        modality: str | None = None,
+        batch_size: int = 64,
+        progress: bool = False,
+        limits: Limits | None = None,
+    ) -> Embeddings:
+        """Items -> Embeddings (N, D), in their order. `modality` says what all of them are, else each is recognised.
+
+        A plain string is a path, unless `modality` is "text" or it starts with `text:`. Files are decoded in processes
+        of their own; `Limits(decode="gpu")` does otherwise with JPEGs whose origin is trusted. Raises BatchError, which
+        carries the vectors of the good items, when some are bad; ValueError for a modality that is not loaded, and for
+        one item in place of several.
+        """
+        if modality is not None:
+            self._check_loaded(modality)
+        if isinstance(items, (str, bytes, os.PathLike)):
+            raise ValueError(f"items: expected several, such as [{items!r:.60}], got one {type(items).__name__}")
+        items = list(items)
+        vectors = np.zeros((len(items), self.dim), np.float32)
+        failed: dict[int, MediaError] = {}
+        results: Iterable[pipeline.Embedded | pipeline.Failed] = self.stream(items, modality, batch_size, limits)
+        if progress:  # None leaves it to tqdm: a bar on a terminal only
+            results = tqdm(results, total=len(items), unit="item", delay=2, disable=None)
+        for result in results:
+            if isinstance(result, pipeline.Failed):
+                failed[result.position] = result.error
+            else:
+                vectors[result.position] = result.vector
+        rows = np.array([row for row in range(len(items)) if row not in failed], np.int64)
+        embeddings = Embeddings(vectors[rows], self.space)
+        if failed:
+            raise BatchError([failed[row] for row in sorted(failed)], embeddings, rows)
+        return embeddings
+
+    def stream(
+        self,
+        items: Iterable[Item],
+        modality: str | None = None,
+        batch_size: int = 64,
+        limits: Limits | None = None,
+        plan: Plan = "whole",
+    ) -> Iterator[pipeline.Embedded | pipeline.Failed]:
+        """As `embed`, without holding everything: one result a segment, as soon as it is there, in any order.
+
+        With plan "segments" a long recording gives several results, each with its times.
+        """
+        failed: list[pipeline.Failed] = []
+        places: list[int] = []
+
+        def usable() -> Iterator[tuple[Source, str | None]]:
+            for position, item in enumerate(items):
+                try:
+                    source = source_of(item, modality, position)
+                except MediaError as error:  # of its sidecar file
+                    failed.append(pipeline.Failed(position, error))
+                else:
+                    places.append(position)
+                    yield source
+
+        for result in pipeline.embed(self, usable(), plan=plan, batch_size=batch_size, limits=limits):
+            position = places[result.position]
+            yield result if position == result.position else replace(result, position=position)
+        yield from failed
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Writes a checkpoint folder that `bind.load` reads. Raises ValueError unless every modality is loaded."""
+        from bind import checkpoint
+
+        description = self.description.model_copy(update={"digests": self.digests})
+        checkpoint.write(Path(folder), description, {name: self.tower(name) for name in self.modalities})
+
+    def tower(self, modality: str) -> Tower:
+        """Encoder and head of a loaded modality."""
+        self._check_loaded(modality)
+        tower = self.towers[modality]
+        assert isinstance(tower, Tower)
+        return tower
+
+    def _check_loaded(self, modality: str) -> None:
+        if modality in self.modalities:
+            return
+        try:
+            modalities.spec(modality)
+        except KeyError as error:
+            raise ValueError(error.args[0]) from None
+        if modality in self.description.modalities:
+            raise ValueError(f"{modality} was left out when this model was loaded; load it with modalities=[...]")
+        raise ValueError(
+            f"model {self.description.name!r} has no encoder for {modality} yet; it has {', '.join(self.modalities)}"
+        )
+
+
+_PREFIX = re.compile(r"([a-z_]+):(.*)", re.DOTALL)
+
+
+def source_of(item: Item, modality: str | None = None, position: int = 0) -> tuple[Source, str | None]:
+    """An item as `embed` takes it -> its source, and its modality where that was said (`audio:x.mp3`).
+
+    Raises MediaError for a sidecar file that cannot be used.
+    """
+    if isinstance(item, Source):
+        return item, modality
+    if isinstance(item, str):
+        if modality is None and (match := _PREFIX.fullmatch(item)) and match[1] in modalities.specs():
+            modality, item = match[1], match[2]
+            if modality == "text":
+                return Source(item, f"text:{item[:60]}"), modality
+        elif modality == "text":
+            return Source(item, f"text:{item[:60]}"), modality
+        item = Path(item)
+    if isinstance(item, os.PathLike):
+        return Source.from_path(item), modality
+    return Source(bytes(item) if isinstance(item, (bytearray, memoryview)) else item, f"item {position}"), modality

@@ -1,0 +1,232 @@
+"""Sources -> vectors as a stream: decoding in worker processes overlaps with encoding in this one."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bind import modalities
+from preprocess.decoding.cores import available_cores
+from preprocess.decoding.pool import DecodePool
+from preprocess.decoding.protocol import read_here
+from preprocess.decoding.trusted import BATCH, ReadMany, TrustedPool
+from preprocess.source import Limits, MediaError, Plan, Segment, Source
+
+if TYPE_CHECKING:
+    from bind.model.model import BindModel
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """One embedded segment of the source at `position`: `vector` (D,) float32 of norm 1; `last` closes that source."""
+
+    position: int
+    modality: str
+    vector: np.ndarray
+    start_s: float | None
+    end_s: float | None
+    notes: tuple[str, ...]
+    last: bool
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The source at `position` could not be used, and why."""
+
+    position: int
+    error: MediaError
+
+
+@dataclass
+class _Pending:
+    """A segment that waits for its batch; `views` are prepared, or raw where the GPU will prepare them."""
+
+    position: int
+    segment: Segment
+    views: Tensor | np.ndarray
+    last: bool
+
+
+@dataclass
+class _Running:
+    """A batch being encoded: its vectors (N, D) are on the CPU once `ready` has happened (None: they are)."""
+
+    modality: str
+    entries: list[_Pending]
+    vectors: Tensor
+    ready: torch.cuda.Event | None
+
+
+@cache
+def shared_pool() -> DecodePool:
+    """The decode workers of this process: started when first used, ended with it.
+
+    Where a GPU encodes, half as many again as there are cores: one decodes while another's task or result travels.
+    """
+    cores = available_cores()
+    return DecodePool(cores + cores // 2 if torch.cuda.is_available() else cores)
+
+
+@cache
+def _trusted_pool(read_many: ReadMany, device: torch.device) -> TrustedPool:
+    return TrustedPool(read_many, device)
+
+
+def embed(
+    model: BindModel,
+    sources: Iterable[tuple[Source, str | None]],
+    *,
+    plan: Plan = "whole",
+    batch_size: int = 64,
+    limits: Limits | None = None,
+    pool: DecodePool | None = None,
+) -> Iterator[Embedded | Failed]:
+    """(source, modality or None) pairs -> one result a segment, in order within a source but not across sources.
+
+    At most a few decoded sources and one batch a modality are held in memory, however many sources there are.
+    `batch_size` counts views. A GPU encodes a batch while the next is decoded and put together. Raises ValueError
+    where `limits.decode` is "gpu" and the model is not on one, or nvJPEG is missing.
+    """
+    limits = limits or Limits()
+    # Enough to keep every worker busy while one batch is encoded, or while one is put together for a GPU.
+    device = model.device.type
+    ahead = (2 if device == "cpu" else 12) * available_cores() + 2
+    if limits.decode == "gpu":
+        if device != "cuda":
+            raise ValueError(
+                f'decode="gpu": expected a model on a CUDA device, got {device}; move it there with .to("cuda")'
+            )
+        ahead = max(ahead, 3 * BATCH)  # two being decoded, one that gathers
+    decoding: deque[tuple[int, Source, str, Future[list[Segment]]]] = deque()
+    pending: dict[str, list[_Pending]] = {}
+    running: deque[_Running] = deque()
+    overlapping = 1 if device == "cuda" else 0
+
+    def collect() -> Iterator[Embedded | Failed]:
+        position, source, modality, future = decoding.popleft()
+        try:
+            segments = future.result()
+            prepared = [_prepare(model, modality, source, segment) for segment in segments]
+        except MediaError as error:
+            yield Failed(position, error)
+            return
+        batch = pending.setdefault(modality, [])
+        for segment, views in zip(segments, prepared, strict=True):
+            batch.append(_Pending(position, segment, views, segment is segments[-1]))
+            if sum(len(entry.views) for entry in batch) >= batch_size:
+                running.append(_encode(model, modality, pending.pop(modality), batch_size))
+                batch = pending.setdefault(modality, [])
+        while len(running) > overlapping:
+            yield from _finished(running.popleft())
+
+    for position, (source, said) in enumerate(sources):
+        try:
+            modality = said or _recognise(source, limits)
+            decoding.append((position, source, modality, _read(model, source, modality, plan, limits, pool)))
+        except MediaError as error:
+            yield Failed(position, error)
+        while len(decoding) > ahead:
+            yield from collect()
+    while decoding:
+        yield from collect()
+    for modality, batch in pending.items():
+        if batch:
+            running.append(_encode(model, modality, batch, batch_size))
+    for last in running:
+        yield from _finished(last)
+
+
+def _recognise(source: Source, limits: Limits) -> str:
+    if source.is_encoded:
+        return modalities.detect(source, limits)
+    if type(source.content).__module__.startswith("PIL."):
+        return "image"
+    raise MediaError(source.name, f"{type(source.content).__name__} does not tell its modality; pass modality=...")
+
+
+def _read(
+    model: BindModel, source: Source, modality: str, plan: Plan, limits: Limits, pool: DecodePool | None
+) -> Future[list[Segment]]:
+    try:
+        config = model.config(modality)
+    except ValueError as error:
+        raise MediaError(source.name, str(error)) from None
+    spec = modalities.spec(modality)
+    if source.is_encoded and spec.isolated:
+        isolated = pool or shared_pool()
+        if limits.decode == "gpu" and spec.read_on_gpu:
+            trusted = _trusted_pool(spec.read_on_gpu, model.device)
+            return trusted.submit(spec.read, source, config, limits, plan, isolated)
+        return isolated.submit(spec.read, source, config, limits, plan)
+    done: Future[list[Segment]] = Future()
+    done.set_result(read_here(spec.read, source, config, limits, plan))
+    return done
+
+
+def _prepare(model: BindModel, modality: str, source: Source, segment: Segment) -> Tensor | np.ndarray:
+    spec = modalities.spec(modality)
+    if spec.prepare_tensor and model.device.type == "cuda":
+        return segment.views
+    try:
+        return spec.prepare(segment.views, model.config(modality))
+    except ValueError as error:
+        raise MediaError(source.name, str(error)) from None
+
+
+def _encode(model: BindModel, modality: str, entries: list[_Pending], batch_size: int) -> _Running:
+    # Raw views of one shape are prepared together. Those of one source have one shape and stay in their order.
+    entries = sorted(entries, key=lambda entry: entry.views.shape[1:])
+    groups = [list(group) for _, group in itertools.groupby(entries, key=lambda entry: entry.views.shape[1:])]
+    views = torch.cat([_together(model, modality, [entry.views for entry in group]) for group in groups])
+    if len(views) <= batch_size:
+        unit = model.encode_views(modality, views)
+    else:
+        unit = torch.cat([model.encode_views(modality, part) for part in views.split(batch_size)])
+    counts = [len(entry.views) for entry in entries]
+    if len(counts) == len(unit):
+        vectors = unit  # a mean of one
+    else:
+        if len(set(counts)) == 1:
+            means = unit.unflatten(0, (-1, counts[0])).mean(1)
+        else:
+            means = torch.stack([part.mean(0) for part in unit.split(counts)])
+        vectors = torch.nn.functional.normalize(means, dim=1)
+    if not vectors.is_cuda:
+        return _Running(modality, entries, vectors, None)
+    fetched = torch.empty(vectors.shape, pin_memory=True).copy_(vectors, non_blocking=True)
+    ready = torch.cuda.Event()
+    ready.record(torch.cuda.current_stream(vectors.device))
+    return _Running(modality, entries, fetched, ready)
+
+
+def _together(model: BindModel, modality: str, views: list[Tensor | np.ndarray]) -> Tensor:
+    """Views of several segments -> one batch, prepared (where they are raw, on the model's device)."""
+    if isinstance(views[0], Tensor):
+        return torch.cat([part for part in views if isinstance(part, Tensor)])
+    arrays = [part for part in views if isinstance(part, np.ndarray)]
+    shape = (sum(map(len, arrays)), *arrays[0].shape[1:])
+    # Pinned, so that the copy to the GPU runs beside this thread.
+    raw = torch.empty(shape, dtype=torch.from_numpy(arrays[0]).dtype, pin_memory=True)
+    np.concatenate(arrays, out=raw.numpy())
+    prepare = modalities.spec(modality).prepare_tensor
+    assert prepare is not None  # else they would have been prepared
+    return prepare(raw.to(model.device, non_blocking=True), model.config(modality))
+
+
+def _finished(batch: _Running) -> Iterator[Embedded]:
+    if batch.ready:
+        batch.ready.synchronize()
+    for entry, vector in zip(batch.entries, batch.vectors.numpy(), strict=True):
+        segment = entry.segment
+        yield Embedded(
+            entry.position, batch.modality, vector, segment.start_s, segment.end_s, segment.notes, entry.last
+        )

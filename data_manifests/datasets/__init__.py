@@ -1,0 +1,1 @@
+"""One file = one data set = one `BUILDER`: the folder is the registry."""

@@ -1,0 +1,152 @@
+"""Depth: a map of metres, millimetres or disparity -> one view of disparity in pixels, as ImageBind was trained on.
+
+Recipe: facebookresearch/omnivore issue 12 (disparity = baseline * focal length / depth) and its DepthNorm.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from preprocess.decoding.protocol import Returns, returns
+from preprocess.readers import raster
+from preprocess.source import Limits, MediaError, Plan, Segment, Source
+
+if TYPE_CHECKING:
+    import torch
+
+_UNITS = ("m", "mm", "sunrgbd", "disparity", "disparity_px")
+_SUNRGBD_MAX_M = 8.0  # the SUN RGB-D toolbox's own limit; ImageBind issue 134
+
+
+@dataclass(frozen=True)
+class DepthConfig:
+    """Depth clipped to `min_depth_m`..`max_depth_m`, turned to disparity (px) and clipped again, short side to `size`
+    pixels, the centre `size` x `size`, then (value / scale - mean) / std.
+
+    Defaults: omnivore issue 12 and its inference tutorial; the camera is the Kinect v1 of NYU-D and SUN RGB-D.
+    """
+
+    size: int = 224
+    min_depth_m: float = 0.01
+    max_depth_m: float = 50.0
+    min_disparity: float = 0.01
+    max_disparity: float = 75.0
+    scale: float = 75.0
+    mean: float = 0.0418
+    std: float = 0.0295
+    default_focal_px: float = 518.857901
+    default_baseline_m: float = 0.075
+
+
+def _declare(config: DepthConfig, limits: Limits, plan: Plan) -> Returns:
+    return Returns("float32", (config.size, config.size), views=1)
+
+
+@returns(_declare)
+def read(source: Source, config: DepthConfig, limits: Limits, plan: Plan) -> list[Segment]:
+    """Depth map -> one segment with views (1, size, size) float32 disparity in pixels, for either plan.
+
+    Sources are those of `read_depth_m`. A focal length and a baseline from the hints are used as they are, as the
+    reference does; a file in `disparity_px` so keeps its own disparities. Where one is missing, the default camera's
+    stands in without scaling to the picture's height: the view is of a fixed size, so a scene gives the same values at
+    any resolution (ViT-Lens issue 10), as if every camera had the Kinect's field of view. The notes tell.
+    Raises MediaError as `read_depth_m` does, and when no pixel lies within the clipping range.
+    """
+    depth_m, notes = read_depth_m(source, limits)
+    if depth_m.min() >= config.max_depth_m or depth_m.max() <= config.min_depth_m:
+        raise MediaError(
+            source.name,
+            f"no pixel lies within {config.min_depth_m:g}..{config.max_depth_m:g} m (they are "
+            f"{depth_m.min():g}..{depth_m.max():g} m); give the right hint `unit`: {', '.join(_UNITS)}",
+        )
+    focal_px = _positive(source, "focal_px")
+    if focal_px is None:
+        focal_px = config.default_focal_px
+        notes += (f"focal length assumed: {focal_px:g} px (hint `focal_px`)",)
+    baseline_m = _positive(source, "baseline_m")
+    if baseline_m is None:
+        baseline_m = config.default_baseline_m
+        notes += (f"baseline assumed: {baseline_m:g} m (hint `baseline_m`)",)
+    disparity = np.float32(baseline_m * focal_px) / depth_m.clip(config.min_depth_m, config.max_depth_m)
+    # Clipped before the resize, as DepthNorm is; bilinear weights then keep the range.
+    disparity = disparity.clip(config.min_disparity, config.max_disparity)
+    view = raster.resize_crop(Image.fromarray(disparity), config.size, config.size, Image.Resampling.BILINEAR)
+    return [Segment(np.array(view)[None], notes=notes)]
+
+
+def read_depth_m(source: Source, limits: Limits) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Depth map -> (H, W) float32 metres without holes, and notes on what was assumed and filled.
+
+    Reads 16-bit and float PNG or TIFF, `.npy`, `.exr`, or in memory an array (H, W) or a PIL image.
+    The unit is the hint `unit`: `m`, `mm`, `sunrgbd` (millimetres with rotated bits), `disparity` (1 / m) or
+    `disparity_px` (which needs `focal_px` and `baseline_m`); without it integers are mm and floats m.
+    Depths that are zero, negative, NaN or infinite are holes and take the nearest valid depth.
+    Raises MediaError for colour, 8-bit grey without a unit, a wrong or incomplete hint, a map of holes only, and what
+    `raster.read_values` refuses.
+    """
+    values = raster.read_values(source, limits)
+    if values.ndim == 3:
+        raise MediaError(
+            source.name,
+            "is a colour (or palette) picture; expected one channel of depth: a 16-bit PNG in mm, or metres as .npy, "
+            ".exr or TIFF (colours of a rendered depth map cannot be turned back into distances)",
+        )
+    unit = source.hints.unit
+    notes: tuple[str, ...] = ()
+    if unit is None:
+        if values.dtype.itemsize == 1:
+            raise MediaError(
+                source.name, f"is 8-bit, which does not tell its unit; give the hint `unit`: {', '.join(_UNITS)}"
+            )
+        unit = "m" if values.dtype.kind == "f" else "mm"
+        notes = (f"unit assumed: {unit} ({values.dtype} values)",)
+    depth_m = _to_metres(source, values, unit)
+    depth_m, filled = raster.fill_holes(source, depth_m, np.isfinite(depth_m) & (depth_m > 0))
+    return depth_m, notes + filled
+
+
+def prepare(views: np.ndarray, config: DepthConfig) -> torch.Tensor:
+    """(K, size, size) float32 disparity -> (K, 1, size, size) float32. Raises ValueError for other views."""
+    import torch  # not at module level: decode workers do without it
+
+    raster.check_views(views, (config.size, config.size), np.float32, "preprocess.readers.depth.read")
+    return torch.tensor(views)[:, None].div_(config.scale).sub_(config.mean).div_(config.std)
+
+
+def shape(config: DepthConfig) -> tuple[int, ...]:
+    """The shape (1, size, size) of one prepared view."""
+    return 1, config.size, config.size
+
+
+def _to_metres(source: Source, values: np.ndarray, unit: str) -> np.ndarray:
+    # Division by zero and overflow give infinities, which are holes.
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        if unit == "m":
+            return values.astype(np.float32)
+        if unit == "mm":
+            return values.astype(np.float32) / np.float32(1000)
+        if unit == "disparity":
+            return np.float32(1) / values.astype(np.float32)
+        if unit == "disparity_px":
+            focal_px, baseline_m = _positive(source, "focal_px"), _positive(source, "baseline_m")
+            if focal_px is None or baseline_m is None:
+                raise MediaError(source.name, "is in disparity_px, which needs the hints `focal_px` and `baseline_m`")
+            return np.float32(focal_px * baseline_m) / values.astype(np.float32)
+        if unit == "sunrgbd":
+            if values.dtype != np.uint16:
+                raise MediaError(source.name, f"expected 16-bit integers for unit sunrgbd, got {values.dtype}")
+            unrotated = (values >> 3) | (values << 13)
+            return (unrotated.astype(np.float32) / np.float32(1000)).clip(max=_SUNRGBD_MAX_M)
+    raise MediaError(source.name, f"expected a depth unit ({', '.join(_UNITS)}), got {unit!r}")
+
+
+def _positive(source: Source, hint: str) -> float | None:
+    value: float | None = getattr(source.hints, hint)
+    if value is not None and not (math.isfinite(value) and value > 0):
+        raise MediaError(source.name, f"hint {hint!r}: expected a positive number, got {value!r}")
+    return value

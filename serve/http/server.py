@@ -1,0 +1,183 @@
+"""The HTTP server: uvicorn, with bounds on connections that ask for nothing, and its log as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import logging
+import signal
+import socket
+import sys
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from serve.engine.settings import Settings
+from serve.http.guard import client_of
+
+_KEEP_ALIVE_S = 15
+_SWITCH_S = 0.001
+"""Python lets a thread go on for 5 ms while others wait, which adds up over the steps of a request."""
+_DESCRIPTORS = 512
+"""Open files beside the connections: the library's, pipes to decode workers, uploads."""
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line; line breaks and quotes in a value cannot begin another entry."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """A record -> its line."""
+        entry: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info and record.exc_info[0]:
+            entry["error"] = record.exc_info[0].__name__
+        return json.dumps(entry)
+
+
+def configure_logging(level: str) -> None:
+    """Everything the server logs goes to the standard error, a JSON object a line."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    for name in ("crossbind", "uvicorn"):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.propagate = False
+        logger.setLevel(level.upper())
+
+
+def protocol(settings: Settings) -> type[asyncio.Protocol]:
+    """uvicorn's protocol, which ends connections whose request does not come, and those that are too many.
+
+    It is the one in Python, whose heads are bounded (64 KiB): the other reads on for ever.
+    """
+
+    held: Counter[str] = Counter()
+
+    class BoundedProtocol(H11Protocol):
+        _timer: asyncio.TimerHandle | None = None
+        _whose = ""
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            own = self._whose = client_of(self.client)
+            held[own] += 1
+            if len(self.connections) > settings.max_connections or held[own] > settings.max_connections_each:
+                transport.abort()
+                return
+            self._await_head()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._await_head()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop_timer()
+            held[self._whose] -= 1
+            if held[self._whose] <= 0:
+                del held[self._whose]
+            super().connection_lost(exc)
+
+        def _await_head(self) -> None:
+            """Bounds the time to a whole head, from its first byte (or the connection) on."""
+            if self.cycle is not None and not self.cycle.response_complete:
+                self._stop_timer()
+            elif self._timer is None:
+                self._timer = self.loop.call_later(settings.head_timeout_s, self._end)
+
+        def _end(self) -> None:
+            self._timer = None
+            if (self.cycle is None or self.cycle.response_complete) and not self.transport.is_closing():
+                self.transport.abort()
+
+        def _stop_timer(self) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+    return BoundedProtocol
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, which says when it answers."""
+
+    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._announce = announce
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serves until SIGTERM or SIGINT, then answers what was asked. Both are the way to end it, so no failure."""
+        # Whoever answers must not wait long for a thread that computes, nor for a look at all objects of the model.
+        sys.setswitchinterval(_SWITCH_S)
+        gc.collect()
+        gc.freeze()
+        before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            super().run(sockets)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """uvicorn's."""
+        await super().startup(sockets)
+        self._announce()
+
+
+def bind(settings: Settings) -> socket.socket:
+    """A socket at the settings' address. Nobody can connect before the server runs. Raises OSError."""
+    family, kind, _, _, place = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+    bound = socket.socket(family, kind)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(place)
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def address(bound: socket.socket) -> str:
+    """A bound socket -> what to type into a browser."""
+    host, port = bound.getsockname()[:2]
+    if ":" in host:
+        host = f"[{host}]"
+    return f"http://{host}:{port}"
+
+
+def server(app: ASGIApp, settings: Settings, announce: Callable[[], None]) -> Server:
+    """A server that is not running yet. `announce` is called once it answers."""
+    _raise_descriptor_limit(settings.max_connections + _DESCRIPTORS)
+    config = uvicorn.Config(
+        app,
+        http=protocol(settings),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        # Each request ends by itself: its body and its answer have deadlines.
+        timeout_graceful_shutdown=int(settings.body_timeout_s + settings.deadline_s) + 1,
+        backlog=min(settings.max_connections, 2048),
+    )
+    return Server(config, announce)
+
+
+def _raise_descriptor_limit(wanted: int) -> None:
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))

@@ -1,0 +1,1 @@
+"""A folder made searchable: catalogue, scan, indexing, search, filters."""

@@ -1,0 +1,331 @@
+"""One run over a folder: what is new or changed is read and embedded, the rest is left alone, and all of it stored.
+
+Three things go on at once: files are hashed in threads, decoded in processes (`bind.model.pipeline`), and encoded here.
+What is held in memory at any time is a few decoded files, one batch a modality, and what the next commit stores.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bind.model import pipeline
+from preprocess.source import Limits, MediaError, Source
+from serve.library import scan
+from serve.library.catalogue import ContentKey, FileRow, NewFile, NewSegment, Writer
+from serve.library.scan import Found, LeftOut, Probed, TemporaryError, Unlisted
+
+if TYPE_CHECKING:
+    from bind.model.model import BindModel
+
+Progress = Callable[[int, int], None]
+"""Called with (files done, files in all)."""
+Embed = Callable[[Iterator[tuple[Source, str | None]]], Iterator[pipeline.Embedded | pipeline.Failed]]
+"""(source, modality) pairs -> what came of them, as `bind.model.pipeline.embed` says."""
+
+COMMIT_FILES = 128
+COMMIT_S = 2.0
+"""A commit (which waits for the disk) is made when this many files are ready, or after this time."""
+_HASH_THREADS = 2
+_HASH_AHEAD = 16
+_SILENT = "has no sound track"
+
+
+@dataclass
+class Report:
+    """What a run did, in numbers of files: `added` and `updated` are in the library now, `renamed` ones were moved.
+
+    `embedded` counts contents that were decoded and encoded (a copy of a known file needs neither). `skipped` are
+    (path, reason) of files that could not be used; `duplicates` the paths of files with equal content, a group each;
+    `left_out` the number of links that lead out of the folder and were not followed.
+    """
+
+    added: int = 0
+    updated: int = 0
+    renamed: int = 0
+    removed: int = 0
+    unchanged: int = 0
+    embedded: int = 0
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    duplicates: list[tuple[str, ...]] = field(default_factory=list)
+    left_out: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class _Job:
+    """A content on its way: the files that have it, the modalities it is read as, and what came of each."""
+
+    key: ContentKey
+    parts: tuple[str, ...]
+    files: list[tuple[Probed, FileRow | None]]
+    waiting: int
+    content: int | None = None
+    segments: list[NewSegment] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+class Run:
+    """Indexes the folder (or file) `root`, an absolute path, with the writer of a library in the folder `library`."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        model: BindModel,
+        root: str,
+        library: Path,
+        *,
+        limits: Limits,
+        batch_size: int,
+        retry: bool,
+        progress: Progress | None,
+        follow_links: bool = True,
+        embed: Embed | None = None,
+    ) -> None:
+        self._writer = writer
+        self._model = model
+        self._root = root
+        self._library = library
+        self._limits = limits
+        self._batch_size = batch_size
+        self._retry = retry
+        self._progress = progress
+        self._follow_links = follow_links
+        self._is_upload = Path(root).is_relative_to(library)
+        self._embed = embed or (
+            lambda sources: pipeline.embed(model, sources, plan="segments", batch_size=batch_size, limits=limits)
+        )
+        # A file that failed is tried again when there is another program or modality to try it with.
+        self._reader = f"{metadata.version('crossbind')} {','.join(model.modalities)}"
+        self._report = Report()
+        self._seen: set[int] = set()
+        self._unlisted: list[str] = []
+        # How many new paths each known content was found under: so many of its old paths were renamed.
+        self._arrived: Counter[int] = Counter()
+        self._jobs: dict[ContentKey, _Job] = {}
+        self._in_pipeline: dict[int, tuple[_Job, str]] = {}
+        self._ready: list[_Job] = []
+        self._refused: list[tuple[Found, str]] = []
+        self._committed_at = time.monotonic()
+        self._done = 0
+        self._total = 0
+
+    def run(self) -> Report:
+        """Does it. Raises LibraryError when the library cannot be written; what was committed stays."""
+        started = time.monotonic()
+        if self._progress:
+            self._total = sum(1 for found in self._walk() if not isinstance(found, LeftOut))
+        try:
+            for result in self._embed(self._sources()):
+                self._collect(result)
+        except KeyboardInterrupt:
+            self._commit()
+            raise
+        self._commit()
+        self._finish()
+        self._report.seconds = time.monotonic() - started
+        return self._report
+
+    def _sources(self) -> Iterator[tuple[Source, str | None]]:
+        """Feeds the pipeline with each content that is new; all other files are dealt with on the way."""
+        position = 0
+        for found, row, probed in self._probed():
+            if isinstance(probed, MediaError):
+                self._refuse(found, probed.reason, isinstance(probed, TemporaryError))
+                continue
+            key = ContentKey(probed.digest, probed.modality, _canonical(asdict(probed.hints)))
+            if (job := self._jobs.get(key)) is not None:
+                job.files.append((probed, row))
+                continue
+            parts = self._parts(probed.modality)
+            known = self._writer.content(key)
+            if known is not None and set(parts) <= set(known[1]):
+                self._jobs[key] = job = _Job(key, parts, [(probed, row)], waiting=0, content=known[0])
+                self._make_ready(job)
+                continue
+            self._jobs[key] = job = _Job(key, parts, [(probed, row)], waiting=len(parts))
+            for part in parts:
+                self._in_pipeline[position] = (job, part)
+                position += 1
+                yield Source(Path(found.path), found.path, probed.hints), part
+
+    def _probed(self) -> Iterator[tuple[Found, FileRow | None, Probed | MediaError]]:
+        """Opens and hashes the files that are new or changed, some ahead of the one that is asked for."""
+        waiting: deque[tuple[Found, FileRow | None, Future[Probed | MediaError]]] = deque()
+        with ThreadPoolExecutor(_HASH_THREADS, "hash") as threads:
+            for found, row in self._new():
+                waiting.append((found, row, threads.submit(_probe, found, self._limits)))
+                if len(waiting) > _HASH_AHEAD:
+                    found, row, future = waiting.popleft()
+                    yield found, row, future.result()
+            for found, row, future in waiting:
+                yield found, row, future.result()
+
+    def _new(self) -> Iterator[tuple[Found, FileRow | None]]:
+        """The files that have to be opened. The stamp decides, so others are not."""
+        for found in self._walk():
+            if isinstance(found, LeftOut):
+                self._report.left_out += 1
+                continue
+            if isinstance(found, Unlisted):
+                self._unlisted.append(found.path)
+                self._report.skipped.append((found.path, found.reason))
+                self._tick()
+                continue
+            row = self._writer.file(found.path)
+            if row is not None:
+                self._seen.add(row.id)
+                if row.stamp == _stamp(found) and self._is_settled(row, found):
+                    self._tick()
+                    continue
+            yield found, row
+
+    def _walk(self) -> Iterator[Found | Unlisted | LeftOut]:
+        return scan.walk(self._root, self._library, self._follow_links)
+
+    def _is_settled(self, row: FileRow, found: Found) -> bool:
+        if row.content is not None:
+            settled = set(self._parts(row.modality)) <= set(row.parts)
+            self._report.unchanged += settled
+            return settled
+        if row.reason is None or row.reader != self._reader or self._retry:
+            return False
+        self._report.skipped.append((found.path, row.reason))
+        return True
+
+    def _parts(self, modality: str) -> tuple[str, ...]:
+        """What a file of a modality is searchable as: a video has a sound track."""
+        has_sound = modality == "video" and "audio" in self._model.modalities
+        return (modality, "audio") if has_sound else (modality,)
+
+    def _collect(self, result: pipeline.Embedded | pipeline.Failed) -> None:
+        job, part = self._in_pipeline[result.position]
+        if isinstance(result, pipeline.Failed):
+            job.failures[part] = result.error.reason
+        else:
+            job.segments.append(NewSegment(result.modality, result.start_s, result.end_s, result.vector))
+            job.notes.extend(note for note in result.notes if note not in job.notes)
+            if not result.last:
+                return
+        del self._in_pipeline[result.position]
+        job.waiting -= 1
+        if job.waiting == 0:
+            self._close(job)
+
+    def _close(self, job: _Job) -> None:
+        """All of a content is there: it is stored with the next commit, unless its file changed meanwhile."""
+        read, _ = job.files[0]
+        reason = scan.changed(read)
+        if reason is None and job.segments:
+            job.notes.extend(f"{part}: {why}" for part, why in job.failures.items() if why != _SILENT)
+            self._report.embedded += 1
+            self._make_ready(job)
+            return
+        for probed, _ in job.files:
+            self._refuse(probed.found, reason or job.failures[job.parts[0]], temporary=reason is not None)
+        del self._jobs[job.key]
+
+    def _refuse(self, found: Found, reason: str, temporary: bool) -> None:
+        self._report.skipped.append((found.path, reason))
+        self._tick()
+        if not temporary:
+            self._refused.append((found, reason))
+            self._commit_if_due()
+
+    def _make_ready(self, job: _Job) -> None:
+        self._ready.append(job)
+        self._commit_if_due()
+
+    def _commit_if_due(self) -> None:
+        late = time.monotonic() - self._committed_at > COMMIT_S
+        if late or len(self._ready) + len(self._refused) >= COMMIT_FILES:
+            self._commit()
+
+    def _commit(self) -> None:
+        with self._writer.transaction():
+            for job in self._ready:
+                content = job.content
+                if content is None:
+                    content = self._writer.put_content(job.key, job.parts, job.segments, job.notes)
+                for probed, row in job.files:
+                    self._store(probed, row, content, is_new=job.content is None)
+            for found, reason in self._refused:
+                file = NewFile(found.path, found.folder, _stamp(found), reason=reason, reader=self._reader)
+                self._seen.add(self._writer.put_file(file))
+        for job in self._ready:
+            del self._jobs[job.key]
+        self._ready.clear()
+        self._refused.clear()
+        self._committed_at = time.monotonic()
+
+    def _store(self, probed: Probed, row: FileRow | None, content: int, is_new: bool) -> None:
+        caption = probed.metadata.get("caption")
+        caption = caption if isinstance(caption, str) else ""
+        free = _canonical({key: value for key, value in probed.metadata.items() if key != "caption"})
+        self._tick()
+        if row is None or row.content is None:
+            self._report.added += 1
+            if not is_new:
+                self._arrived[content] += 1
+        elif is_new or (row.content, row.caption, row.metadata) != (content, caption, free):
+            self._report.updated += 1
+        else:
+            self._report.unchanged += 1
+        found = probed.found
+        date = scan.date_of(probed)
+        file = NewFile(found.path, found.folder, _stamp(found), content, date, caption, free)
+        self._seen.add(self._writer.put_file(file))
+
+    def _finish(self) -> None:
+        """Forgets what is not there any more. Only a run that saw everything comes here."""
+        if self._is_upload:
+            return  # it is one file, which is there, and looking for others would take longer the larger the library is
+        gone: list[int] = []
+        for number, path, content in self._writer.files_below(self._root):
+            if number in self._seen or self._is_hidden(path):
+                continue
+            gone.append(number)
+            if content is not None and self._arrived[content] > 0:
+                self._arrived[content] -= 1
+                self._report.added -= 1
+                self._report.renamed += 1
+            elif content is not None:
+                self._report.removed += 1
+        with self._writer.transaction():
+            self._writer.remove_files(gone)
+            self._writer.drop_orphans()
+        self._report.duplicates = list(self._writer.duplicates(self._root))
+
+    def _is_hidden(self, path: str) -> bool:
+        """Whether it lies where this run did not look, which does not mean that it is gone."""
+        unseen = [*self._unlisted, str(self._library)]  # the library keeps files of its own
+        return any(path == place or path.startswith(place.rstrip(os.sep) + os.sep) for place in unseen)
+
+    def _tick(self) -> None:
+        self._done += 1
+        if self._progress:
+            self._progress(self._done, max(self._done, self._total))
+
+
+def _probe(found: Found, limits: Limits) -> Probed | MediaError:
+    try:
+        return scan.probe(found, limits)
+    except MediaError as error:
+        return error
+
+
+def _stamp(found: Found) -> tuple[int, int, str]:
+    return found.size_bytes, found.mtime_ns, found.sidecar
+
+
+def _canonical(values: dict[str, Any]) -> str:
+    return json.dumps({key: value for key, value in values.items() if value is not None}, sort_keys=True)

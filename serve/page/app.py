@@ -1,0 +1,410 @@
+"""The web page: one gradio component of our own (`page.html`, `page.css`, `page.js`) over a `Service`.
+
+Nothing of a user stays here. A query is a list of terms that the browser keeps; what is uploaded becomes a vector,
+which the browser gets to keep too. So there are no files to be served to others, and no sessions to fill up. The page
+talks to the functions in `_functions` only; of gradio's own routes just those few answer that this takes.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import logging
+import re
+import shlex
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+import numpy as np
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
+
+from bind.modalities import specs
+from serve.engine.batching import Busy, LateError
+from serve.engine.service import TermError
+from serve.engine.terms import Term
+from serve.http.api import MAX_QUERY_TERMS, ApiError, read_json
+from serve.http.guard import error_body, page_policy
+from serve.library.calibration import LIKELY
+from serve.library.catalogue import UnknownItemError, shown, words_of
+from serve.library.where import WhereError
+from serve.page import views
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from serve.engine.service import Service
+    from serve.library.library import Item
+
+MAP_ITEMS = 2000
+"""Items on the map: more would be a blot, and take long to lay out."""
+MAX_CALL_BYTES = 2**20
+MAX_CALL_VALUES = 2000
+"""Of one call of the page that is JSON, as its longest is: 64 terms, each of which may be a vector."""
+_EXAMPLE_ITEMS = 100
+_GLIMPSE_ITEMS = 14
+_FIRST = ("image", "video", "audio", "depth", "thermal", "imu")
+_SHOWN = ("image", "video")
+"""Modalities that a small picture shows better than words."""
+_FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif")
+_FONT_MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
+_CALLS = "/gradio_api/component_server/"
+_OPEN = re.compile(rf"/|/config|/theme\.css|/robots\.txt|/favicon\.ico|/(?:assets|static)/.*|{_CALLS}")
+"""The paths that answer. Left out are gradio's uploads, its file and proxy routes, its queue and its tools."""
+_INLINE = re.compile(rb"<script(?![^>]*\bsrc=)[^>]*>(.*?)</script>", re.DOTALL)
+"""Inline scripts of gradio's page, which holds nothing of a library."""
+_HERE = Path(__file__).parent
+
+log = logging.getLogger("crossbind.serve")
+
+Answer = dict[str, Any]
+
+
+def page(service: Service) -> gr.Blocks:
+    """The page over a service. `mount` is how it is served."""
+    blocks = gr.Blocks(title="Crossbind", analytics_enabled=False, fill_width=True)
+    with blocks:
+        gr.HTML(
+            html_template=(_HERE / "page.html").read_text("utf-8"),
+            js_on_load=(_HERE / "page.js").read_text("utf-8"),
+            server_functions=_functions(service),
+            apply_default_css=False,
+            elem_id="crossbind",
+        )
+    # Nothing here takes gradio's queue; should anything ever, it is bounded.
+    blocks.queue(max_size=64, default_concurrency_limit=2, api_open=False)
+    return blocks
+
+
+def mount(app: FastAPI, service: Service) -> None:
+    """Serves the page at `/`, behind all routes that the app has already."""
+    gr.mount_gradio_app(
+        app,
+        page(service),
+        "/",
+        theme=gr.themes.Base(font=_FONT, font_mono=_FONT_MONO),
+        head=f"<style>{(_HERE / 'page.css').read_text('utf-8')}</style>",
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        ssr_mode=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        pwa=False,
+        allowed_paths=[],
+        max_file_size=service.settings.max_body_bytes,
+    )
+    mounted = app.router.routes[-1]
+    mounted.app = _OnlyOpen(mounted.app)  # type: ignore[attr-defined]
+
+
+class _OnlyOpen:
+    """Answers 404 to whatever the page does not take, and 400 to calls that gradio cannot read.
+
+    A call that is JSON is read here first, within bounds: gradio has none.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan" and not (scope["type"] == "http" and _OPEN.fullmatch(scope["path"])):
+            await JSONResponse({"detail": "Not Found"}, 404)(scope, receive, send)
+            return
+        if scope["path"] == _CALLS and not _is_form(scope):
+            try:
+                receive = await _checked_call(receive)
+            except ApiError as error:
+                body = json.loads(error_body(error.status, error.code, error.message))
+                await JSONResponse(body, error.status)(scope, receive, send)
+                return
+        if scope["path"] == "/":
+            await _with_hashes(self.app, scope, receive, send)
+            return
+        unreadable = False
+
+        async def look(message: Message) -> None:
+            nonlocal unreadable
+            # Our functions answer whatever happens (see `_told`), so it was gradio, before it came to them.
+            if scope["path"] == _CALLS and message.get("status") == 500:
+                unreadable = True
+            if not unreadable:
+                await send(message)
+
+        try:
+            await self.app(scope, receive, look)
+        except Exception:
+            if not unreadable:
+                raise
+            await JSONResponse({"detail": "Bad Request"}, 400)(scope, receive, send)
+
+
+async def _with_hashes(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers with a page of gradio's and a policy that allows the inline scripts that it has now, and no other."""
+    head = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
+    started: Message = {}
+    parts: list[bytes] = []
+
+    async def keep(message: Message) -> None:
+        nonlocal started
+        if message["type"] == "http.response.start":
+            started = message
+            return
+        parts.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            content = b"".join(parts)
+            scripts = [script.decode() for script in _INLINE.findall(content)]
+            MutableHeaders(scope=started)["content-security-policy"] = page_policy(scripts)
+            await send(started)
+            await send({"type": "http.response.body", "body": content})
+
+    await app({**scope, "headers": head}, receive, keep)
+
+
+def _is_form(scope: Scope) -> bool:
+    return Headers(scope=scope).get("content-type", "").startswith("multipart/form-data")
+
+
+async def _checked_call(receive: Receive) -> Receive:
+    """Receives a call of the page -> what receives the same again. Raises ApiError for too large a one."""
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise ClientDisconnect
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > MAX_CALL_BYTES:
+            raise ApiError(413, "too_large", f"expected at most {MAX_CALL_BYTES:,} bytes in a call of the page")
+        if not message.get("more_body", False):
+            break
+    asked = read_json(b"".join(parts), MAX_CALL_VALUES)
+    if not isinstance(asked, dict):
+        raise ApiError(400, "bad_call", "expected an object")
+    # Gradio keeps a state for every session that it hears of; ours has none.
+    content = json.dumps(asked | {"session_hash": "page"}).encode()
+    waiting = [{"type": "http.request", "body": content, "more_body": False}]
+
+    async def again() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return again
+
+
+def _functions(service: Service) -> list[Callable[[Any], Awaitable[Answer]]]:
+    """What page.js calls: each takes one JSON value and answers with an object, with `problem` where it failed."""
+    figures = views.Figures(service)
+
+    @_told
+    async def overview(_: Any) -> Answer:
+        facts = await service.read(service.about)
+        sample = await service.sample(_EXAMPLE_ITEMS)
+        return {
+            "model": facts.model,
+            "modalities": facts.modalities,
+            "files": facts.files,
+            "items": dict(facts.items),
+            "names": {name: (views.singular(name), views.plural(name)) for name in specs()},
+            "max_bytes": service.limits.max_bytes,
+            "examples": examples(sample, facts.modalities),
+            "glimpse": [_item(item) for item in sample if item.modality in _SHOWN][:_GLIMPSE_ITEMS],
+            "where_help": views.where_help(),
+            "index_command": f"crossbind index FOLDER --library {_library(service)}",
+        }
+
+    @_told
+    async def search(asked: Any) -> Answer:
+        with _reading():
+            if len(asked["terms"]) > MAX_QUERY_TERMS:
+                raise ValueError(f"query: expected at most {MAX_QUERY_TERMS} terms, got {len(asked['terms'])}")
+            terms = [_term(sent) for sent in asked["terms"]]
+            k, want, where = int(asked["k"]), asked["want"], asked["where"]
+            if not (want is None or isinstance(want, list)) or not isinstance(where, str):
+                raise TypeError
+        try:
+            hits = await service.search(terms, k=k, want=want, where=where)
+        except WhereError as error:
+            return {"where_error": str(error)}
+        # Words that stand in a name or caption are a match, whatever it looks like.
+        unlikely = bool(hits) and all(
+            hit.probability is not None and hit.probability < LIKELY and not hit.keyword for hit in hits
+        )
+        return {"count": len(hits), "html": await figures.cards(hits), "unlikely": unlikely}
+
+    @_told
+    async def embed(sent: Any) -> Answer:
+        with _reading():
+            if len(sent.files) != 1:
+                raise TypeError
+            name, content = sent.files[0]
+            modality = sent.data.get("modality") or None
+            term = Term(bytes(content), modality, name=PurePath(name or "file").name)
+        try:
+            (embedded,) = await service.embed([term])
+        except TermError as error:
+            others = [other for other in _also(name) if other in service.model.modalities and other != modality]
+            return {"problem": _problem(f"{name} could not be used", error.reason) | {"read_as": others}}
+        vector = base64.b64encode(embedded.vector.astype("<f4").tobytes()).decode()
+        return {"vector": vector, "modality": embedded.modality, "notes": embedded.notes}
+
+    @_told
+    async def details(item_id: Any) -> Answer:
+        with _reading():
+            number = int(item_id)
+        return {"html": await figures.details(await service.item(number))}
+
+    @_told
+    async def explore(known: Any) -> Answer:
+        revision = await service.revision()
+        if known == revision:
+            return {"unchanged": True}
+        points = await service.points(MAP_ITEMS)
+        names = list(dict.fromkeys(point.modality for point in points))
+        return {
+            "revision": revision,
+            "modalities": names,
+            "shown": len(points),
+            "total": sum((await service.read(service.counts)).values()),
+            "points": [
+                (p.item_id, round((p.x + 1) / 2, 4), round((p.y + 1) / 2, 4), names.index(p.modality), p.name)
+                for p in points
+            ],
+        }
+
+    @_told
+    async def about(_: Any) -> Answer:
+        return {"html": views.about(await service.read(service.about), service.limits, service.limits.max_bytes)}
+
+    return [overview, search, embed, details, explore, about]
+
+
+def _told(function: Callable[[Any], Awaitable[Answer]]) -> Callable[[Any], Awaitable[Answer]]:
+    """The same function, whose errors are told to the person in front of it."""
+
+    @wraps(function)
+    async def telling(sent: Any) -> Answer:
+        try:
+            return await function(sent)
+        except Busy as error:
+            reason = "It has as much to do as it takes at once."
+            return {"problem": _problem("The server is busy", reason, "busy") | {"retry_after_s": error.retry_after_s}}
+        except LateError:
+            return {"problem": _problem("This took too long", "Try again; a smaller file or fewer terms are quicker.")}
+        except UnknownItemError:
+            return {"problem": _problem("This item is gone", "It has left the library; search again.")}
+        except TermError as error:
+            return {"problem": _problem("A term cannot be used", error.reason)}
+        except _UnreadableError:
+            return {"problem": _problem("This request cannot be read", "Load the page again.")}
+        except ValueError as error:  # terms that cancel out, k out of range
+            return {"problem": _problem("This query cannot be searched for", str(error).rpartition(": ")[2])}
+        except Exception as error:
+            log.error("failed", exc_info=error, extra={"fields": {"function": function.__name__}})
+            return {"problem": _problem("Something went wrong in the server", "Its log says more. Try again.")}
+
+    return telling
+
+
+class _UnreadableError(Exception):
+    """What came is nothing that page.js sends."""
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Errors inside say that a request is not as it should be."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise _UnreadableError from error
+
+
+def _problem(title: str, reason: str, kind: str = "failed") -> Answer:
+    return {"kind": kind, "title": title, "text": reason}
+
+
+def _term(sent: Mapping[str, Any]) -> Term:
+    """What page.js sends of a term -> the term. Raises ValueError for something else."""
+    weight = float(sent["weight"])
+    if "words" in sent:
+        return Term(str(sent["words"]), weight=weight)
+    if "item" in sent:
+        return Term(int(sent["item"]), weight=weight)
+    try:
+        vector = np.frombuffer(base64.b64decode(sent["vector"], validate=True), "<f4")
+    except binascii.Error:
+        raise ValueError("expected a vector in base64") from None
+    return Term(vector.astype(np.float32), weight=weight)
+
+
+def _also(name: str) -> tuple[str, ...]:
+    """What a file of this name may be that its content does not tell: what sensors write has no type of its own."""
+    suffix = PurePath(name).suffix.lower()
+    if suffix in (".npy", ".exr"):
+        return ("depth", "thermal", "imu")
+    return ("depth", "thermal") if suffix in (".png", ".tif", ".tiff") else ()
+
+
+def _library(service: Service) -> str:
+    """Where the library lies, as one would type it; only its name where others may see the page."""
+    folder = service.library.folder
+    if not service.settings.is_loopback:
+        return shlex.quote(shown(folder.name))
+    home = Path.home()
+    inside = folder.is_relative_to(home) and folder != home
+    return f"~/{shlex.quote(shown(str(folder.relative_to(home))))}" if inside else shlex.quote(shown(str(folder)))
+
+
+def examples(items: Sequence[Item], understood: Sequence[str]) -> list[Answer]:
+    """Queries that a library with these items and a model of these modalities can answer.
+
+    As page.js takes them: `terms`, and the kind to `want`.
+    """
+    held: dict[str, list[Item]] = {}
+    for item in sorted(items, key=lambda item: _FIRST.index(item.modality) if item.modality in _FIRST else len(_FIRST)):
+        held.setdefault(item.modality, []).append(item)
+    if not held:
+        return []
+    kind, (first, *_) = next(iter(held.items()))
+    worded = [(said, item) for item in held[kind] if (said := _said(item))] if "text" in understood else []
+    found: list[Answer] = []
+    if worded:
+        found.append(_example(None, _words(worded[0][0])))
+    for modality, (item, *_) in held.items():
+        wanted = next((name for name in held if name != modality and name != "text"), None)
+        if modality != "text":
+            found.append(_example(wanted, _item(item)))
+    others = [said for said, item in worded if item.path != first.path]
+    if others:
+        found.append(_example(None, _item(first), _words(others[0])))
+        found.append(_example(kind, _item(first), _words(others[-1], -0.5)))
+    return found
+
+
+def _example(want: str | None, *terms: Answer) -> Answer:
+    return {"terms": terms, "want": want}
+
+
+def _said(item: Item) -> str:
+    """What a person would call an item: its caption, else the words of its name, '' where those say nothing."""
+    caption = item.metadata.get("caption")
+    if isinstance(caption, str) and 0 < len(caption) <= 60:
+        return views.printable(caption)
+    words = words_of(shown(PurePath(item.path).stem))
+    return " ".join(words) if words and all(len(word) > 3 and word.isalpha() for word in words) else ""
+
+
+def _words(said: str, weight: float = 1.0) -> Answer:
+    return {"words": said, "weight": weight}
+
+
+def _item(item: Item) -> Answer:
+    name = views.name_of(item) if item.modality in _SHOWN else _said(item) or views.name_of(item)
+    return {"item": item.item_id, "name": name, "modality": item.modality, "weight": 1.0}

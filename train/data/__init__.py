@@ -1,0 +1,1 @@
+"""Manifests -> batches: datasets, augmentation, the feature cache."""

@@ -1,0 +1,1 @@
+"""Retrieval and classification tables of a model."""

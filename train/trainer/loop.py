@@ -1,0 +1,606 @@
+"""The training loop: pairs -> encoders and heads in a space that frozen ones hold.
+
+Step s is a function of the run and s alone: which pair, which items, which variants, and every random number are drawn
+from (seed, s). So a run that was interrupted goes on exactly where it was, and R processes see what one would.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from bind import checkpoint, zoo
+from bind.loss.contrastive import LogitScale, info_nce, sigmoid_loss
+from bind.model.model import BindModel, Tower
+from preprocess import manifest
+from train.data.dataset import Batch, PairData, Part, Ranks, frozen_tower
+from train.evaluate.evaluation import mean_recall, same_item
+from train.trainer import run as runs
+from train.trainer import towers
+from train.trainer.distillation import similarity_loss
+from train.trainer.gradient_cache import cached_step
+from train.trainer.run import Pair, Run
+
+STATE = "state.safetensors"
+LOG = "log.jsonl"
+MODEL = "model"
+
+
+class TrainError(RuntimeError):
+    """Training that cannot start, go on or be resumed; the message says why, where, and what is left on disk."""
+
+
+@dataclass
+class Result:
+    """How a training ended: `reason` is finished, early stop, or the name of the signal that stopped it.
+
+    `recall` is the best held-out one (None without held-out manifests), `bad` the media left out, with their reasons.
+    """
+
+    reason: str
+    step: int
+    loss: float | None
+    recall: float | None
+    model: Path | None
+    bad: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Progress:
+    """What a resumed run has to know besides weights."""
+
+    step: int = 0
+    loss: float | None = None
+    best: float | None = None
+    without_gain: int = 0
+    seconds: float = 0.0
+    ended: str = ""
+
+
+class Objective(nn.Module):
+    """(B, D) and (B, D) unit rows -> the loss of one pair, with its temperature (and its bias, for sigmoid)."""
+
+    def __init__(self, pair: Pair, kind: str, chunk: int) -> None:
+        super().__init__()
+        self.scale = LogitScale(pair.temperature, learned=pair.learn_temperature)
+        self.bias = nn.Parameter(torch.tensor(-10.0)) if kind == "sigmoid" else None  # SigLIP's start
+        self.chunk = chunk or None
+        self.teacher = pair.teacher
+
+    def forward(self, a: Tensor, b: Tensor, batch: Batch) -> Tensor:
+        """() the loss of the batch of all ranks."""
+        scale = self.scale()
+        if self.bias is None:
+            loss = info_nce(a, b, scale, ids=batch.ids, chunk=self.chunk)
+        else:
+            loss = sigmoid_loss(a, b, scale, self.bias, ids=batch.ids, chunk=self.chunk)
+        if self.teacher and batch.teacher:
+            loss = loss + self.teacher.weight * similarity_loss(
+                a, b, scale, *batch.teacher, 1 / self.teacher.temperature
+            )
+        return loss
+
+
+class Learner(nn.Module):
+    """All that is trained: a tower, or the head of one, for each modality of the run, and one objective a pair."""
+
+    def __init__(self, towers: Mapping[str, Tower], run: Run) -> None:
+        super().__init__()
+        self.towers = nn.ModuleDict(dict(towers))
+        train = run.train
+        self.objectives = nn.ModuleList(Objective(pair, train.loss, train.chunk) for pair in train.pairs)
+
+
+class Schedule:
+    """Which pair and which of its items each step sees, and at what learning rate."""
+
+    def __init__(self, run: Run, sizes: list[int], ranks: int) -> None:
+        train = run.train
+        self.batch_sizes = []
+        for pair, size in zip(train.pairs, sizes, strict=True):
+            if size < ranks:
+                raise TrainError(f"{pair.name}: {size} items are fewer than {ranks} ranks; use fewer processes")
+            if pair.batch_size % ranks:
+                raise TrainError(f"{pair.name}: batch_size {pair.batch_size} is not a multiple of {ranks} ranks")
+            self.batch_sizes.append(min(pair.batch_size, size // ranks * ranks))
+        self._sizes = sizes
+        self._seed = run.seed
+        turns = [
+            max(1, round(pair.repeat * size / batch))
+            for pair, size, batch in zip(train.pairs, sizes, self.batch_sizes, strict=True)
+        ]
+        self.steps_per_epoch = sum(turns)
+        self.steps = train.steps or max(1, round(train.epochs * self.steps_per_epoch))
+        self.warmup = min(self.steps, round(train.warmup_epochs * self.steps_per_epoch))
+        self._peak = train.learning_rate
+        # Weights are relative to what an epoch holds, so that equal ones see every item equally often.
+        shares = np.array([pair.weight * turn for pair, turn in zip(train.pairs, turns, strict=True)])
+        rng = np.random.default_rng([run.seed, 0])
+        self._pairs = rng.choice(len(shares), self.steps, p=shares / shares.sum())
+        self._order: dict[tuple[int, int], np.ndarray] = {}
+        self._before = np.zeros(self.steps, np.int64)
+        for number in range(len(shares)):
+            turns_of = np.flatnonzero(self._pairs == number)
+            self._before[turns_of] = np.arange(len(turns_of))
+
+    def at(self, step: int) -> tuple[int, int, np.ndarray]:
+        """Step -> (number of the pair, how often its items were gone through before, rows of the batch)."""
+        pair = int(self._pairs[step])
+        size, batch = self._sizes[pair], self.batch_sizes[pair]
+        turn, place = divmod(int(self._before[step]), size // batch)
+        if (pair, turn) not in self._order:
+            self._order = {key: order for key, order in self._order.items() if key[0] != pair}
+            self._order[pair, turn] = np.random.default_rng([self._seed, 1, pair, turn]).permutation(size)
+        return pair, turn, self._order[pair, turn][place * batch : (place + 1) * batch]
+
+    def learning_rate(self, step: int) -> float:
+        """Linear warm-up, then a cosine to 0."""
+        if step < self.warmup:
+            return self._peak * (step + 1) / self.warmup
+        share = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self._peak * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def train(run: Run) -> Result:
+    """Trains, or goes on with what `run.out` holds; under torchrun as one of its ranks. The model is `run.out`/model.
+
+    Raises TrainError (also DataError, ManifestError, CheckpointError) with everything a person has to know.
+    """
+    with _ranks(run) as (ranks, device):
+        return _Trainer(run, ranks, device).train()
+
+
+class _Trainer:
+    def __init__(self, run: Run, ranks: Ranks, device: torch.device) -> None:
+        self.run = run
+        self.ranks = ranks
+        self.device = device
+        self.out = Path(run.out)
+        self.manifests = {
+            path: manifest.read(path)
+            for path in dict.fromkeys(
+                [path for pair in run.train.pairs for path in pair.manifests] + list(run.evaluate.manifests)
+            )
+        }
+        # Before the base is loaded and media are read: a changed run must be told at once.
+        self.identity = runs.identity(
+            run.model_dump(mode="json"), {path: found.sha256 for path, found in self.manifests.items()}
+        )
+        self._check_unchanged()
+        self.base: BindModel = zoo.load(
+            run.base.model, run.base.weights, str(device), modalities=run.base.modalities or None
+        )
+        self.description = runs.extended(self.base.description, run)
+        torch.manual_seed(run.seed)
+        self.starts = {name: towers.start(self.base, run, name) for name in run.trained}
+        self.data = [self._data(pair, pair.manifests, held_out=False) for pair in run.train.pairs]
+        self.held_out = [
+            self._data(pair, run.evaluate.manifests, held_out=True)
+            for pair in (run.train.pairs if run.evaluate.manifests else ())
+        ]
+        self.schedule = Schedule(run, [len(data) for data in self.data], ranks.count)
+        self.learner = Learner({name: start.tower for name, start in self.starts.items()}, run).to(device)
+        for start in self.starts.values():
+            towers.set_training(start.tower)
+        self.forward: dict[str, Callable[[Tensor], Tensor]] = {
+            name: torch.compile(tower) if run.compile else tower for name, tower in self.learner.towers.items()
+        }
+        self.optimizer = _optimizer(self.learner, run)
+        self.average = {name: p.detach().clone() for name, p in self._parameters()} if run.train.ema_decay else {}
+        self.progress = Progress()
+        if (self.out / STATE).is_file():
+            self._restore()
+
+    def train(self) -> Result:
+        """Goes through the steps that are left."""
+        if self.progress.ended:
+            return self._result(self.progress.ended)
+        log = _Log(self.out, self.progress.step) if self.ranks.rank == 0 else None
+        if self.progress.step == 0:
+            self._save()
+        started = time.monotonic() - self.progress.seconds
+        with (
+            _signals(self.ranks.count == 1) as caught,
+            ThreadPoolExecutor(1) as ahead,
+            self._bar() as bar,
+            contextlib.ExitStack() as stack,
+        ):
+            if log:
+                stack.callback(log.close)
+            following = ahead.submit(self._batch, self.progress.step)
+            while self.progress.step < self.schedule.steps:
+                step = self.progress.step
+                batch = following.result()
+                if step + 1 < self.schedule.steps:
+                    following = ahead.submit(self._batch, step + 1)
+                record = self._step(step, batch)
+                stop = self._agree(caught[0] if caught else 0)
+                self.progress.step += 1
+                self.progress.loss = record["loss"]
+                self.progress.seconds = time.monotonic() - started
+                bar.update()
+                bar.set_postfix(loss=f"{record['loss']:.4f}", refresh=False)
+                if log and (step % self.run.train.log_every == 0 or self.progress.step == self.schedule.steps):
+                    log.write(record | {"step": step, "seconds": round(self.progress.seconds, 3)})
+                ended = self._evaluate(log)
+                if ended or self.progress.step == self.schedule.steps:
+                    self.progress.ended = ended or "finished"
+                    self._save()
+                    return self._result(self.progress.ended)
+                if stop:
+                    self._save()
+                    return self._result(signal.Signals(stop).name)
+                if self.progress.step % self.run.train.save_every == 0:
+                    self._save()
+        raise AssertionError("the loop returns")
+
+    def _step(self, step: int, batch: Batch) -> dict[str, Any]:
+        """One update; what to log. Raises TrainError, before anything is changed, for a loss that is not finite."""
+        number, _, rows = self.schedule.at(step)
+        pair = self.run.train.pairs[number]
+        rate = self.schedule.learning_rate(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self._gradients(step, pair, self.learner.objectives[number], batch)
+        self._average_gradients()
+        parameters = [p for p in self.learner.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if not (math.isfinite(loss) and math.isfinite(float(norm))):
+            raise TrainError(
+                f"step {step} ({pair.name}, items {', '.join(map(str, rows[:5]))}, ...): the loss is {loss:g}, the "
+                f"norm of its gradients {float(norm):g}, at a learning rate of {rate:g}; the last good checkpoint is "
+                f"{self.out / STATE}; lower learning_rate or set clip_norm, with another `out`"
+            )
+        if self.run.train.clip_norm:
+            nn.utils.clip_grads_with_norm_(parameters, self.run.train.clip_norm, norm)
+        self.optimizer.step()
+        decay = min(self.run.train.ema_decay, (1 + step) / (10 + step))  # so that the start is soon forgotten
+        with torch.no_grad():
+            for name, p in self._parameters() if self.average else ():
+                self.average[name].lerp_(p, 1 - decay)
+        scale = self.learner.objectives[number].scale
+        assert isinstance(scale, LogitScale)
+        temperature = math.exp(-float(scale.log_scale.detach()))
+        return {"pair": pair.name, "loss": loss, "lr": rate, "temperature": temperature, "gradient_norm": float(norm)}
+
+    def _gradients(self, step: int, pair: Pair, objective: nn.Module, batch: Batch) -> float:
+        """The loss of a batch; its gradients are added to the parameters'."""
+        names = (pair.modality, pair.anchor)
+        trained = [side for side in range(2) if names[side] in self.forward]
+
+        def encode(given: Sequence[Tensor]) -> tuple[Tensor, ...]:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.dtype == "bfloat16"):
+                vectors = [self.forward[names[side]](x) for side, x in zip(trained, given, strict=True)]
+            return tuple(F.normalize(each.float(), dim=1) for each in vectors)
+
+        def loss(*vectors: Tensor) -> Tensor:
+            sides = list(batch.sides)
+            for side, of_side in zip(trained, vectors, strict=True):
+                sides[side] = of_side
+            value: Tensor = objective(*sides, batch)
+            return value
+
+        seed = np.random.SeedSequence([self.run.seed, 2, step, self.ranks.rank])
+        torch.manual_seed(int(seed.generate_state(1)[0]))
+        size = self.run.train.micro_batch
+        given = [batch.sides[side] for side in trained]
+        if 0 < size < len(batch.ids):
+            return float(cached_step(encode, list(zip(*(x.split(size) for x in given), strict=True)), loss))
+        value = loss(*encode(given))
+        value.backward()
+        return float(value.detach())
+
+    def _average_gradients(self) -> None:
+        """The mean over ranks, which `bind.loss` counts on. By hand: DDP wants every parameter used in every step, and
+        one backward pass a step; batches of one pair and gradient caching have neither.
+        """
+        if self.ranks.count == 1:
+            return
+        gradients = [p.grad for p in self.learner.parameters() if p.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        flat /= self.ranks.count
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def _agree(self, wanted: int) -> int:
+        """The largest number that a rank wants, on every rank."""
+        if self.ranks.count == 1:
+            return wanted
+        shared = torch.tensor([wanted], device=self.device)
+        dist.all_reduce(shared, dist.ReduceOp.MAX)
+        return int(shared)
+
+    def _batch(self, step: int) -> Batch:
+        """This rank's part of a step's batch."""
+        number, turn, rows = self.schedule.at(step)
+        own = len(rows) // self.ranks.count
+        return self.data[number].batch(rows[self.ranks.rank * own : (self.ranks.rank + 1) * own], turn)
+
+    def _evaluate(self, log: _Log | None) -> str:
+        """Held-out recall where it is due; the best model is written. "early stop" when there was no gain for long."""
+        settings = self.run.evaluate
+        every = max(1, round(settings.every_epochs * self.schedule.steps_per_epoch))
+        last = self.progress.step == self.schedule.steps
+        if not self.held_out:
+            if last:
+                self._write_model()
+            return ""
+        if self.progress.step % every and not last:
+            return ""
+        with self._averaged():
+            recalls = {data.pair.name: self._recall(data) for data in self.held_out}
+        recall = sum(recalls.values()) / len(recalls)
+        if log:
+            log.write({"step": self.progress.step - 1, "held_out_recall": recalls, "mean": recall})
+        if self.progress.best is None or recall > self.progress.best:
+            self.progress.best, self.progress.without_gain = recall, 0
+            self._write_model()
+        else:
+            self.progress.without_gain += 1
+        # Agreed on: ranks may differ in the last bit of a recall.
+        stop = self._agree(int(0 < settings.patience <= self.progress.without_gain))
+        return "early stop" if stop and not last else ""
+
+    def _recall(self, data: PairData) -> float:
+        names = (data.pair.modality, data.pair.anchor)
+        trained = [self.starts[name].tower if name in self.starts else None for name in names]
+        for tower in filter(None, trained):
+            tower.eval()
+        a, b = (vectors.cpu().numpy() for vectors in data.embed(trained))
+        for tower in filter(None, trained):
+            towers.set_training(tower)
+        return mean_recall(a, b, same_item(data.ids))
+
+    def _data(self, pair: Pair, paths: tuple[str, ...], *, held_out: bool) -> PairData:
+        data = PairData(
+            pair,
+            [self.manifests[path] for path in paths],
+            (self._part(pair.modality), self._part(pair.anchor)),
+            self.run.cache,
+            self.device,
+            teacher=None if held_out else self._teacher(pair),
+            settings=None if held_out else pair.augment,
+            dtype=self.run.dtype,
+            max_bad_share=self.run.train.max_bad_share,
+            ranks=self.ranks,
+            seed=self.run.seed,
+        )
+        for fault in data.bad if self.ranks.rank == 0 else ():
+            tqdm.write(f"left out {fault}")
+        return data
+
+    def _teacher(self, pair: Pair) -> tuple[Part, Part] | None:
+        """The towers of a pair's teacher for its two sides; where it lacks one, that of the other side."""
+        if pair.teacher is None:
+            return None
+        names = (pair.modality, pair.anchor)
+        has = [name for name in names if name in runs.describe(pair.teacher.model).modalities]
+        model = zoo.load(pair.teacher.model, pair.teacher.weights, str(self.device), modalities=has)
+        of_modality, of_anchor = (frozen_tower(model, name if name in has else has[0]) for name in names)
+        return of_modality, of_anchor
+
+    def _part(self, name: str) -> Part:
+        """What this run leaves as it is of a modality."""
+        config = self.description.preprocess(name)
+        if self.run.stage(name) == "vectors":
+            return frozen_tower(self.base, name)
+        trunk = self.starts[name].trunk
+        if trunk is None:
+            return Part(name, config)
+        # A digest of the checkpoint's file stands for weights without a checked source of their own.
+        owner = self.description.towers()[name]
+        encoder = self.description.modalities[owner].encoder or {}
+        identity = {"encoder": encoder, "weights": None if "sha256" in encoder else self.base.digests.get(owner)}
+        return Part(name, config, trunk, int(trunk.width), identity)  # type: ignore[arg-type]
+
+    def _parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return ((name, p) for name, p in self.learner.named_parameters() if p.requires_grad)
+
+    def _weights(self) -> dict[str, Tensor]:
+        """The state of the learner, without the weights that LoRA leaves as they are."""
+        fixed = {name for name, p in self.learner.towers.named_parameters(prefix="towers") if not p.requires_grad}
+        return {name: tensor for name, tensor in self.learner.state_dict().items() if name not in fixed}
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The moving average in place of the weights, where there is one."""
+        kept = {name: p.detach().clone() for name, p in self._parameters()} if self.average else {}
+        with torch.no_grad():
+            for name, p in self._parameters() if self.average else ():
+                p.copy_(self.average[name])
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, p in self._parameters() if self.average else ():
+                    p.copy_(kept[name])
+
+    def _write_model(self) -> None:
+        """The base with the trained modalities, as a checkpoint folder."""
+        if self.ranks.rank:
+            return
+        whole = {name: self.base.tower(name) for name in self.base.modalities}
+        left = set(self.description.modalities) - set(self.run.trained)
+        digests = {name: digest for name, digest in self.base.digests.items() if name in left}
+        with self._averaged():
+            whole |= {name: start.finished() for name, start in self.starts.items()}
+            checkpoint.write(self.out / MODEL, self.description.model_copy(update={"digests": digests}), whole)
+
+    def _save(self) -> None:
+        """The state, in one file that is written aside and then renamed."""
+        if self.ranks.rank == 0:
+            tensors = {f"weight.{name}": tensor for name, tensor in self._weights().items()}
+            tensors |= {f"average.{name}": tensor for name, tensor in self.average.items()}
+            for name, p in self._parameters():
+                for key, value in self.optimizer.state.get(p, {}).items():
+                    tensors[f"adam.{key}.{name}"] = value
+            tensors = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+            self.out.mkdir(parents=True, exist_ok=True)
+            aside = self.out / f".{STATE}"
+            save_file(tensors, aside, {"run": json.dumps(self.identity), "progress": json.dumps(asdict(self.progress))})
+            os.replace(aside, self.out / STATE)
+        if self.ranks.count > 1:
+            dist.barrier()
+
+    def _check_unchanged(self) -> None:
+        file = self.out / STATE
+        if not file.is_file():
+            return
+        with safe_open(file, "pt") as state:
+            stored = json.loads((state.metadata() or {}).get("run", "{}"))
+        if "out" in stored:  # written before the identity was one of contents
+            stored = runs.identity(stored, stored.pop("content of manifests"))
+        if lines := list(runs.changed(stored, self.identity)):
+            raise TrainError(
+                "\n  ".join([f"{file} was begun with another run file; undo these, or choose another `out`:", *lines])
+            )
+
+    def _restore(self) -> None:
+        with safe_open(self.out / STATE, "pt", str(self.device)) as state:
+            stored = {name: state.get_tensor(name) for name in state.keys()}  # noqa: SIM118, it is no mapping
+            self.progress = Progress(**json.loads(state.metadata()["progress"]))
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {name.removeprefix(prefix): t for name, t in stored.items() if name.startswith(prefix)}
+
+        weights = self.learner.state_dict()
+        if missing := self._weights().keys() - part("weight.").keys():
+            raise TrainError(f"{self.out / STATE} lacks {', '.join(sorted(missing)[:5])}; choose another `out`")
+        self.learner.load_state_dict(weights | part("weight."))
+        self.average = part("average.")
+        for key in ("step", "exp_avg", "exp_avg_sq"):
+            values = part(f"adam.{key}.")
+            for name, p in self._parameters():
+                if name in values:
+                    # AdamW counts its steps on the CPU.
+                    self.optimizer.state[p][key] = values[name].cpu() if key == "step" else values[name]
+
+    def _bar(self) -> Any:
+        return tqdm(
+            total=self.schedule.steps,
+            initial=self.progress.step,
+            desc=self.run.name,
+            unit="step",
+            disable=None if self.ranks.rank == 0 else True,
+        )
+
+    def _result(self, reason: str) -> Result:
+        model = self.out / MODEL
+        bad = [str(fault) for data in (*self.data, *self.held_out) for fault in data.bad]
+        progress = self.progress
+        written = model if (model / checkpoint.TABLE).is_file() else None
+        return Result(reason, progress.step, progress.loss, progress.best, written, bad)
+
+
+class _Log:
+    """`log.jsonl`, one record a line, and the same in TensorBoard where it is installed."""
+
+    def __init__(self, out: Path, step: int) -> None:
+        out.mkdir(parents=True, exist_ok=True)
+        file = out / LOG
+        # A run that was killed may have logged steps that its last state does not have; they come again.
+        old = [line for line in file.read_text().splitlines() if _step_of(line) < step] if file.is_file() else []
+        file.write_text("".join(f"{line}\n" for line in old))
+        self._file = file.open("a", buffering=1)
+        self._board: Any = None
+        if importlib.util.find_spec("tensorboard"):
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(out / "tensorboard"), purge_step=step)
+        elif step == 0:
+            tqdm.write(f"TensorBoard is not installed (pip install tensorboard); the log is {file}")
+
+    def write(self, record: dict[str, Any]) -> None:
+        """One record; its numbers are curves over its `step`."""
+        self._file.write(json.dumps(record) + "\n")
+        if self._board:
+            for key, value in record.items():
+                if isinstance(value, float):
+                    self._board.add_scalar(f"{key}/{record.get('pair', 'held out')}", value, record["step"])
+
+    def close(self) -> None:
+        """Ends both."""
+        self._file.close()
+        if self._board:
+            self._board.close()
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf  # cut off by a crash
+
+
+def _optimizer(learner: Learner, run: Run) -> torch.optim.AdamW:
+    """AdamW; matrices and kernels decay, what is one-dimensional (biases, norms, class tokens, scales) does not."""
+    trained = [p for p in learner.parameters() if p.requires_grad]
+    decaying = [p for p in trained if p.squeeze().ndim > 1]
+    others = [p for p in trained if p.squeeze().ndim <= 1]
+    groups: list[dict[str, Any]] = [{"params": decaying}, {"params": others, "weight_decay": 0.0}]
+    train = run.train
+    return torch.optim.AdamW(groups, train.learning_rate, train.betas, weight_decay=train.weight_decay)
+
+
+@contextlib.contextmanager
+def _signals(alone: bool) -> Iterator[list[int]]:
+    """Signals that ask for an end, collected instead of acted upon: a step is finished and saved first.
+
+    The same signal again ends this process at once, in whatever step, with the last saved state on disk. Not so for
+    one of several ranks: torchrun passes a signal on that the terminal has sent to all of them, and ends late ones.
+    """
+    caught: list[int] = []
+    numbers = (signal.SIGTERM, signal.SIGINT)
+
+    def catch(which: int, _: object) -> None:
+        caught.append(which)
+        if alone:
+            signal.signal(which, signal.SIG_DFL)  # by the system itself: a long kernel call returns to no handler
+            tqdm.write(f"{signal.Signals(which).name}: this step is finished and saved; once more ends at once")
+
+    old = {number: signal.signal(number, catch) for number in numbers}
+    try:
+        yield caught
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _ranks(run: Run) -> Iterator[tuple[Ranks, torch.device]]:
+    """This process's place under torchrun (or alone) and its device."""
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    device = torch.device(run.device if run.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", local)
+        torch.cuda.set_device(device)
+    count = int(os.environ.get("WORLD_SIZE", 1))
+    if count == 1:
+        yield Ranks(), device
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Ranks(dist.get_rank(), count), device
+    finally:
+        dist.destroy_process_group()

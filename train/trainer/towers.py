@@ -1,0 +1,74 @@
+"""What a run trains of each modality: a tower as it starts, and as it is written down."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from bind import checkpoint, encoders, heads
+from bind.model.model import BindModel, Tower
+from train.trainer import run as runs
+from train.trainer.run import Lora, Run
+
+
+@dataclass(frozen=True)
+class Start:
+    """What is trained, `tower`; where only its head is, `trunk` is the frozen encoder before it."""
+
+    tower: Tower
+    trunk: nn.Module | None = None
+
+    def finished(self) -> Tower:
+        """The tower as a checkpoint holds it: trunk and head together, low-rank changes added to the weights."""
+        encoder: Any = self.trunk or self.tower.encoder
+        if hasattr(encoder, "merge_and_unload"):  # on a copy, as to take them off again would be inexact
+            encoder = copy.deepcopy(encoder).merge_and_unload()
+        return Tower(encoder, self.tower.head)
+
+
+def start(base: BindModel, run: Run, name: str) -> Start:
+    """A modality of a run -> its tower with the base's weights, its makers' or random ones. See `run.Modality`."""
+    description = runs.kept(base.description, run)
+    table = runs.starting(description, run, name)
+    kept = runs.continues(description, name, table)
+    encoder: nn.Module
+    if kept:
+        encoder = base.tower(name).encoder
+    elif "source" in (table.encoder or {}):
+        encoder = encoders.load(table.encoder or {}, checkpoint.locate(table.encoder or {}))
+    else:
+        encoder = encoders.build(table.encoder or {})
+    if kept and table.head == runs.head_of(description, name):
+        head = copy.deepcopy(base.tower(name).head)
+    else:
+        head = heads.build(table.head or {}, int(encoder.width), base.dim)  # type: ignore[arg-type]
+    head.requires_grad_(True)
+    if run.stage(name) == "features":
+        trunk = encoder.requires_grad_(False).eval().to(base.device)
+        return Start(Tower(nn.Identity(), head), trunk)
+    lora = run.modalities[name].lora if name in run.modalities else None
+    encoder = copy.deepcopy(encoder).requires_grad_(True)
+    return Start(Tower(adapted(encoder, lora) if lora else encoder, head))
+
+
+def adapted(encoder: nn.Module, lora: Lora) -> nn.Module:
+    """An encoder -> the same with its weights frozen and low-rank changes of them to be trained, which start at 0."""
+    from peft import LoraConfig, LoraModel
+
+    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets))  # type: ignore[arg-type]
+    model: nn.Module = LoraModel(encoder, config, "default")
+    return model
+
+
+def set_training(tower: Tower) -> None:
+    """Training mode, but for batch norms, which only pretrained encoders have: their statistics stay as they are.
+
+    So an item's vector does not depend on its batch, and ranks and gradient caching give what one process would.
+    """
+    tower.train()
+    for module in tower.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
