@@ -28,7 +28,7 @@ from tests.bench.gpu import matrix_rate, milliseconds, result
 from train.trainer import loop
 from train.trainer import run as runs
 
-RECIPE = Path(runs.__file__).parent / "runs" / "audio.toml"
+RECIPE = Path(runs.__file__).parents[1] / "runs" / "audio.toml"
 STEPS, WARM = 8, 3
 WAYS = {
     "gradient caching": (2048, 512, False),

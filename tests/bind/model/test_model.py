@@ -233,7 +233,7 @@ def test_a_folder_of_modalities_may_hold_helpers(tmp_path: Path) -> None:
         "    task = pool.submit(s.read, Source.from_path('x.bin'), s.config(), Limits(), 'whole')\n"
         "    print(task.result()[0].views.tolist(), 'shared_maths' in modalities.specs())"
     )
-    environment = dict(os.environ, CROSSBIND_MODALITIES="sensors", PYTHONPATH=str(Path(bind.__file__).parents[1]))
+    environment = dict(os.environ, CROSSBIND_MODALITIES="sensors", PYTHONPATH=str(Path(bind.__file__).parents[2]))
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )

@@ -27,7 +27,7 @@ from serve.http import server
 from serve.http.api import create_app
 from serve.library.library import Library
 
-ARTIFACTS = Path(os.environ.get("CROSSBIND_ARTIFACTS", Path(__file__).parents[2] / "artifacts")) / "page"
+ARTIFACTS = Path(os.environ.get("CROSSBIND_ARTIFACTS", Path(__file__).parents[3] / "artifacts")) / "page"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 WAIT_MS = 20_000
 HACK = "<img src=x onerror=window.hacked=1>"

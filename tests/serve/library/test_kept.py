@@ -23,7 +23,7 @@ MOMENTS = 24
 def test_a_kill_at_any_moment_leaves_all_or_nothing(tmp_path: Path) -> None:
     content = tiny.picture(tmp_path / NAME, 1).read_bytes()
     command = [sys.executable, "-m", "tests.serve.add_child", str(tmp_path), str(MOMENTS)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[3])
     assert done.returncode == 0, done.stderr
     killed = [line.split() for line in done.stdout.splitlines()]
     assert len(killed) == MOMENTS

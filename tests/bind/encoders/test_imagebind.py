@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from bind.encoders import imagebind, transformer
 from tests.bind.make_imagebind_golden import TOWER_OF, draw, inputs
 
-GOLDEN = Path(__file__).parent / "golden" / "imagebind_small.safetensors"
+GOLDEN = Path(__file__).parents[1] / "golden" / "imagebind_small.safetensors"
 SMALL = {name: {**options, "width": 32, "depth": 2, "heads": 4} for name, options in imagebind.HUGE.items()}
 TOLERANCE = 1e-5
 EXAMPLES = inputs(batch=2, clips=3)

@@ -35,8 +35,8 @@ from serve.library.where import WhereError
 from serve.page import app as page_module
 from serve.page import views
 from tests.serve import siege, tiny
+from tests.serve.engine.test_batching import Gate, hold, text
 from tests.serve.live import Live, live
-from tests.serve.test_batching import Gate, hold, text
 
 pytestmark = pytest.mark.attack
 

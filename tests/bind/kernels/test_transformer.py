@@ -73,8 +73,8 @@ def compare() -> dict[str, float]:
 
 def test_fused_equals_plain() -> None:
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    root = Path(__file__).parents[2]
-    child = [sys.executable, "-m", "tests.bind.test_transformer_gpu"]
+    root = Path(__file__).parents[3]
+    child = [sys.executable, "-m", "tests.bind.kernels.test_transformer"]
     done = subprocess.run(child, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])

@@ -12,7 +12,7 @@ from bind import zoo
 from tests.train.conftest import BASE, MakeRun, table
 from train.trainer import run as runs
 
-RECIPES = sorted((Path(runs.__file__).parent / "runs").glob("*.toml"))
+RECIPES = sorted((Path(runs.__file__).parents[1] / "runs").glob("*.toml"))
 
 
 def test_every_fault_is_reported_at_once(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ TABLE_9 = {
 
 @pytest.mark.parametrize(("modality", "anchor"), TABLE_9)
 def test_the_four_pairings_of_imagebind_have_its_numbers(modality: str, anchor: str, tmp_path: Path) -> None:
-    content = tomllib.loads((Path(runs.__file__).parent / "runs" / f"{modality}.toml").read_text())
+    content = tomllib.loads((Path(runs.__file__).parents[1] / "runs" / f"{modality}.toml").read_text())
     for name in (*content["train"]["pairs"][0]["manifests"], *content["evaluate"]["manifests"]):
         (tmp_path / name).touch()
     run = runs.parse(content, tmp_path)

@@ -16,7 +16,7 @@ from torch.nn import functional
 from bind.loss.contrastive import LogitScale, info_nce
 from train.trainer.gradient_cache import cached_step
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 class Pair(nn.Module):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bind.index.exact_gpu import top_k
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TOLERANCE = 2e-6
 # Queries, rows, dimensions, k: one query, few and many; rows that fill no group; k beyond the rows that are left.
 CASES = [(1, 700, 64, 10), (1, 130, 40, 5), (5, 1000, 96, 10), (70, 700, 64, 10), (130, 300, 72, 100), (3, 50, 64, 50)]
@@ -61,7 +61,7 @@ def interpreted() -> None:
 
 def test_kernels_equal_numpy_in_tritons_interpreter() -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TRITON_INTERPRET": "1"}
-    code = "from tests.bind.test_exact_kernels import interpreted; interpreted()"
+    code = "from tests.bind.kernels.test_exact import interpreted; interpreted()"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

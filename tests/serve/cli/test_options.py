@@ -334,7 +334,7 @@ def cli_term(query: str) -> Any:
 
 
 def test_the_readmes_decode_line_asks_for_the_gpu(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
     (line,) = re.findall(r"`crossbind (index [^`]*--decode gpu)`", readme)
     seen: dict[str, Any] = {}
 

@@ -26,8 +26,8 @@ from train.trainer import loop
 from train.trainer import run as runs
 from train.trainer.run import Run
 
-ROOT = Path(__file__).parents[2]
-RECIPE = Path(runs.__file__).parent / "runs" / "tiny.toml"
+ROOT = Path(__file__).parents[3]
+RECIPE = Path(runs.__file__).parents[1] / "runs" / "tiny.toml"
 
 
 def state(run: Run) -> dict[str, torch.Tensor]:

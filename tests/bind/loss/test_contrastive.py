@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bind.loss.contrastive import LogitScale, info_nce, sigmoid_loss
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 Loss = Callable[..., Tensor]
 
@@ -302,7 +302,7 @@ def test_real_processes_give_the_loss_and_gradients_of_one(count: int, tmp_path:
 FUSED_ON_CPU = """
 import torch
 from bind import loss, loss_gpu
-from tests.bind.test_loss import evaluated, inputs, plain_info_nce
+from tests.bind.loss.test_contrastive import evaluated, inputs, plain_info_nce
 
 loss._Logits.fused = loss_gpu
 worst = 0.0

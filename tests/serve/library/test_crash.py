@@ -17,7 +17,7 @@ from serve.library.catalogue import FILE, LibraryError
 from serve.library.library import Library
 from tests.serve import tiny
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def content(folder: Path) -> dict[tuple[str, str, float | None, float | None], bytes]:

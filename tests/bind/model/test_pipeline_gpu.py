@@ -15,7 +15,7 @@ from bind.model.model import BatchError, BindModel
 from preprocess.readers import image, image_gpu
 from preprocess.readers.image import ImageConfig
 from preprocess.source import Limits, Source
-from tests.preprocess.test_image_gpu import LEFT_OUT, TIGHT, jpeg, photo
+from tests.preprocess.readers.test_image_gpu import LEFT_OUT, TIGHT, jpeg, photo
 from tests.serve.tiny import model
 
 VIEWS = {"image": ((4, 224, 224, 3), np.uint8), "audio": ((6, 32_000), np.float32)}
