@@ -74,6 +74,7 @@ class EfficientNet(nn.Module):
         self._ends = set(itertools.accumulate(_repeats(depth)))
         self.head = _convolution(_channels(_STAGES[-1][4], width), _POOLED, 1)
         self.classifier = onednn.Linear(_POOLED, _CLASSES)
+        self._register_load_state_dict_pre_hook(_channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, width)."""
@@ -95,6 +96,13 @@ class EfficientNet(nn.Module):
         if "probabilities" in self.outputs:
             found["probabilities"] = (self.classifier(pooled) / self.temperature).softmax(1)
         return torch.cat([found[output] for output in self.outputs], 1)
+
+
+def _channels_last(state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """The weights of a file lie as the convolutions want them."""
+    for name, tensor in state.items():
+        if name.startswith(prefix) and tensor.ndim == 4:
+            state[name] = tensor.contiguous(memory_format=torch.channels_last)
 
 
 class _Block(nn.Module):
