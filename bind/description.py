@@ -69,7 +69,8 @@ class Description(BaseModel):
     def space(self, digests: Mapping[str, str]) -> str:
         """The identity of the space: a hash over configuration and weights of all its modalities, 16 hex digits.
 
-        `digests` has one entry a file of weights. Names, licences and remarks do not count.
+        `digests` has one entry a file of weights. The revisions of the preprocessing code count; names, licences and
+        remarks do not.
         """
         content = {
             name: {
@@ -78,6 +79,7 @@ class Description(BaseModel):
                 "shares": table.shares,
                 "preprocess": asdict(self.preprocess(name)),
             }
+            | modalities.spec(name).identity
             for name, table in self.modalities.items()
         }
         text = json.dumps([self.dim, content, dict(digests)], sort_keys=True, default=str)

@@ -46,7 +46,7 @@ def _decode() -> str:
     from PIL import Image
 
     from bind.modalities import spec
-    from preprocess.isolation import DecodePool
+    from preprocess.decoding.pool import DecodePool
     from preprocess.media import Limits, Source
 
     png = io.BytesIO()

@@ -7,20 +7,25 @@ send, what a browser may do with the answer, and one line of log a request, with
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
+import ipaddress
 import json
 import logging
 import secrets
 import time
 import traceback
-from http.cookies import CookieError, SimpleCookie
+from collections import Counter
+from collections.abc import Coroutine
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve.fairness import CLIENT
 from serve.metrics import Metrics
 from serve.settings import Settings
 
@@ -29,7 +34,12 @@ SESSION_S = 12 * 3600
 OPEN_PATHS = frozenset({"/health", "/ready"})
 """What anybody may ask: it tells whether the server runs, and nothing else."""
 SIGN_IN = "/login"
+MAX_HEAD_BYTES = 32_768
+"""Of the address and all headers of a request together; h11 stops reading at 64 KiB."""
+MAX_ADDRESS_BYTES = 8_192
 _SIGN_IN_BYTES = 4096
+_LEFT = 499
+"""nginx's status for a client that left before it was answered. Nobody gets to see it but the log."""
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _RETRY_S = 2
 _API = ("/v1/", "/metrics", "/health", "/ready")
@@ -80,6 +90,21 @@ class Refusal(Exception):
         self.headers = headers or {}
 
 
+class _LeftError(Exception):
+    """The client has left before it was answered."""
+
+
+def client_of(place: tuple[str, int] | None) -> str:
+    """Address and port -> what one client is: its address or, of IPv6, its network of 64 bits."""
+    try:
+        address = ipaddress.ip_address(place[0] if place else "")
+    except ValueError:
+        return place[0] if place else ""
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address)
+
+
 def error_body(status: int, code: str, message: str, param: str | None = None) -> bytes:
     """The JSON of an error, in the shape of OpenAI's API."""
     kind = "invalid_request_error" if status < 500 else "server_error"
@@ -97,6 +122,7 @@ class Guard:
         self._keys = [hashlib.sha256(key.encode()).digest() for key in settings.api_keys]
         self._secret = secrets.token_bytes(32)
         self._receiving = 0
+        self._receiving_of: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -108,18 +134,23 @@ class Guard:
             return
         started = time.monotonic()
         headers = Headers(scope=scope)
-        body = _Body(receive, self, self._settings)
+        client = client_of(scope.get("client"))
+        CLIENT.set(client)
+        body = _Body(receive, self, self._settings, client)
         answer = _Answer(send, scope["path"], body)
         reason = ""
         try:
             try:
+                self._check_size(scope)
                 self._check_address(headers, scope["method"])
                 if self._keys and scope["path"] == SIGN_IN:
                     await self._sign_in(scope["method"], body, answer)
                 else:
                     self._check_key(scope, headers)
                     body.expect(headers)
-                    await self._app(scope, body, answer)
+                    await self._while_wanted(self._app(scope, body, answer), body)
+            except (ClientDisconnect, _LeftError):
+                answer.status = answer.status or _LEFT
             except Refusal as refusal:
                 body.refusal = body.refusal or refusal
                 await answer.refuse(refusal)
@@ -130,17 +161,45 @@ class Guard:
                 await answer.refuse(Refusal(500, "internal_error", "this is a fault of the server; its log says more"))
         finally:
             self._receiving -= body.size
+            self._receiving_of[client] -= body.size
+            if self._receiving_of[client] <= 0:
+                del self._receiving_of[client]
             reason = body.refusal.code if body.refusal else ""
             self._count(scope, answer.status, time.monotonic() - started, body.size, reason)
 
-    @property
-    def has_room(self) -> bool:
-        """Whether more bytes of bodies may be received at the moment."""
-        return self._receiving <= self._settings.max_bodies_bytes
+    async def _while_wanted(self, answering: Coroutine[Any, Any, None], body: _Body) -> None:
+        """Answers, but stops when the client has left. Raises _LeftError then."""
+        answer = asyncio.ensure_future(answering)
+        leaving = asyncio.ensure_future(body.left())
+        try:
+            await asyncio.wait({answer, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                answer.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await answer
+                raise _LeftError
+            await answer
+        finally:
+            answer.cancel()
+            leaving.cancel()
 
-    def received(self, count: int) -> None:
+    def has_room(self, client: str) -> bool:
+        """Whether more bytes of bodies may be received at the moment, from this client."""
+        settings = self._settings
+        own = self._receiving_of[client]
+        return self._receiving <= settings.max_bodies_bytes and own <= settings.max_bodies_bytes_each
+
+    def received(self, client: str, count: int) -> None:
         """Notes bytes of a body, until its request is done."""
         self._receiving += count
+        self._receiving_of[client] += count
+
+    def _check_size(self, scope: Scope) -> None:
+        address = len(scope.get("raw_path") or b"") + len(scope["query_string"])
+        if address > MAX_ADDRESS_BYTES:
+            raise Refusal(414, "too_long", f"expected an address of at most {MAX_ADDRESS_BYTES:,} bytes")
+        if address + sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > MAX_HEAD_BYTES:
+            raise Refusal(431, "too_large", f"expected at most {MAX_HEAD_BYTES:,} bytes of headers")
 
     def _check_address(self, headers: Headers, method: str) -> None:
         hosts = headers.getlist("host")
@@ -183,13 +242,10 @@ class Guard:
         return known
 
     def _is_session(self, cookie: str) -> bool:
-        try:
-            morsel = SimpleCookie(cookie).get(COOKIE)
-        except CookieError:
-            return False
-        if morsel is None:
-            return False
-        until, _, mark = morsel.value.partition(".")
+        # By hand: the standard library's parser takes quadratic time for some values.
+        pairs = (part.partition("=") for part in cookie.split(";"))
+        session = next((value.strip() for name, _, value in pairs if name.strip() == COOKIE), "")
+        until, _, mark = session.partition(".")
         if not secrets.compare_digest(self._mark(until).encode(), mark.encode("utf-8", "surrogateescape")):
             return False
         return int(until) > time.time()
@@ -204,7 +260,10 @@ class Guard:
         if method != "POST":
             raise Refusal(405, "method_not_allowed", "expected GET or POST", {"allow": "GET, POST"})
         body.most_bytes = _SIGN_IN_BYTES
-        form = parse_qs((await body.all()).decode("utf-8", "replace"), max_num_fields=4)
+        try:
+            form = parse_qs((await body.all()).decode("utf-8", "replace"), max_num_fields=4)
+        except ValueError:
+            raise Refusal(400, "bad_form", "expected a form with one field, `key`") from None
         if not self._is_key(form.get("key", [""])[0].strip()):
             await answer.page(401, "<p role=alert>That is not a key of this server.</p>")
             return
@@ -228,8 +287,10 @@ class Guard:
 class _Body:
     """`receive` of a request, with its bytes counted and its time bounded, whatever its head said."""
 
-    def __init__(self, receive: Receive, guard: Guard, settings: Settings) -> None:
+    def __init__(self, receive: Receive, guard: Guard, settings: Settings, client: str) -> None:
         self._receive = receive
+        self._client = client
+        self._all_there = asyncio.Event()
         self._guard = guard
         self._timeout_s = settings.body_timeout_s
         self._until: float | None = None
@@ -261,14 +322,22 @@ class _Body:
             return message
         count = len(message.get("body", b""))
         self.size += count
-        self._guard.received(count)
+        self._guard.received(self._client, count)
         if self.size > self.most_bytes:
             self._refuse_size()
-        if not self._guard.has_room:
+        if not self._guard.has_room(self._client):
             reason = "too much is being received already"
             self._refuse(429, "too_busy", f"{reason}; try again in {_RETRY_S} s", {"retry-after": str(_RETRY_S)})
         self._complete = not message.get("more_body", False)
+        if self._complete:
+            self._all_there.set()
         return message
+
+    async def left(self) -> None:
+        """Returns when the client has left, after the whole body was received."""
+        await self._all_there.wait()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
 
     async def all(self) -> bytes:
         """The whole body."""

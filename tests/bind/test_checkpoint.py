@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,6 +56,41 @@ def test_saving_again_replaces_it_whole(saved: Path, tiny: BindModel) -> None:
     tiny.save(saved)
     assert sorted(saved.parent.iterdir()) == before
     assert bind.load(saved).space == tiny.space
+
+
+@pytest.mark.skipif(sys.platform not in ("linux", "darwin"), reason="only Linux and macOS exchange folders")
+def test_a_checkpoint_is_never_missing_while_it_is_replaced(
+    saved: Path, tiny: BindModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing: list[str] = []
+    steps: list[str] = []
+
+    def watched(name: str, call: Any) -> Any:
+        def step(*arguments: Any, **options: Any) -> Any:
+            result = call(*arguments, **options)
+            steps.append(f"{name} {Path(arguments[0]).name}")
+            if not (saved / "model.toml").is_file():
+                missing.append(name)
+            return result
+
+        return step
+
+    for module, name in ((os, "replace"), (shutil, "rmtree"), (checkpoint, "sync"), (checkpoint, "exchange")):
+        monkeypatch.setattr(module, name, watched(name, getattr(module, name)))
+    tiny.save(saved)
+    assert not missing
+    exchanged = next(number for number, step in enumerate(steps) if step.startswith("exchange"))
+    # On the disk before it is seen: a power cut finds whole files behind the name.
+    assert {"sync SHA256SUMS", "sync model.toml", "sync imu.safetensors"} <= set(steps[:exchanged])
+    monkeypatch.setattr(checkpoint, "exchange", lambda *_: False)  # a system that cannot: the instant is there
+    tiny.save(saved)
+    assert missing == ["replace"]
+
+
+def test_damaged_checksums_are_named(saved: Path) -> None:
+    (saved / "SHA256SUMS").write_bytes(b"\xff\xfe")
+    with pytest.raises(CheckpointError, match=r"SHA256SUMS: is not UTF-8 text; the file is damaged"):
+        bind.load(saved)
 
 
 @pytest.mark.parametrize("name", ["model.toml", "depth.safetensors"])

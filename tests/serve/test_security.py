@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from bind import modalities
 from preprocess.media import Limits, Plan, Segment, Source
@@ -81,7 +81,7 @@ def other_name(running: Live) -> bool:
 
 def other_page(running: Live) -> bool:
     """A form of another site that a browser sends here, to add and to delete."""
-    picture = {"file": ("x.png", Path(running.service.item(1).path).read_bytes())}
+    picture = {"file": ("x.png", Path(running.service.library.item(1).path).read_bytes())}
     address = f"{running.address}/v1/items"
     answers = [
         httpx.post(address, files=picture, headers={"origin": "http://evil.example"}),
@@ -173,7 +173,7 @@ def _refused(connection: socket.socket) -> bool:
 
 def escape(running: Live) -> bool:
     """A file name that leads out of the place where uploads are kept."""
-    picture = Path(running.service.item(1).path).read_bytes()
+    picture = Path(running.service.library.item(1).path).read_bytes()
     names = ["../../escaped.png", "..\\..\\escaped.png", str(running.service.library.folder / "escaped.png")]
     for name in names:
         httpx.post(f"{running.address}/v1/items", files={"file": (name, picture)})
@@ -182,7 +182,7 @@ def escape(running: Live) -> bool:
 
 def swapped(running: Live) -> bool:
     """A file of the library that became a link to somebody else's since."""
-    place = Path(running.service.item(1).path)
+    place = Path(running.service.library.item(1).path)
     place.unlink()
     place.symlink_to(place.parent.parent / "secret.png")
     return SECRET in httpx.get(f"{running.address}/v1/items/1/media").text
@@ -228,9 +228,9 @@ ATTACKS: dict[str, tuple[Callable[[Live], bool], Settings, Patch]] = {
     "endless body": (endless_body, QUICK, set_attribute(guard._Body, "_refuse_size", NOTHING)),
     "announced body": (announced_body, QUICK, set_attribute(guard._Body, "expect", NOTHING)),
     "slow body": (slow_body, QUICK, set_attribute(guard._Body, "__call__", lambda body: body._receive())),
-    "slow head": (slow_head, QUICK, set_attribute(server, "protocol", lambda _: AutoHTTPProtocol)),
-    "crowd": (crowd, PATIENT, set_attribute(server, "protocol", lambda _: AutoHTTPProtocol)),
-    "flood": (flood, PATIENT, set_attribute(guard.Guard, "has_room", True)),
+    "slow head": (slow_head, QUICK, set_attribute(server, "protocol", lambda _: H11Protocol)),
+    "crowd": (crowd, PATIENT, set_attribute(server, "protocol", lambda _: H11Protocol)),
+    "flood": (flood, PATIENT, set_attribute(guard.Guard, "has_room", lambda *_: True)),
     "escape": (escape, Settings(port=0), set_attribute(kept, "safe_name", lambda name: name)),
     "swapped": (
         swapped,

@@ -90,7 +90,7 @@ def test_second_run_reads_everything_from_the_cache(
         raise AssertionError("a frozen encoder was asked again")
 
     monkeypatch.setattr("bind.model.BindModel.encode_views", refuse)
-    monkeypatch.setattr("preprocess.isolation.DecodePool.submit", refuse)
+    monkeypatch.setattr("preprocess.decoding.pool.DecodePool.submit", refuse)
     loop.train(make_run(tmp_path / "second"))
     assert losses(tmp_path / "first") == losses(tmp_path / "second")
 
