@@ -84,9 +84,7 @@ def read(source: Source, config: DepthConfig, limits: Limits, plan: Plan) -> lis
     return [Segment(np.array(view)[None], notes=notes)]
 
 
-def read_depth_m(
-    source: Source, limits: Limits, max_hole_share: float = 1.0
-) -> tuple[np.ndarray, tuple[str, ...]]:
+def read_depth_m(source: Source, limits: Limits, max_hole_share: float = 1.0) -> tuple[np.ndarray, tuple[str, ...]]:
     """Depth map -> (H, W) float32 metres without holes, and notes on what was assumed and filled.
 
     Reads 16-bit and float PNG or TIFF, `.npy`, `.exr`, or in memory an array (H, W) or a PIL image.

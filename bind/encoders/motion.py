@@ -46,7 +46,9 @@ class Motion(nn.Module):
     def __init__(self, shape: tuple[int, int], rate_hz: float, widths: tuple[int, ...], dropout: float = 0.0) -> None:
         super().__init__()
         if len(shape) != 2 or shape[0] != 6 or shape[1] < 2 * _SEGMENTS:
-            raise ValueError(f"encoder: expected a shape of 6 channels and {2 * _SEGMENTS} samples or more, got {shape}")
+            raise ValueError(
+                f"encoder: expected a shape of 6 channels and {2 * _SEGMENTS} samples or more, got {shape}"
+            )
         if not widths:
             raise ValueError("encoder: expected one width or more, got none")
         self.shape = tuple(shape)
@@ -129,7 +131,7 @@ def statistics(x: Tensor, rate_hz: float) -> tuple[Tensor, Tensor]:
 
 
 def _moments(signals: Tensor, rate_hz: float) -> Tensor:
-    """(B, C, T) -> (B, C, 15): mean, deviation, quantiles, steps, crossings of the mean, skewness, kurtosis, time of the peak."""
+    """(B, C, T) -> (B, C, 14): mean, deviation, quantiles, steps, crossings, skewness, kurtosis, time of the peak."""
     mean, std = signals.mean(2), signals.std(2, correction=0)
     centred = (signals - mean[:, :, None]) / (std[:, :, None] + 1e-3)
     quantiles = torch.quantile(signals, signals.new_tensor(_QUANTILES), dim=2).movedim(0, 2)
@@ -141,7 +143,7 @@ def _moments(signals: Tensor, rate_hz: float) -> Tensor:
 
 
 def _spectra(signals: Tensor, rate_hz: float) -> Tensor:
-    """(B, C, T) -> (B, C, 13): log energy of bands, centroid, entropy, and size and lag of the autocorrelation's peak."""
+    """(B, C, T) -> (B, C, 13): log energies of bands, centroid, entropy, the autocorrelation's peak and its lag."""
     count = signals.shape[2]
     centred = (signals - signals.mean(2, keepdim=True)) * torch.hann_window(count, device=signals.device)
     power = torch.fft.rfft(centred, dim=2).abs().square() / count

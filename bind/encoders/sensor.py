@@ -1,18 +1,19 @@
 """An image trunk that looks at one channel: depth, temperature, whatever a camera without colours measures.
 
-Shown as grey, such a picture already means much to a trunk that knows photographs, and more so once it was tuned on
-photographs whose tones were changed at random (`train/small/sensors.py`).
+Shown as grey, such a picture already means much to a trunk that knows photographs; `train/small/sensors.py` fits the
+head that makes use of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bind.encoders import check_options
+from bind.encoders import check_options, efficientnet
 from bind.encoders.efficientnet import EfficientNet
 
 _EVERY = 3
@@ -66,3 +67,12 @@ def build(options: Mapping[str, Any]) -> Sensor:
         raise ValueError(f"encoder: missing keys {missing}")
     percentiles = float(options.get("low", 1.0)), float(options.get("high", 99.0))
     return Sensor(str(options["model"]), tuple(options["outputs"]), *percentiles)
+
+
+def load(options: Mapping[str, Any], file: Path) -> Sensor:
+    """The encoder with the image trunk of a file that `efficientnet.load` reads. Raises ValueError as that does."""
+    encoder = build(options)
+    trunk = efficientnet.load({"model": options["model"], "outputs": options["outputs"]}, file)
+    trunk.classifier = nn.Identity()
+    encoder.trunk = trunk  # type: ignore[assignment]
+    return encoder

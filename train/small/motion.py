@@ -1,10 +1,10 @@
-"""The motion encoder of `small`: statistics of windows and a small network, trained against the texts of all motion sets.
+"""The motion encoder of `small`: statistics of windows and a small network, trained against what all sets say.
 
     python -m train.small.motion DATA PACKAGES SPACE OUT [--licence free] [--folds]
 
 DATA holds the real sets (`train.small.data`), PACKAGES what `train.small.fetch` leaves (seglearn, basicmotions and
-simulated scenes, each where it is there), SPACE is a model with the texts to train against. OUT gets `imu.safetensors`
-and `imu.json`, and with `--folds` the table of five folds by person.
+simulated scenes, each where it is there), SPACE is a model with the texts to train against. OUT gets the folder
+`model`, SPACE and the motion encoder, and with `--folds` the table of five folds by person.
 
 Watch, waist and wrist, 20 to 200 Hz, with and without gyroscope, with and without gravity, worn otherwise: training
 sees every recording in all these forms (`worn_otherwise`), so that a device it never met is one more of them.
@@ -15,17 +15,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from bind import zoo
+from bind import checkpoint, zoo
+from bind.description import Description, ModalityTable
 from bind.encoders import motion
 from bind.model import BindModel, Tower
 from preprocess import imu, manifest
@@ -45,7 +45,7 @@ EVERYDAY = ("a person {}", "someone {}", "{}", "motion of a person {}")
 """Said of a class beside the templates of its set."""
 
 # Chosen by five folds over the persons of all sets (LOG.md).
-_STEPS, _BATCH, _RATE, _DECAY, _DROPOUT, _TAU, _EVERYTHING = 2500, 256, 2e-3, 0.05, 0.3, 0.04, 0.3
+_STEPS, _BATCH, _RATE, _DECAY, _DROPOUT, _TAU, _EVERYTHING = 1500, 256, 2e-3, 0.05, 0.3, 0.04, 0.3
 _VARIANTS = 24
 """How many forms of each window are drawn before training, besides itself."""
 _AVERAGED = 0.995
@@ -253,9 +253,7 @@ def fit(
     return Tower(trained[0], trained[1]).eval()
 
 
-def _said(
-    sets: Sequence[Recordings], vectors: Mapping[str, Tensor]
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _said(sets: Sequence[Recordings], vectors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The G classes of all sets: their vectors in zero-shot classification (G, D), everything that is said of them
     (G, M, D) and how much that is (G,), which are of a set (sets, G), which go by one name (G, G)."""
     means, said, owner, names = [], [], [], []
@@ -296,23 +294,92 @@ def named(one: Recordings, tower: Tower, vectors: Mapping[str, Tensor]) -> Tenso
     return (F.normalize(recordings, dim=1) @ F.normalize(torch.stack(texts), dim=1).T).argmax(1) == one.label
 
 
-def folds(
-    sets: Sequence[Recordings], vectors: Mapping[str, Tensor], dim: int, count: int = 5
-) -> dict[str, Tensor]:
+def folds(sets: Sequence[Recordings], vectors: Mapping[str, Tensor], dim: int, count: int = 5) -> dict[str, Tensor]:
     """Sets -> by set (R,) whether each recording was named rightly by the tower that never met its person."""
     kept = bank(sets)
     fold = [_fold_of(one.group, count) for one in sets]
-    of_windows = torch.cat([fold[i][one.row] for i, one in enumerate(sets)])
+    of_windows = torch.cat([of[one.row] for one, of in zip(sets, fold, strict=True)])
     right = {one.name: torch.zeros(len(one.label), dtype=torch.bool) for one in sets}
     for number in range(count):
         tower = fit(sets, kept, of_windows != number, vectors, dim, seed=number)
         for one, of in zip(sets, fold, strict=True):
             if len(rows := (of == number).nonzero().flatten()):
                 right[one.name][rows] = named(one.of(rows), tower, vectors)
-        print(number, {name: round(float(hits[fold[i] <= number].float().mean()), 3) for i, (name, hits) in enumerate(right.items())}, flush=True)
     return right
 
 
 def _fold_of(groups: Sequence[str], count: int) -> Tensor:
     order = sorted(set(groups))
     return torch.tensor([order.index(group) % count for group in groups])
+
+
+def interval(right: Tensor, groups: Sequence[str], seed: int = 0) -> tuple[float, float]:
+    """(R,) hits and the person of each -> the 95 % interval of their share, by bootstrap over persons."""
+    order = sorted(set(groups))
+    number = torch.tensor([order.index(group) for group in groups])
+    hits = torch.zeros(len(order)).index_add_(0, number, right.float())
+    counts = torch.bincount(number).float()
+    drawn = torch.randint(len(order), (2000, len(order)), generator=torch.Generator().manual_seed(seed))
+    shares = hits[drawn].sum(1) / counts[drawn].sum(1)
+    return float(shares.quantile(0.025)), float(shares.quantile(0.975))
+
+
+def found_in(data: datasets.Data, packages: Path) -> list[Recordings]:
+    """All motion sets there are: real ones, and manifests `NAME-train.jsonl` of `PACKAGED` in the other folder."""
+    there = [data.manifest(name) for name in SETS]
+    there += [manifest.read(file) for name in PACKAGED if (file := packages / f"{name}-train.jsonl").is_file()]
+    sets = []
+    for one in there:
+        events = [event for event in one.events if "imu" in event.media and event.labels] if one else []
+        if one and events:
+            sets.append(read(one.name, events, one.classes, one.templates or ("{}",)))
+    return sets
+
+
+def widened(space: BindModel, tower: Tower) -> tuple[Description, dict[str, Tower]]:
+    """The space with this motion tower beside its own: description and towers, for `checkpoint.write`."""
+    table = ModalityTable(encoder=dict(ENCODER), head=dict(HEAD), preprocess={"rate_hz": RATE_HZ, "window_s": WINDOW_S})
+    own = space.description
+    trained = dict.fromkeys([*own.trained, ("text", "imu")])
+    description = own.model_copy(
+        update={"modalities": {**own.modalities, "imu": table}, "trained": tuple(trained), "digests": space.digests}
+    )
+    return description, {name: space.tower(name) for name in space.modalities if name != "imu"} | {"imu": tower}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Command line -> exit status; writes OUT/model, with `--folds` also OUT/folds.json."""
+    parser = argparse.ArgumentParser(prog="python -m train.small.motion", description="Trains the motion encoder.")
+    parser.add_argument("data", type=Path)
+    parser.add_argument("packages", type=Path)
+    parser.add_argument("space", help="a model of the zoo or a checkpoint folder, with texts")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--licence", choices=("all", "free"), default="all")
+    parser.add_argument("--folds", action="store_true", help="measure on persons that were not trained on, too")
+    parsed = parser.parse_args(arguments)
+    data = datasets.find(parsed.data, parsed.licence)
+    for reason in data.left_out:
+        print(f"left out: {reason}", file=sys.stderr)
+    sets = found_in(data, parsed.packages)
+    if not sets:
+        print(f"motion: no set of {', '.join((*SETS, *PACKAGED))} was found", file=sys.stderr)
+        return 1
+    space = zoo.load(parsed.space, modalities=None)
+    vectors = vectors_of(sets, space)
+    parsed.out.mkdir(parents=True, exist_ok=True)
+    if parsed.folds:
+        rows = []
+        for one, right in zip(sets, folds(sets, vectors, space.dim).values(), strict=True):
+            low, high = interval(right, one.group)
+            share, persons = float(right.float().mean()), len(set(one.group))
+            rows.append((one.name, share, low, high, len(one.classes), len(right), persons))
+            print(f"{one.name}: {share:.3f} ({low:.3f} to {high:.3f}); classes {len(one.classes)}, persons {persons}")
+        (parsed.out / "folds.json").write_text(json.dumps(rows, indent=1))
+    kept = bank(sets)
+    tower = fit(sets, kept, torch.ones(len(kept.place), dtype=torch.bool), vectors, space.dim)
+    checkpoint.write(parsed.out / "model", *widened(space, tower))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
