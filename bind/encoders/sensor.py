@@ -31,7 +31,7 @@ class Sensor(nn.Module):
         super().__init__()
         if not 0 <= low < high <= 100:
             raise ValueError(f"encoder: expected percentiles 0 <= low < high <= 100, got {low} and {high}")
-        if "probabilities" in outputs:
+        if {"probabilities", "certainties"} & set(outputs):
             raise ValueError("encoder: outputs has probabilities, but a sensor's trunk has no classifier")
         self.low, self.high = low, high
         self.trunk = EfficientNet(model, outputs)

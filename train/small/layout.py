@@ -17,12 +17,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from bind import checkpoint, encoders, zoo
+from bind import checkpoint, zoo
 from bind.encoders.efficientnet import EfficientNet
 from bind.model import BindModel, Tower
-from preprocess.manifest import Event
 from train.small import data as datasets
 from train.small import sensors
 
@@ -50,6 +49,7 @@ def _inverse_root(covariance: Tensor) -> Tensor:
     return vectors @ torch.diag(values**-0.5) @ vectors.T
 
 
+@torch.no_grad()
 def with_layout(space: BindModel, photographs: Tensor, grey: Tensor) -> BindModel:
     """A space, its image trunk's features (N, W) of photographs, and a sensor's features of them shown grey (N, Q),
     of the quarters only -> the space whose last dimensions say how pictures are laid out.
@@ -57,9 +57,9 @@ def with_layout(space: BindModel, photographs: Tensor, grey: Tensor) -> BindMode
     Raises ValueError for an image encoder without quarters or fewer than 200 photographs.
     """
     tower = space.tower("image")
-    trunk, head = tower.encoder, tower.head
-    if not isinstance(trunk, EfficientNet) or "quarters" not in trunk.outputs or not isinstance(head, nn.Linear):
-        raise ValueError("layout: expected an EfficientNet that puts out `quarters`, and a linear head")
+    trunk = tower.encoder
+    if not isinstance(trunk, EfficientNet) or "quarters" not in trunk.outputs:
+        raise ValueError("layout: expected an EfficientNet that puts out `quarters`")
     if len(photographs) < 200:
         raise ValueError(f"layout: expected 200 photographs or more, got {len(photographs)}")
     places = _columns(trunk, "quarters")
@@ -69,7 +69,7 @@ def with_layout(space: BindModel, photographs: Tensor, grey: Tensor) -> BindMode
     other = ((grey - grey.mean(0)) / (grey.std(0) + 1e-3)).clamp(-5, 5)
     directions = agreeing(standard, other)
     kept = space.dim - LAID_OUT
-    semantic = (photographs @ head.weight[:kept].T + head.bias[:kept]).norm(dim=1).mean()
+    semantic = tower.head(photographs)[:, :kept].norm(dim=1).mean()
     size = (_ENERGY / (1 - _ENERGY)) ** 0.5 * semantic / (standard @ directions).norm(dim=1).mean()
     rows = (size * directions / std[:, None]).T
     towers = {name: copy.deepcopy(space.tower(name)) for name in space.modalities}
@@ -101,29 +101,18 @@ def _columns(trunk: EfficientNet, output: str) -> slice:
     raise ValueError(f"layout: the image encoder does not put out {output}")
 
 
-def photographs_of(data: datasets.Data) -> list[Event]:
-    """The photographs that the sensors learn from: every k-th, so that all sets and kinds are among them."""
-    events = [event for name in sensors.PHOTOGRAPHS for event in data.events(name) if "image" in event.media]
-    return events[:: -(-len(events) // sensors.MOST_PHOTOGRAPHS)]
-
-
 def main(arguments: Sequence[str]) -> int:
     """Command line -> exit status; writes OUT."""
     data, name, out, kept = arguments
     space = zoo.load(name)
-    events = photographs_of(datasets.find(data))
+    events = sensors.photographs_of(datasets.find(data))
     folder = Path(kept)
     folder.mkdir(parents=True, exist_ok=True)
-    encoder = encoders.load(sensors.ENCODER, checkpoint.locate).eval()
+    encoder = sensors.loaded()
     grey, rows = sensors.features_of(encoder, events, sensors.shown_grey(0), folder / "photographs.pt")
     chosen = [events[row] for row in rows]
     trunk = space.tower("image").encoder
-    own, _ = sensors.features_of(
-        trunk,
-        chosen,
-        lambda event: sensors.picture_of(event.media["image"]) * 2 - 1,
-        folder / f"photographs-{space.digests.get('image', 'image')[:16]}.pt",
-    )
+    own, _ = sensors.features_of(trunk, chosen, sensors.as_shown, folder / f"photographs-{sensors.identity(trunk)}.pt")
     quarters = slice(encoder.width - EfficientNet("tf_efficientnet_lite0", ("quarters",)).width, encoder.width)
     changed = with_layout(space, own, grey[:, quarters])
     description = space.description.model_copy(update={"digests": {}})

@@ -15,7 +15,9 @@ and, where a sensor's pictures have only words, from these.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import random
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -39,7 +41,8 @@ SENSORS = ("depth", "thermal")
 PAIRED = {"depth": ("rgbd", "7scenes"), "thermal": ("roadscene", "tno", "msrs")}
 SAID = {"depth": ("utd",), "thermal": ("hituav",)}
 PHOTOGRAPHS = ("flickr8k", "caltech101")
-MOST_PHOTOGRAPHS = 1200
+"""The first of these that is there: whole scenes serve better than things before nothing."""
+MOST_PHOTOGRAPHS = 1000
 ENCODER = {
     "module": "sensor",
     "model": "tf_efficientnet_lite0",
@@ -147,8 +150,15 @@ def _whitening(centred: Tensor) -> Tensor:
     return vectors @ torch.diag(values ** (-_WHITENED)) @ vectors.T
 
 
+def loaded() -> sensor.Sensor:
+    """The encoder with its package's weights."""
+    encoder = encoders.load(ENCODER, checkpoint.locate).eval()
+    assert isinstance(encoder, sensor.Sensor)
+    return encoder
+
+
 def as_grey(photographs: Tensor, generator: torch.Generator) -> Tensor:
-    """(B, 3, S, S) in 0..1 -> (B, 1, S, S) in 0..1: colours mixed a little at random, other gamma, a quarter inverted."""
+    """(B, 3, S, S) in 0..1 -> (B, 1, S, S) in 0..1: colours mixed at random, other gamma, a quarter inverted."""
     count = len(photographs)
     mixture = torch.tensor([0.3, 0.59, 0.11]) + 0.25 * torch.randn(count, 3, generator=generator)
     grey = sensor.stretched((photographs * mixture[:, :, None, None]).sum(1, keepdim=True), 1, 99)
@@ -202,14 +212,16 @@ def features_of(
 class Sets:
     """The parts of a sensor, read and encoded when they are asked for."""
 
-    def __init__(self, data: datasets.Data, packages: Path, space: BindModel, encoder: nn.Module, out: Path) -> None:
+    def __init__(
+        self, data: datasets.Data, packages: Path, space: BindModel, encoder: sensor.Sensor, out: Path
+    ) -> None:
         self._data, self._packages, self._space, self._encoder, self._out = data, packages, space, encoder, out
         self._vectors: dict[str, Tensor] = {}
         out.mkdir(parents=True, exist_ok=True)
 
     def of(self, modality: str) -> list[Part]:
         """All parts of a sensor: photographs shown grey, real and simulated pairs, and what was only described."""
-        parts = [self._photographs()] if any(self._data.events(name) for name in PHOTOGRAPHS) else []
+        parts = [self._photographs()] if photographs_of(self._data) else []
         for name in PAIRED[modality]:
             if events := [e for e in self._data.events(name) if modality in e.media and "image" in e.media]:
                 parts.append(self._pairs(name, modality, events))
@@ -221,9 +233,7 @@ class Sets:
         return parts
 
     def _photographs(self) -> Part:
-        events = [event for name in PHOTOGRAPHS for event in self._data.events(name) if "image" in event.media]
-        # Every k-th of them, so that all sets and kinds are among them.
-        events = events[:: -(-len(events) // MOST_PHOTOGRAPHS)]
+        events = photographs_of(self._data)
         found, rows = features_of(self._encoder, events, shown_grey(0), self._out / "photographs.pt")
         events = [events[row] for row in rows]
         return Part("photographs", "photographs", found, self._pictures("photographs", events), ("",) * len(events))
@@ -233,12 +243,7 @@ class Sets:
             self._encoder, events, lambda e: view_of(modality, e.media[modality]), self._out / f"{name}-{modality}.pt"
         )
         events = [events[row] for row in rows]
-        own, _ = features_of(
-            self._encoder,
-            events,
-            shown_grey(1),
-            self._out / f"{name}-{modality}-pictures.pt",
-        )
+        own, _ = features_of(self._encoder.trunk, events, as_shown, self._out / f"{name}-pictures.pt")
         # Rooms are seen again and again: what tells two moments of one room apart is what counts.
         groups = [event.group for event in events]
         repeated = len(set(groups)) < len(groups) / 4
@@ -258,13 +263,33 @@ class Sets:
         return Part(name, "said", found, F.normalize(targets, dim=1), (name,) * len(events), group)
 
     def _pictures(self, key: str, events: Sequence[Event]) -> Tensor:
-        file = self._out / f"{key}-vectors-{self._space.space}.pt"
-        if file.is_file():
-            kept: Tensor = torch.load(file)
-            return kept
-        vectors = torch.tensor(self._space.embed([event.media["image"] for event in events], "image").vectors)
-        torch.save(vectors, file)
-        return vectors
+        tower = self._space.tower("image")
+        key = key.removesuffix("-depth").removesuffix("-thermal")
+        found, _ = features_of(tower.encoder, events, as_shown, self._out / f"{key}-{identity(tower.encoder)}.pt")
+        with torch.inference_mode():
+            return F.normalize(tower.head(found), dim=1)
+
+
+def photographs_of(data: datasets.Data) -> list[Event]:
+    """The photographs that stand for all: up to 1,000 of the first set there is, drawn at random."""
+    for name in PHOTOGRAPHS:
+        if events := [event for event in data.events(name) if "image" in event.media]:
+            random.Random(0).shuffle(events)
+            return events[:MOST_PHOTOGRAPHS]
+    return []
+
+
+def as_shown(event: Event) -> Tensor:
+    """An event's photograph -> what the image trunk takes, (3, S, S)."""
+    return picture_of(event.media["image"]) * 2 - 1
+
+
+def identity(encoder: nn.Module) -> str:
+    """12 hex digits that tell encoders of other weights apart."""
+    digest = hashlib.sha256()
+    for value in encoder.state_dict().values():
+        digest.update(value.float().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def measured(parts: Sequence[Part], groups: dict[str, Sequence[str]], count: int = 5) -> dict[str, dict[str, float]]:
@@ -313,7 +338,7 @@ def _share(hits: Tensor) -> float:
 
 def widened(space: BindModel, heads: dict[str, nn.Linear]) -> tuple[Description, dict[str, Tower]]:
     """The space with depth and thermal towers beside its own: description and towers, for `checkpoint.write`."""
-    encoder = encoders.load(ENCODER, checkpoint.locate)
+    encoder = loaded()
     own = space.description
     tables = {
         name: ModalityTable(encoder=dict(ENCODER), head=dict(HEAD), preprocess=PREPROCESS[name]) for name in heads
@@ -341,7 +366,7 @@ def main(arguments: Sequence[str]) -> int:
     for reason in data.left_out:
         print(f"left out: {reason}", file=sys.stderr)
     space = zoo.load(parsed.space)
-    sets = Sets(data, parsed.packages, space, encoders.load(ENCODER, checkpoint.locate).eval(), parsed.out)
+    sets = Sets(data, parsed.packages, space, loaded(), parsed.out)
     heads, tables = {}, {}
     for modality in SENSORS:
         parts = sets.of(modality)
