@@ -367,19 +367,18 @@ def main(arguments: Sequence[str]) -> int:
         print(f"left out: {reason}", file=sys.stderr)
     space = zoo.load(parsed.space)
     sets = Sets(data, parsed.packages, space, loaded(), parsed.out)
-    heads, tables = {}, {}
-    for modality in SENSORS:
-        parts = sets.of(modality)
-        if not parts:
-            print(f"sensors: nothing was found to learn {modality} from", file=sys.stderr)
-            return 1
-        if parsed.folds:
-            tables[modality] = measured(parts, {part.name: part.group for part in parts if part.kind != "photographs"})
-            print(modality, json.dumps(tables[modality], indent=1))
-        heads[modality] = fit(parts)
+    parts = {modality: sets.of(modality) for modality in SENSORS}
+    if missing := [modality for modality, found in parts.items() if not found]:
+        print(f"sensors: nothing was found to learn {', '.join(missing)} from", file=sys.stderr)
+        return 1
+    checkpoint.write(parsed.out / "model", *widened(space, {name: fit(found) for name, found in parts.items()}))
     if parsed.folds:
+        tables = {}
+        for modality, found in parts.items():
+            groups = {part.name: part.group for part in found if part.kind != "photographs"}
+            tables[modality] = measured(found, groups)
+            print(modality, json.dumps(tables[modality], indent=1), flush=True)
         (parsed.out / "folds.json").write_text(json.dumps(tables, indent=1))
-    checkpoint.write(parsed.out / "model", *widened(space, heads))
     return 0
 
 
