@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 _UNITS = ("m", "mm", "sunrgbd", "disparity", "disparity_px")
+_BEHIND = 1.5  # a background that was cut away, in distances of the farthest point that was left
 _SUNRGBD_MAX_M = 8.0  # the SUN RGB-D toolbox's own limit; ImageBind issue 134
 
 
@@ -27,6 +28,9 @@ _SUNRGBD_MAX_M = 8.0  # the SUN RGB-D toolbox's own limit; ImageBind issue 134
 class DepthConfig:
     """Depth clipped to `min_depth_m`..`max_depth_m`, turned to disparity (px) and clipped again, short side to `size`
     pixels, the centre `size` x `size`, then (value / scale - mean) / std.
+
+    Of a map with a larger share of holes than `max_hole_share`, holes are the background that somebody cut away: they
+    count as half as far again as the farthest point, where else they take the nearest valid depth.
 
     Defaults: omnivore issue 12 and its inference tutorial; the camera is the Kinect v1 of NYU-D and SUN RGB-D.
     """
@@ -41,6 +45,7 @@ class DepthConfig:
     std: float = 0.0295
     default_focal_px: float = 518.857901
     default_baseline_m: float = 0.075
+    max_hole_share: float = 1.0
 
 
 def _declare(config: DepthConfig, limits: Limits, plan: Plan) -> Returns:
@@ -57,7 +62,7 @@ def read(source: Source, config: DepthConfig, limits: Limits, plan: Plan) -> lis
     any resolution (ViT-Lens issue 10), as if every camera had the Kinect's field of view. The notes tell.
     Raises MediaError as `read_depth_m` does, and when no pixel lies within the clipping range.
     """
-    depth_m, notes = read_depth_m(source, limits)
+    depth_m, notes = read_depth_m(source, limits, config.max_hole_share)
     if depth_m.min() >= config.max_depth_m or depth_m.max() <= config.min_depth_m:
         raise MediaError(
             source.name,
@@ -79,13 +84,14 @@ def read(source: Source, config: DepthConfig, limits: Limits, plan: Plan) -> lis
     return [Segment(np.array(view)[None], notes=notes)]
 
 
-def read_depth_m(source: Source, limits: Limits) -> tuple[np.ndarray, tuple[str, ...]]:
+def read_depth_m(source: Source, limits: Limits, max_hole_share: float = 1.0) -> tuple[np.ndarray, tuple[str, ...]]:
     """Depth map -> (H, W) float32 metres without holes, and notes on what was assumed and filled.
 
     Reads 16-bit and float PNG or TIFF, `.npy`, `.exr`, or in memory an array (H, W) or a PIL image.
     The unit is the hint `unit`: `m`, `mm`, `sunrgbd` (millimetres with rotated bits), `disparity` (1 / m) or
     `disparity_px` (which needs `focal_px` and `baseline_m`); without it integers are mm and floats m.
-    Depths that are zero, negative, NaN or infinite are holes and take the nearest valid depth.
+    Depths that are zero, negative, NaN or infinite are holes and take the nearest valid depth, or in a map with more
+    than `max_hole_share` of them half as much again as the largest.
     Raises MediaError for colour, 8-bit grey without a unit, a wrong or incomplete hint, a map of holes only, and what
     `raster.read_values` refuses.
     """
@@ -106,7 +112,13 @@ def read_depth_m(source: Source, limits: Limits) -> tuple[np.ndarray, tuple[str,
         unit = "m" if values.dtype.kind == "f" else "mm"
         notes = (f"unit assumed: {unit} ({values.dtype} values)",)
     depth_m = _to_metres(source, values, unit)
-    depth_m, filled = raster.fill_holes(source, depth_m, np.isfinite(depth_m) & (depth_m > 0))
+    valid = np.isfinite(depth_m) & (depth_m > 0)
+    share = 1 - valid.mean()
+    if max_hole_share < share < 1:
+        farthest_m = _BEHIND * depth_m[valid].max()
+        background = f"{share:.0%} of it are holes, taken as a background {farthest_m:.3g} m away"
+        return np.where(valid, depth_m, farthest_m).astype(np.float32), (*notes, background)
+    depth_m, filled = raster.fill_holes(source, depth_m, valid)
     return depth_m, notes + filled
 
 

@@ -123,7 +123,7 @@ def _declare(config: ImuConfig, limits: Limits, plan: Plan) -> Returns:
 def read(source: Source, config: ImuConfig, limits: Limits, plan: Plan) -> list[Segment]:
     """A recording -> views (K, 6, samples) float32 in m/s2 and rad/s at `rate_hz`, K windows of `window_s`.
 
-    Content: CSV or TSV with a header, parquet, `.npy`, or an array (T, 6) in memory; see `read_imu`. Windows follow
+    Content: CSV or TSV with a header, parquet, `.npy`, or an array (T, 6) or (T, 3) in memory; see `read_imu`. Windows follow
     one another and the last one ends with the recording (so it may overlap the one before). `whole`: up to `clips`
     of them, evenly spaced; `segments`: each is a segment. Windows that are mostly gap are left out; shorter gaps are
     interpolated. A recording shorter than a window is mirrored back and forth to fill it. `hints.start_s` and `end_s`
@@ -169,8 +169,8 @@ def read_imu(source: Source, limits: Limits) -> ImuSeries:
     `Acceleration x (m/s^2)`, `gyro_x_deg_s`, `wx`, `angular_velocity.x`, `timestamp_ns` are understood, other columns
     are ignored. Times come from the first time column, else from `hints.rate_hz`. A time column without a unit is taken
     in the unit (s, ms, us or ns) that makes its median rate 1 to 1000 Hz. `.npy` and arrays in memory are
-    (T, 6) in the order of `CHANNELS` and need `hints.rate_hz`. Units come from the header or the hints; the default
-    is m/s2 and rad/s. Without a gyroscope the rotation is 0.
+    (T, 6) in the order of `CHANNELS`, or (T, 3) without gyroscope, and need `hints.rate_hz`. Units come from the header
+    or the hints; the default is m/s2 and rad/s. Without a gyroscope, or where it has no finite value, the rotation is 0.
 
     Raises MediaError for another layout, contradictory or unknown units, more than a fifth of the rows unusable,
     timestamps that are too coarse or restart, and more than `max_rows`.
@@ -430,11 +430,13 @@ def _read_npy(file: BinaryIO, name: str, limits: Limits) -> _Raw:
 def _check_array(sizes: tuple[int, ...], dtype: np.dtype[Any], name: str, limits: Limits) -> None:
     if dtype.kind not in "iuf":
         raise MediaError(name, f"expected an array of numbers, got {dtype}")
-    if len(sizes) == 2 and sizes[0] == 6 != sizes[1]:
+    if len(sizes) == 2 and sizes[0] in (3, 6) and sizes[1] not in (3, 6):
         # Never a reshape: that would mix the channels.
         raise MediaError(name, f"expected an array (T, 6) whose rows are moments, got {sizes}; pass its transpose")
-    if len(sizes) != 2 or sizes[1] != 6:
-        raise MediaError(name, f"expected an array (T, 6) of {', '.join(CHANNELS)}, got {sizes}")
+    if len(sizes) != 2 or sizes[1] not in (3, 6):
+        raise MediaError(
+            name, f"expected an array (T, 6) of {', '.join(CHANNELS)}, or (T, 3) without gyroscope, got {sizes}"
+        )
     if sizes[0] == 0:
         raise MediaError(name, "has no rows")
     _check_rows(sizes[0], name, limits)
@@ -458,7 +460,8 @@ def _to_si(raw: _Raw, source: Source, notes: list[str]) -> np.ndarray:
     values = np.zeros((len(raw.values), 6), dtype=np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         values[:, :3] = raw.values[:, :3] * np.float32(acceleration)
-        if raw.values.shape[1] == 6:
+        # A gyroscope that is off writes no number at all, in a column or in none.
+        if raw.values.shape[1] == 6 and np.isfinite(raw.values[:, 3:]).any():
             values[:, 3:] = raw.values[:, 3:] * np.float32(rotation)
         else:
             notes.append("no gyroscope: rotation set to 0")

@@ -390,11 +390,25 @@ def test_bad_tables_are_refused_with_their_reason(tmp_path):
         assert caught.value.path == str(path)
 
 
+def test_arrays_without_a_gyroscope():
+    good = _motion(np.arange(400) / 400)
+    silent = good.copy()
+    silent[:, 3:] = np.nan
+    for values in (good[:, :3], silent):
+        series = read_imu(Source(values, "array", Hints(rate_hz=400.0)), LIMITS)
+        np.testing.assert_array_equal(series.values[:, :3], good[:, :3].astype(np.float32))
+        assert not series.values[:, 3:].any()
+        assert series.notes[0] == "no gyroscope: rotation set to 0"
+    silent[5, 3:] = 0.1  # a gyroscope that works at one moment only is broken
+    with pytest.raises(MediaError, match="399 of 400 rows have missing"):
+        read_imu(Source(silent, "array", Hints(rate_hz=400.0)), LIMITS)
+
+
 def test_bad_arrays_are_refused_with_their_reason():
     good = _motion(np.arange(400) / 400)
     for values, reason in (
         (good.T, r"got \(6, 400\); pass its transpose"),
-        (good[:, :3], r"expected an array \(T, 6\)"),
+        (good[:, :4], r"expected an array \(T, 6\)"),
         (good[None], r"expected an array \(T, 6\)"),
         (good[:0], "no rows"),
         (good[:40], "lasts 0.100 s"),

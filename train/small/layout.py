@@ -1,0 +1,124 @@
+"""The last third of the space says how a picture is laid out: what a sensor without colours can see of it.
+
+    python -m train.small.layout DATA SPACE OUT FEATURES
+
+The dimensions of `small` come in the order of what they hold; the last 128 hold a few hundredths of a picture. Here
+they are given to the image trunk's features of the picture's quarters, in those directions in which photographs agree
+best with themselves shown grey (canonical correlations). The other encoders' heads are 0 there, so that texts find
+pictures by the first 256 as before, while depth and thermal pictures find their photograph by where things are.
+OUT is SPACE with these heads; FEATURES is a folder that keeps the features of the photographs.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bind import checkpoint, zoo
+from bind.encoders.efficientnet import EfficientNet
+from bind.model import BindModel, Tower
+from train.small import data as datasets
+from train.small import sensors
+
+LAID_OUT = 128
+"""Dimensions that say how a picture is laid out."""
+_ENERGY = 0.08
+"""Their share of the squared length of a picture's vector, on average."""
+_KEPT, _RIDGE, _GAMMA = 700, 0.2, 0.5
+"""Directions of most variance that are compared, what is added to their variances, power of the correlations."""
+
+
+def agreeing(photographs: Tensor, grey: Tensor) -> Tensor:
+    """Standardised features of N photographs (N, W) and of the same shown grey -> (W, 128): directions that agree."""
+    _, values, directions = torch.svd_lowrank(photographs, min(_KEPT, *photographs.shape), niter=3)
+    turned = directions / (values / len(photographs) ** 0.5).clamp(min=1e-6) ** 0.5
+    x, y = photographs @ turned, grey @ turned
+    inverse_x, inverse_y = _inverse_root(x.T @ x / len(x)), _inverse_root(y.T @ y / len(y))
+    first, correlations, _ = torch.linalg.svd(inverse_x @ (x.T @ y / len(x)) @ inverse_y)
+    return turned @ inverse_x @ first[:, :LAID_OUT] * correlations[:LAID_OUT] ** _GAMMA
+
+
+def _inverse_root(covariance: Tensor) -> Tensor:
+    values, vectors = torch.linalg.eigh(covariance)
+    values = values.clamp(min=0) + _RIDGE * values.mean()
+    return vectors @ torch.diag(values**-0.5) @ vectors.T
+
+
+@torch.no_grad()
+def with_layout(space: BindModel, photographs: Tensor, grey: Tensor) -> BindModel:
+    """A space, its image trunk's features (N, W) of photographs, and a sensor's features of them shown grey (N, Q),
+    of the quarters only -> the space whose last dimensions say how pictures are laid out.
+
+    Raises ValueError for an image encoder without quarters or fewer than 200 photographs.
+    """
+    tower = space.tower("image")
+    trunk = tower.encoder
+    if not isinstance(trunk, EfficientNet) or "quarters" not in trunk.outputs:
+        raise ValueError("layout: expected an EfficientNet that puts out `quarters`")
+    if len(photographs) < 200:
+        raise ValueError(f"layout: expected 200 photographs or more, got {len(photographs)}")
+    places = _columns(trunk, "quarters")
+    own = photographs[:, places]
+    mean, std = own.mean(0), own.std(0) + 1e-3
+    standard = ((own - mean) / std).clamp(-5, 5)
+    other = ((grey - grey.mean(0)) / (grey.std(0) + 1e-3)).clamp(-5, 5)
+    directions = agreeing(standard, other)
+    kept = space.dim - LAID_OUT
+    semantic = tower.head(photographs)[:, :kept].norm(dim=1).mean()
+    size = (_ENERGY / (1 - _ENERGY)) ** 0.5 * semantic / (standard @ directions).norm(dim=1).mean()
+    rows = (size * directions / std[:, None]).T
+    towers = {name: copy.deepcopy(space.tower(name)) for name in space.modalities}
+    done: set[int] = set()
+    for name, changed in towers.items():
+        linear = getattr(changed.head, "linear", changed.head)
+        if name == "video" or id(linear) in done:
+            continue
+        done.add(id(linear))
+        linear.weight.data[kept:] = 0
+        if linear.bias is not None:
+            linear.bias.data[kept:] = 0
+        if name == "image":
+            linear.weight.data[kept:, places] = rows
+            linear.bias.data[kept:] = -rows @ mean
+    if "video" in towers:  # shares the image's
+        towers["video"] = Tower(towers["image"].encoder, towers["image"].head)
+    return BindModel(space.description, towers, space.digests)
+
+
+def _columns(trunk: EfficientNet, output: str) -> slice:
+    """Where an output stands in a row of the trunk's features."""
+    start = 0
+    for name in trunk.outputs:
+        width = EfficientNet("tf_efficientnet_lite0", (name,)).width
+        if name == output:
+            return slice(start, start + width)
+        start += width
+    raise ValueError(f"layout: the image encoder does not put out {output}")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Command line -> exit status; writes OUT."""
+    data, name, out, kept = arguments
+    space = zoo.load(name)
+    events = sensors.photographs_of(datasets.find(data))
+    folder = Path(kept)
+    folder.mkdir(parents=True, exist_ok=True)
+    encoder = sensors.loaded()
+    grey, rows = sensors.features_of(encoder, events, sensors.shown_grey(0), folder / "photographs.pt")
+    chosen = [events[row] for row in rows]
+    trunk = space.tower("image").encoder
+    own, _ = sensors.features_of(trunk, chosen, sensors.as_shown, folder / f"photographs-{sensors.identity(trunk)}.pt")
+    quarters = slice(encoder.width - EfficientNet("tf_efficientnet_lite0", ("quarters",)).width, encoder.width)
+    changed = with_layout(space, own, grey[:, quarters])
+    description = space.description.model_copy(update={"digests": {}})
+    checkpoint.write(Path(out), description, {name: changed.tower(name) for name in changed.modalities})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
