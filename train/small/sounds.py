@@ -5,9 +5,9 @@
 DATA holds manifests (`train.small.data`), PACKAGES folders of unpacked packages (`PACKAGE_NAMES` and the stamps), SPACE
 is a checkpoint with pictures and texts, OUT gets `audio.safetensors` and `audio.toml`, its part of a description.
 
-1. Distilling. YAMNet (Apache-2.0, by default `yamnet/yamnet.tflite` below DATA), which knows AudioSet's 521 classes, and
-   the student hear the same two seconds: sounds of packages, notes of sound fonts, and, in the second phase, the sets of
-   DATA, without any label; mixed, faster or slower, filtered, in rooms, in noise, loud and quiet.
+1. Distilling. YAMNet (Apache-2.0, by default `yamnet/yamnet.tflite` below DATA), which knows AudioSet's 521 classes,
+   and the student hear the same two seconds: sounds of packages, notes of sound fonts, and, in the second phase, the
+   sets of DATA, without any label; mixed, faster or slower, filtered, in rooms, in noise, loud and quiet.
 2. The head of sounds. The probability of each class weights the vector of its name less the mean of all, which is
    fixed; a linear map of the student's features is learned on top with the labels there are, against the texts and the
    pictures of the same things, each sound as the mean of its views, as it will be embedded.
@@ -17,12 +17,9 @@ is a checkpoint with pictures and texts, OUT gets `audio.safetensors` and `audio
 
 from __future__ import annotations
 
-import argparse
 import math
 import re
-import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -281,12 +278,23 @@ def distil(
     return torch.stack(losses).tolist()
 
 
+def shown(pool: Pool, rows: Sequence[int]) -> Tensor:
+    """Sounds of a pool -> (N, K, 1, 64, 204) log energies of their views; a short sound K times the same."""
+    parts = pool.samples.new_zeros(len(rows), VIEWS, *SHAPE, dtype=torch.float32)
+    long = [place for place, row in enumerate(rows) if pool.lengths[row] > CLIP]
+    for some in (long[i : i + 64] for i in range(0, len(long), 64)):
+        clips = torch.cat([pool.views(rows[place]) for place in some])
+        parts[some] = pictures(clips).unflatten(0, (len(some), VIEWS))
+    for place in set(range(len(rows))) - set(long):
+        parts[place] = pictures(pool.views(rows[place]))
+    return parts
+
+
 @torch.inference_mode()
-def features_of(student: TaggingEncoder, pool: Pool, rows: Sequence[int]) -> Tensor:
-    """Sounds of a pool -> (N, K, width) float32 on the pool's device; a sound shorter than a clip K times the same."""
-    student.eval()
-    parts = [student(pictures(pool.views(row))).expand(VIEWS, -1) for row in rows]
-    return torch.stack(parts)
+def features_of(encoder: nn.Module, views: Tensor) -> Tensor:
+    """(N, K, 1, 64, 204) views -> (N, K, width) float32."""
+    encoder.eval()
+    return torch.cat([encoder(some.flatten(0, 1)).unflatten(0, some.shape[:2]) for some in views.split(64)])
 
 
 @dataclass(frozen=True)
