@@ -1,7 +1,7 @@
 """Encoders. The only place that imports open_clip. The folder is the registry.
 
 Each module has `build(options) -> nn.Module`, which makes a randomly initialised encoder from a TOML-able table, and
-may have `load(options, file) -> nn.Module` for the weights file that its makers publish. `parts` are tables. An encoder maps single views
+may have `load(options, file) -> nn.Module` for the weights file that its makers publish. An encoder maps single views
 (B, *shape) to features (B, width) and has the attribute `width`.
 """
 

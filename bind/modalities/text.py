@@ -30,7 +30,7 @@ def prepare(views: np.ndarray, config: text.TextConfig) -> torch.Tensor:
 
 
 def _rows(content: str, parts: Sequence[tokenizers.Tokenizer], length: int) -> list[list[int]]:
-    """A text -> rows of `length` tokens by each of the tokenizers, side by side; all make the same number of windows."""
+    """A text -> rows of `length` tokens by each tokenizer, side by side; all make the same number of windows."""
     words = [tokenizer.words(content) for tokenizer in parts]
     rooms = [length - len(tokenizer.start) - len(tokenizer.end) for tokenizer in parts]
     windows = [text.windows(part, room) for part, room in zip(words, rooms, strict=True)]

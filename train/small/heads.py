@@ -91,10 +91,14 @@ def through_gate(vectors: Tensor, weight: Tensor, bias: Tensor, mean: Tensor) ->
 
 @dataclass(frozen=True)
 class Classes:
-    """The classifier: `weight` (1000, 1280), and `names` (1000, V), the vectors of its class names."""
+    """The classifier: `weight` (1000, 1280), the vectors `names` (M, V) of its class names, and whose name each is.
+
+    `of` (M,) counts up from 0 to 999; a class may have several names.
+    """
 
     weight: Tensor
     names: Tensor
+    of: Tensor
 
 
 class Coordinates:
@@ -246,9 +250,18 @@ class Material:
         self.words = Words(texts[: len(english)], texts[len(english) :], names)
         self.texts, self.said = texts, self.words(texts)
         self.class_texts = self.words(names)
-        self.anchors = self.class_texts @ self.words.anchor
+        self._names, self._first, self._of = _ragged(_listed(classes.of.tolist()))
+        anchors = self.class_texts @ self.words.anchor
+        of = classes.of.to(device)
+        self.anchors = torch.zeros(CLASSES, SENTENCE, device=device).index_add_(0, of, anchors)
+        self.anchors /= torch.bincount(of, minlength=CLASSES)[:, None]
         self.coordinates = Coordinates(own, classes.weight.to(device).float(), self.anchors)
         self.drawn = Drawn(items, {caption: number for number, caption in enumerate((*english, *foreign))})
+
+    def named(self, rng: np.random.Generator) -> Tensor:
+        """One name of each class, (1000, V)."""
+        chosen = self._names[_one(rng, self._first, self._of)]
+        return self.class_texts[torch.from_numpy(chosen).to(self.class_texts.device)]
 
     def start(self) -> Learned:
         """The map that training starts from: the closed one."""
@@ -317,6 +330,14 @@ class Drawn:
         return np.where(rng.random(len(rows)) < _FOREIGN, foreign, english)
 
 
+def _listed(of: Sequence[int]) -> list[list[int]]:
+    """Whose each is -> those of 0, those of 1, and so on."""
+    found: list[list[int]] = [[] for _ in range(max(of) + 1)]
+    for number, owner in enumerate(of):
+        found[owner].append(number)
+    return found
+
+
 def _ragged(lists: Collection[Collection[int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Lists -> their values in one row, where each starts, how many it has."""
     counts = np.array([len(values) for values in lists])
@@ -357,15 +378,15 @@ class Losses:
         again: Tensor,
         captions: np.ndarray,
         keys: np.ndarray,
-        classes: np.ndarray,
         probabilities: Tensor,
+        rng: np.random.Generator,
     ) -> Tensor:
         """Coordinates of pictures and of others of the same names; where these are not the very same; what is said and
-        the keys of the names; the classes to compare prototypes of; the classifier's probabilities (B, 1000) -> loss.
+        the keys of the names; the classifier's probabilities (B, 1000) -> loss.
         """
         device, material = x.device, self._material
         same = torch.from_numpy(keys[:, None] == keys).fill_diagonal_(False).to(device)
-        some = torch.from_numpy(classes).to(device)
+        some = torch.from_numpy(rng.choice(CLASSES, _CLASSES_AT_ONCE, replace=False)).to(device)
         target = torch.arange(len(x), device=device)
         sharpness = self.scale.exp().clamp(max=100)
         shown = self._picture(F.dropout(x, _DROPOUT))
@@ -374,7 +395,7 @@ class Losses:
         if again.any():
             alike = (shown @ self._picture(y).T * sharpness).masked_fill(same, -1e4)
             loss = loss + F.cross_entropy(alike[again], target[again])
-        names = self._text(material.class_texts)
+        names = self._text(material.named(rng))
         prototypes = self._picture(material.coordinates.prototypes[some])
         loss = loss + _CLASS_WEIGHT * _nce(prototypes @ names[some].T * sharpness)
         naming = F.cross_entropy(shown @ names.T * sharpness, probabilities)
@@ -409,10 +430,9 @@ def learn(material: Material, features: Tensor, seed: int) -> Learned:
         views, x = look(rows)
         other_views, y = look(others)
         again = torch.from_numpy((rows != others) | (views != other_views)).to(device)
-        some = rng.choice(CLASSES, _CLASSES_AT_ONCE, replace=False)
         probabilities = x[:, POOLED : POOLED + CLASSES]
         seen = material.coordinates(x), material.coordinates(y)
-        loss = losses(*seen, again, captions, keys, some, probabilities)
+        loss = losses(*seen, again, captions, keys, probabilities, rng)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

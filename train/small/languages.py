@@ -49,7 +49,7 @@ def emoji(folder: Path) -> dict[str, dict[str, list[str]]]:
 
 
 def stamp(picture: Path) -> dict[str, list[str]]:
-    """A stamp's picture -> {language: [its caption]}, from the text file beside it; its English one is not among them."""
+    """A stamp's picture -> {language: [its caption]}, by the text file beside it; not the English one."""
     file = picture.with_suffix(".txt")
     if not file.is_file():
         return {}

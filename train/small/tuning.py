@@ -1,8 +1,8 @@
 """The image trunk of `small`, tuned to pictures and what is said of them, before the space is fixed.
 
 Trunk and learned map are trained together, by the losses of the heads (`train.small.heads`), on views of the pictures
-themselves. The trunk goes on naming ImageNet's classes as it did: its class probabilities are held to those of the
-frozen trunk, of the same view. What is kept is a running mean of the weights, and of that and the frozen trunk a mean.
+themselves. The trunk goes on naming ImageNet's classes as it did: its class probabilities are held to those that the
+frozen trunk gives the picture. What is kept is a running mean of the weights, and of that and the frozen trunk a mean.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from train.small.heads import CLASSES, POOLED, Learned, Losses, Material
 if TYPE_CHECKING:
     from train.small.pictures import Item
 
-STEPS, BATCH = 360, 768
+STEPS, BATCH = 400, 640
+_FROZEN_BLOCKS = 5
+"""The first three stages stay as they are: they cost most of the time and hold few of the weights."""
 _RATE, _HEAD_RATE = 1.5e-3, 3e-4
 """The trunk's rate is relative to the size of each of its tensors: norms are folded into them, so sizes differ."""
 _WARM, _DECAY = 0.1, 0.98
 _KEEPING = 1.0
 """Weight of naming classes as the frozen trunk does."""
-_CLASSES_AT_ONCE = 256
 SHARE = 0.75
 """Of the tuned weights in what is kept; the rest is the frozen trunk."""
 
@@ -100,10 +101,12 @@ def tune(
     pixels: Tensor,
     material: Material,
     start: Learned,
+    own: Tensor,
     seed: int = 0,
     steps: int = STEPS,
 ) -> tuple[dict[str, Tensor], Learned]:
-    """A frozen trunk, pictures and their `pixels` (N, S, S, 3) uint8 -> the weights of the tuned trunk, and the map.
+    """A frozen trunk, pictures, their `pixels` (N, S, S, 3) uint8 and features `own` (N, W) -> the weights of the tuned
+    trunk, and the map.
 
     Runs on the device of the trunk.
     """
@@ -111,13 +114,11 @@ def tune(
     torch.manual_seed(seed)
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     photographs = torch.tensor([item.is_photograph for item in items], device=device)
-    frozen = copy.deepcopy(trunk).eval().requires_grad_(False)
-    tuned = copy.deepcopy(trunk).train().requires_grad_(True)
+    tuned = copy.deepcopy(trunk).train()
+    trained = [part for name, part in tuned.named_parameters() if part.requires_grad_(not _stays(name)).requires_grad]
     losses = Losses(material, start)
     groups = losses.groups(_HEAD_RATE)
-    groups += [
-        {"params": [part], "lr": _RATE * float(part.detach().square().mean().sqrt())} for part in tuned.parameters()
-    ]
+    groups += [{"params": [part], "lr": _RATE * float(part.detach().square().mean().sqrt())} for part in trained]
     rates = [float(group["lr"]) for group in groups]  # type: ignore[arg-type]
     optimizer = torch.optim.AdamW(groups, weight_decay=0, betas=(0.9, 0.98), fused=device.type == "cuda")
     mean = {name: part.detach().clone() for name, part in tuned.state_dict().items()}
@@ -138,16 +139,13 @@ def tune(
         both = np.concatenate([rows, others])
         x = look(both)
         with torch.autocast(device.type, torch.bfloat16):
-            features = tuned(x)
-            with torch.no_grad():
-                wanted = frozen(x)[:, POOLED : POOLED + CLASSES].float()
-        features = features.float()
+            features = tuned(x).float()
+        wanted = own[torch.from_numpy(both).to(device), POOLED : POOLED + CLASSES].float()
         seen = material.coordinates(features)
         said = np.concatenate([captions, material.drawn.said(others, rng)])
         again = torch.ones(len(both), dtype=torch.bool, device=device)
-        some = rng.choice(CLASSES, _CLASSES_AT_ONCE, replace=False)
         halves = seen.split(len(rows))
-        loss = losses(seen, torch.cat([halves[1], halves[0]]), again, said, np.concatenate([keys, keys]), some, wanted)
+        loss = losses(seen, torch.cat([halves[1], halves[0]]), again, said, np.concatenate([keys, keys]), wanted, rng)
         named = features[:, POOLED : POOLED + CLASSES].clamp(min=1e-8).log()
         loss = loss - _KEEPING * (wanted * named).sum(1).mean()
         optimizer.zero_grad()
@@ -159,6 +157,10 @@ def tune(
             torch._foreach_lerp_(list(mean.values()), [now[name] for name in mean], 1 - decay)
             torch._foreach_lerp_(kept, list(vars(losses.learned()).values()), 1 - decay)
     return mean, Learned(*kept)
+
+
+def _stays(name: str) -> bool:
+    return name.startswith(("stem.", *(f"blocks.{number}." for number in range(_FROZEN_BLOCKS))))
 
 
 def between(frozen: Mapping[str, Tensor], tuned: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
