@@ -138,6 +138,10 @@ class TaggingEncoder(nn.Module):
                 width = wide
         self.trunk = nn.Sequential(*layers, _conv(width, embedding, 1, 1), nn.Hardswish())
         self.classifier = nn.Linear(embedding, classes)
+        for module in self.trunk.modules():
+            if isinstance(module, nn.Conv2d):
+                # So that an encoder whose normalisation has seen nothing yet keeps its inputs apart.
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1, bins, frames) -> (B, width). Raises ValueError for another shape."""

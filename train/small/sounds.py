@@ -1,6 +1,6 @@
 """The sound encoder of `small`: a teacher's classes learned by a small network, spoken words beside it, and both heads.
 
-    python -m train.small.sounds DATA PACKAGES SPACE OUT [--teacher FILE] [--licence free]
+    python -m train.small.sounds DATA PACKAGES SPACE WORDS OUT [--licence free]
 
 DATA holds manifests (`train.small.data`), PACKAGES folders of unpacked packages (`PACKAGE_NAMES` and the stamps), SPACE
 is a checkpoint with pictures and texts, OUT gets `audio.safetensors` and `audio.toml`, its part of a description.
@@ -9,10 +9,9 @@ is a checkpoint with pictures and texts, OUT gets `audio.safetensors` and `audio
    and the student hear the same two seconds: sounds of packages, notes of sound fonts, and, in the second phase, the
    sets of DATA, without any label; mixed, faster or slower, filtered, in rooms, in noise, loud and quiet.
 2. The head of sounds. The probability of each class weights the vector of its name less the mean of all, which is
-   fixed; a linear map of the student's features is learned on top with the labels there are, against the texts and the
-   pictures of the same things, each sound as the mean of its views, as it will be embedded.
-3. Words. The encoder of spoken words is trained with the recordings of Tux Paint's stamps against the pictures and
-   captions of the stamps, and a gate learns to tell one person at the microphone from everything else.
+   fixed; what that leaves of the texts is a linear map of the student's features, learned with the labels there are.
+3. Words. WORDS is a checkpoint whose encoder of spoken words `train/runs/small-audio.toml` made; its head is moved into
+   SPACE by the vectors that texts have in both, and a gate learns to tell one person at the microphone from the rest.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bind.encoders.sound import SoundEncoder, TaggingEncoder
+from bind.encoders.sound import TaggingEncoder
 from preprocess.filterbank import log_mel
 
 RATE_HZ = 16_000
@@ -298,25 +297,6 @@ def features_of(encoder: nn.Module, views: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Bank:
-    """What sounds are compared with: of each of C things some unit vectors, `vectors` (C, M, D), repeated up to M."""
-
-    vectors: Tensor
-
-    @classmethod
-    def of(cls, things: Sequence[Tensor]) -> Bank:
-        """(m, D) vectors of each thing, m its own -> the bank."""
-        most = max(map(len, things))
-        return cls(torch.stack([one[torch.arange(most) % len(one)] for one in things]))
-
-    def draw(self, generator: torch.Generator) -> Tensor:
-        """One vector of each thing, (C, D)."""
-        things, most, _ = self.vectors.shape
-        pick = torch.randint(most, (things,), generator=generator, device=generator.device)
-        return self.vectors[torch.arange(things, device=pick.device), pick]
-
-
-@dataclass(frozen=True)
 class SoundHead:
     """A linear map of views (C + E,): `closed` (C, D) by class, `learned` (E, D) by feature, `bias` (D,)."""
 
@@ -333,94 +313,40 @@ class SoundHead:
 def fit_head(
     features: Tensor,
     things: Tensor,
-    banks: Sequence[tuple[Bank, Tensor, float]],
+    texts: Tensor,
     names: Tensor,
     *,
     weights: Tensor,
-    gain: float = 1.0,
-    decay: float = 1.0,
-    temperature: float = 0.05,
-    dropout: float = 0.3,
-    steps: int = 200,
-    rate: float = 0.02,
-    seed: int = 0,
+    closed: float = 0.5,
+    decay: float = 0.01,
 ) -> SoundHead:
-    """Features (N, K, C + E) of labelled sounds, (N,) the thing each is of -> the head.
+    """Features (N, K, C + E) of labelled sounds, (N,) the thing each is of, `texts` (T, D) of all things -> the head.
 
-    `banks` are (bank, row of each thing in it or -1, weight): texts and pictures of the things. `names` (C, D) are the
-    unit vectors of the teacher's class names, `weights` (N,) say how often a sound is drawn. `gain` scales what is
-    fixed, `decay` holds what is learned small.
+    `names` (C, D) are the unit vectors of the teacher's class names, which `closed` times the probabilities weight;
+    what that leaves of the texts is learned by ridge regression from the means of the views, each thing counting as
+    the root of its sounds. `weights` (N,) say how much a sound counts, 0 leaves it out.
     """
-    device, classes = features.device, len(names)
-    generator = torch.Generator(device).manual_seed(seed)
-    closed = gain * (names - names.mean(0))
-    fixed, felt = features[..., :classes] @ closed, features[..., classes:]
-    mean, scale = felt.mean((0, 1)), 20 * (felt.std((0, 1)) + 0.02)
-    felt = (felt - mean) / scale
-    learned = torch.zeros(felt.shape[2], names.shape[1], device=device, requires_grad=True)
-    bias = torch.zeros(names.shape[1], device=device, requires_grad=True)
-    optimizer = torch.optim.Adam([learned, bias], lr=rate, betas=(0.9, 0.98))
-    for step in range(steps):
-        rows = torch.multinomial(weights, min(512, int((weights > 0).sum())), generator=generator)
-        kept = torch.rand(len(rows), 1, felt.shape[2], device=device, generator=generator) >= dropout
-        views = F.normalize(fixed[rows] + (felt[rows] * kept / (1 - dropout)) @ learned + bias, dim=2)
-        vectors = F.normalize(views.mean(1), dim=1)
-        loss = decay * learned.square().sum() / len(learned)
-        for bank, place, weight in banks:
-            right = place[things[rows]]
-            scores = vectors @ bank.draw(generator).T / temperature
-            loss = loss + weight * F.cross_entropy(scores, right, ignore_index=-1, label_smoothing=0.05)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        for group in optimizer.param_groups:
-            group["lr"] = rate * (1 - (step + 1) / steps)
-    weight = learned.detach() / scale[:, None]
-    return SoundHead(closed, weight, bias.detach() - mean @ weight)
+    classes = len(names)
+    fixed = closed * (names - names.mean(0))
+    felt = features[..., classes:]
+    mean, spread = felt.mean((0, 1)), felt.std((0, 1)) + 0.02
+    x = ((felt - mean) / spread).mean(1)
+    count = torch.bincount(things, weights=weights, minlength=len(texts))
+    weights = weights / count[things].clamp(min=1).sqrt()
+    weights = (weights / weights.sum())[:, None]
+    left = texts[things] - (features[..., :classes] @ fixed).mean(1)
+    x_mean, left_mean = (weights * x).sum(0), (weights * left).sum(0)
+    centred = x - x_mean
+    square = (centred * weights).T @ centred
+    square = square + decay * square.diagonal().mean() * torch.eye(len(square), device=x.device)
+    weight = torch.linalg.solve(square, (centred * weights).T @ (left - left_mean)) / spread[:, None]
+    return SoundHead(fixed, weight, left_mean - (x_mean * spread + mean) @ weight)
 
 
-def fit_words(
-    encoder: SoundEncoder,
-    mels: Tensor,
-    things: Tensor,
-    banks: Sequence[tuple[Bank, float]],
-    *,
-    temperature: float = 0.1,
-    steps: int = 400,
-    rate: float = 1e-3,
-    batch: int = 1024,
-    seed: int = 0,
-) -> Tensor:
-    """Trains the encoder of words, in place -> its head (width, D).
-
-    `mels` (N, 1, 64, 204) are recordings, `things` (N,) what each says; the banks hold pictures and captions of all
-    things. A recording is to find its own thing among all things of the bank, and each thing its recordings.
-    """
-    device = mels.device
-    generator = torch.Generator(device).manual_seed(seed)
-    torch.manual_seed(seed)
-    dim = banks[0][0].vectors.shape[2]
-    head = nn.Linear(encoder.width, dim, bias=False).to(device)
-    optimizer = torch.optim.AdamW([*encoder.parameters(), *head.parameters()], rate, (0.9, 0.98), weight_decay=0.3)
-    encoder.train()
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = rate * min(1, (step + 1) / 20) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
-        rows = torch.randint(len(mels), (min(batch, len(mels)),), device=device, generator=generator)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            felt = encoder(mels[rows])
-        vectors = F.normalize(head(felt.float()), dim=1)
-        loss = vectors.new_zeros(())
-        for bank, weight in banks:
-            scores = vectors @ bank.draw(generator).T / temperature
-            there, place = things[rows].unique(return_inverse=True)
-            back = scores[:, there].log_softmax(0).T[place, torch.arange(len(rows), device=device)]
-            loss = loss + weight * (F.cross_entropy(scores, things[rows]) - back.mean()) / 2
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-    encoder.eval()
-    return head.weight.detach().T
+def moved(weight: Tensor, before: Tensor, after: Tensor, decay: float = 0.02) -> Tensor:
+    """A head (width, D) of one space -> of another, by the vectors (N, D) of the same texts or pictures in both."""
+    square = before.T @ before + decay * len(before) / before.shape[1] * torch.eye(before.shape[1])
+    return weight @ torch.linalg.solve(square, before.T @ after)
 
 
 def fit_gate(features: Tensor, spoken: Tensor, steps: int = 300) -> tuple[Tensor, Tensor]:

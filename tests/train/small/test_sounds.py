@@ -8,9 +8,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from bind.encoders.sound import SoundEncoder, TaggingEncoder
+from bind.encoders.sound import TaggingEncoder
 from train.small import sounds
-from train.small.sounds import Bank, Pool, SoundHead
+from train.small.sounds import Pool, SoundHead
 
 RATE = sounds.RATE_HZ
 
@@ -126,51 +126,41 @@ def right(head: SoundHead, features: torch.Tensor, things: torch.Tensor, texts: 
 def test_the_head_learns_what_class_names_do_not_tell() -> None:
     features, things, texts, names = labelled()
     train = (torch.arange(60) < 45).float()
-    bank = (Bank.of([text[None] for text in texts]), torch.arange(3), 1.0)
-    head = sounds.fit_head(features, things, [bank], names, weights=train, decay=0.01, steps=60)
+    head = sounds.fit_head(features, things, texts, names, weights=train)
     held_out = slice(45, 60)
     assert right(head, features[held_out], things[held_out], texts) > 0.9
     closed = SoundHead(names - names.mean(0), torch.zeros(WIDE, DIM), torch.zeros(DIM))
     assert right(closed, features[held_out], things[held_out], texts) < 0.7
     shuffled = things[torch.randperm(60, generator=torch.Generator().manual_seed(1))]
-    chance = sounds.fit_head(features, shuffled, [bank], names, weights=train, decay=0.01, steps=60)
+    chance = sounds.fit_head(features, shuffled, texts, names, weights=train)
     assert right(chance, features[held_out], things[held_out], texts) < 0.7
+
+
+def test_sounds_without_weight_are_not_heard() -> None:
+    features, things, texts, names = labelled()
+    train = (torch.arange(60) < 45).float()
+    other = features.clone()
+    other[45:, :, CLASSES:] = features[45:, :, CLASSES:].flip(0)  # the same values, so the same mean and deviation
+    head, again = (sounds.fit_head(one, things, texts, names, weights=train) for one in (features, other))
+    torch.testing.assert_close(head.learned, again.learned, rtol=1e-3, atol=1e-4)
 
 
 def test_a_head_held_small_is_the_closed_one() -> None:
     features, things, texts, names = labelled()
-    bank = (Bank.of([text[None] for text in texts]), torch.arange(3), 1.0)
-    head = sounds.fit_head(features, things, [bank], names, weights=torch.ones(60), decay=1e6, steps=5)
+    head = sounds.fit_head(features, things, texts, names, weights=torch.ones(60), closed=1.0, decay=1e6)
     torch.testing.assert_close(head.closed, names - names.mean(0))
     assert head.learned.abs().max() < 0.01
 
 
-def test_things_without_a_picture_do_not_count_there() -> None:
-    """A bank that has one thing only, with -1 for the others, changes nothing of what the others are pulled to."""
-    features, things, texts, names = labelled()
-    bank = (Bank.of([text[None] for text in texts]), torch.arange(3), 1.0)
-    pictures = (Bank.of([texts[:2]]), torch.tensor([-1, -1, 0]), 1.0)
-    head = sounds.fit_head(features, things, [bank, pictures], names, weights=torch.ones(60), decay=0.01, steps=60)
-    assert right(head, features, things, texts) > 0.9
-
-
-def test_words_find_their_things() -> None:
-    """Rising and falling sweeps, against two things; with shuffled things they do not."""
-    time_s = np.arange(RATE) / RATE
-    sweeps = []
-    for number in range(24):
-        rate = 1500 if number % 2 else -1500
-        phase = 2 * np.pi * ((2500 + 40 * number) * time_s + rate * (time_s**2 - time_s) / 2)
-        sweeps.append(torch.from_numpy((0.3 * np.sin(phase)).astype(np.float32)))
-    mels = sounds.pictures(torch.stack(sweeps))
-    things = torch.arange(24) % 2
-    bank = Bank(F.normalize(torch.randn(2, 1, DIM, generator=torch.Generator().manual_seed(0)), dim=2))
-    torch.manual_seed(0)
-    encoder = SoundEncoder(sounds.SHAPE, channels=32, blocks=4, vary=0.0)
-    weight = sounds.fit_words(encoder, mels[:16], things[:16], [(bank, 1.0)], steps=25, rate=3e-3, batch=16)
-    with torch.no_grad():
-        vectors = F.normalize(encoder(mels[16:]) @ weight, dim=1)
-    assert ((vectors @ bank.vectors[:, 0].T).argmax(1) == things[16:]).float().mean() > 0.9
+def test_a_head_moves_with_its_space() -> None:
+    """What was nearest to a text in one space is so in a turned one."""
+    generator = torch.Generator().manual_seed(0)
+    texts = F.normalize(torch.randn(100, DIM, generator=generator), dim=1)
+    turn = torch.linalg.qr(torch.randn(DIM, DIM, generator=generator))[0]
+    weight, x = torch.randn(5, DIM, generator=generator), torch.randn(20, 5, generator=generator)
+    before = (x @ weight) @ texts.T
+    after = (x @ sounds.moved(weight, texts, texts @ turn, decay=1e-6)) @ (texts @ turn).T
+    torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-3)
 
 
 def test_the_gate_tells_speech_from_the_rest() -> None:
