@@ -181,28 +181,29 @@ class Meaning:
     """What sentences say of events, for judging whether a hit may be called wrong."""
 
     def __init__(self, texts: Pool) -> None:
-        self._texts = texts
         order = np.argsort(texts.events, kind="stable")
-        vectors, events = texts.vectors[order], texts.events[order]
+        self._vectors, events = texts.vectors[order], texts.events[order]
+        self._events, self._starts = np.unique(events, return_index=True)
         twins = (events[1:] == events[:-1]) & (texts.classes[order][1:] < 0)
-        cosines = (vectors[1:] * vectors[:-1]).sum(1)[twins]
+        cosines = (self._vectors[1:] * self._vectors[:-1]).sum(1)[twins]
         self._enough = float(np.quantile(cosines, 0.75)) if len(cosines) >= _FEWEST else 2.0
-        self._size = int(texts.events.max()) + 1
 
     def alike(self, said: np.ndarray, events: np.ndarray) -> np.ndarray:
         """(S, D) sentences of a query, (n,) events -> (n,) whether a sentence of theirs is near enough to one."""
         if not len(said):
             return np.zeros(len(events), bool)
-        cosines = (self._texts.vectors @ said.T).max(1)
-        best = np.full(self._size, -1.0, np.float32)
-        np.maximum.at(best, self._texts.events, cosines)
-        found: np.ndarray = np.where(events < self._size, best[np.minimum(events, self._size - 1)], -1) >= self._enough
+        best = np.maximum.reduceat((self._vectors @ said.T).max(1), self._starts)
+        at = np.searchsorted(self._events, events).clip(max=len(self._events) - 1)
+        found: np.ndarray = (self._events[at] == events) & (best[at] >= self._enough)
         return found
 
     def of(self, event: int) -> np.ndarray:
         """The sentences of an event, (S, D)."""
-        found: np.ndarray = self._texts.vectors[self._texts.events == event]
-        return found
+        at = int(np.searchsorted(self._events, event))
+        if at == len(self._events) or self._events[at] != event:
+            return self._vectors[:0]
+        end = self._starts[at + 1] if at + 1 < len(self._starts) else len(self._vectors)
+        return self._vectors[self._starts[at] : end]
 
 
 class Asking:
