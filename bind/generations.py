@@ -12,6 +12,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -124,7 +125,7 @@ class Generation:
             yield file
 
     @contextmanager
-    def open(self, name: str) -> Iterator[BinaryIO]:
+    def open(self, name: str) -> Iterator[BufferedReader]:
         """A file whose hash matched, open at its start: nobody can exchange it after the check. Raises CorruptFile."""
         with self._opened(name) as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != self._sums.get(name):
@@ -132,17 +133,23 @@ class Generation:
             file.seek(0)
             yield file
 
+    def verify(self) -> None:
+        """Compares the hashes of all files. Raises CorruptFile."""
+        for name in self._sums:
+            with self.open(name):
+                pass
+
     def read(self, name: str) -> bytes:
         """The bytes of a file whose hash matched. Raises CorruptFile."""
         with self.open(name) as file:
             return file.read()
 
-    def _opened(self, name: str) -> BinaryIO:
+    def _opened(self, name: str) -> BufferedReader:
         path = self._inside.path / name
         try:
             return self._inside.open(name)
         except NotOwnedError as error:
-            raise CorruptFile(path, error.strerror) from None
+            raise CorruptFile(path, error.reason) from None
         except FileNotFoundError:
             if not self.is_current():
                 raise
@@ -154,7 +161,7 @@ def _read_pointer(folder: OwnedFolder) -> str:
         with folder.open(_POINTER) as file:
             return file.read(1024).decode("ascii")
     except NotOwnedError as error:
-        raise CorruptFile(Path(error.filename), error.strerror) from None
+        raise CorruptFile(error.path, error.reason) from None
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"{folder.path}: nothing is stored here (no file {_POINTER})") from None
     except UnicodeDecodeError:

@@ -193,6 +193,20 @@ class Index:
         except CorruptFile as error:
             raise IndexCorrupt(error.path, f"{error.reason}; build the index again") from None
 
+    @staticmethod
+    def verify(folder: str | os.PathLike[str] | OwnedFolder) -> tuple[str, int]:
+        """The current generation in `folder`, every hash compared -> its space and dim. It needs no device.
+
+        Raises FileNotFoundError when there is no index, IndexCorrupt when it is damaged.
+        """
+        try:
+            generation = Generation(_owned(folder))
+            generation.verify()
+            meta = json.loads(generation.read("index.json"))
+        except CorruptFile as error:
+            raise IndexCorrupt(error.path, f"{error.reason}; build the index again") from None
+        return meta["space"], meta["dim"]
+
     @classmethod
     def _load_generation(cls, generation: Generation, device: str, verify: bool) -> Index:
         meta = json.loads(generation.read("index.json"))
@@ -477,6 +491,8 @@ def _new_faiss(factory: str, dim: int) -> Any:
 
     if factory == "CAGRA":
         return None
+    if not factory.isascii():
+        raise ValueError(f"index: FAISS cannot make {factory!r}: expected ASCII")
     try:
         try:
             made = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)

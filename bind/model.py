@@ -39,7 +39,7 @@ class BatchError(MediaError):
         self.embeddings = embeddings
         self.rows = rows
 
-    def __reduce__(self) -> tuple[type[BatchError], tuple[Any, ...]]:  # type: ignore[override]
+    def __reduce__(self) -> tuple[type[BatchError], tuple[Any, ...]]:
         return type(self), (self.errors, self.embeddings, self.rows)
 
 

@@ -14,6 +14,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,9 +29,11 @@ class NotOwnedError(OSError):
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(errno.EPERM, reason, str(path))
+        self.path = path
+        self.reason = reason
 
     def __reduce__(self) -> tuple[type[NotOwnedError], tuple[Path, str]]:
-        return type(self), (Path(self.filename), self.strerror)
+        return type(self), (self.path, self.reason)
 
 
 class OwnedFolder:
@@ -76,7 +79,7 @@ class OwnedFolder:
             return status
         return None
 
-    def open(self, name: str) -> BinaryIO:
+    def open(self, name: str) -> BufferedReader:
         """A file, to be read."""
         return os.fdopen(self._open(name, os.O_RDONLY), "rb")
 

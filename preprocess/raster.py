@@ -45,17 +45,18 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# What a picture may cost for its size: so many pixels are free (half a second or less), and so many more for each byte.
-# A real picture has more bytes than that; a white page compressed well stays among the free ones, up to A1 at 300 dpi.
+# What a picture may cost for its size: so many pixels are free (about a second), and so many more for each byte. A real
+# picture has more bytes than that; a white page stays among the free ones, up to A1 at 300 dpi, drawings up to A0.
 _PIXELS_FOR_BYTES: dict[str, tuple[float, float]] = {
     "avif": (32e6, 200),
-    "gif": (64e6, 1000),
+    "gif": (64e6, 100),
     "jpeg": (64e6, 100),
     "jpeg2000": (16e6, 20),
-    "png": (64e6, 1000),
-    "tiff": (64e6, 1000),
+    "png": (64e6, 100),
+    "tiff": (64e6, 100),
     "webp": (32e6, 200),
 }
+_BITS_FOR_BYTES = (100e6, 300.0)
 # Values (16-bit, float, depth, thermal) are computed with in numpy, at some ten times the cost of a pixel.
 _VALUES_FOR_BYTES = (16e6, 2.0)
 # A progressive JPEG goes through all its pixels once a scan; cameras and tools write about ten of them.
@@ -89,7 +90,8 @@ def decode_picture(source: Source, limits: Limits, least_side: int = 0) -> Image
         if picture.mode in _PLANE_MODES and picture.mode != "L":
             check_cost(source, file, math.prod(picture.size), *_VALUES_FOR_BYTES)
         elif found.name in _PIXELS_FOR_BYTES:
-            check_cost(source, file, math.prod(picture.size), *_PIXELS_FOR_BYTES[found.name])
+            of_format = _BITS_FOR_BYTES if picture.mode == "1" else _PIXELS_FOR_BYTES[found.name]
+            check_cost(source, file, math.prod(picture.size), *of_format)
         if found.name == "jpeg":
             _check_scans(source, file, math.prod(picture.size))
         return _load(source, picture, limits, least_side)
@@ -288,7 +290,8 @@ def _check_gif_extensions(source: Source, file: BinaryIO) -> None:
     """Walks over what comes before the first frame (GIF89a, sections 15 to 26)."""
     header = file.read(13)
     place = 13 + (3 << (header[10] & 7) + 1 if len(header) == 13 and header[10] & 0x80 else 0)
-    head = file.seek(place) and file.read(_MOST_GIF_EXTENSION_BYTES + 1)
+    file.seek(place)
+    head = file.read(_MOST_GIF_EXTENSION_BYTES + 1)
     file.seek(0)
     at = 0
     while head[at : at + 1] == b"!":

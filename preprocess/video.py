@@ -54,9 +54,9 @@ _SEEK_BACK_S = (0.0, 1.0, 4.0, 16.0, 64.0, math.inf)
 _MAX_THREADS = 4  # decode workers already share the cores
 _MAX_FAILED_READS = 64  # damaged stretches that a demuxer may stumble over, one after the other
 _ROUNDED_DURATION_S = 1.0  # a sound track may be longer than its pictures by this without a note
-# Pixels of all frames that are decoded: so many are free (a minute of 1080p), and so many more for each byte of the
-# file, which is 1080p at 40 kbit/s. Frames that repeat the one before take no bytes, and are decoded all the same.
-_FREE_PIXELS, _PIXELS_FOR_EACH_BYTE = 3e9, 10_000
+# Pixels of all frames that are decoded: so many are free (half a minute of 1080p), and so many more for each byte of
+# the file, which is 1080p at 40 kbit/s. Frames that repeat the one before take no bytes, and are decoded all the same.
+_FREE_PIXELS, _PIXELS_FOR_EACH_BYTE = 1.5e9, 10_000
 _TOLERANCE_S = 1e-6  # rounding of seconds to the stream's clock
 
 

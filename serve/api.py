@@ -377,6 +377,8 @@ def _add_routes(app: FastAPI, service: Service) -> None:
                 terms = [term if isinstance(term, Term) else _term(term, place) for place, term in places]
             else:
                 terms = [Term(body.query)]
+            if len(terms) > MAX_QUERY_TERMS:
+                raise ApiError(413, "too_many", f"expected at most {MAX_QUERY_TERMS} terms, got {len(terms)}", "terms")
         try:
             hits = await service.search(
                 terms, k=body.k, want=body.want, where=body.where, min_probability=body.min_probability
@@ -643,7 +645,7 @@ async def _terms_of(form: FormData) -> tuple[list[Term], dict[str, Any]]:
         elif name == "text":
             terms.append(Term(value))
         elif name == "item":
-            if not value.isascii() or not value.isdecimal() or not 1 <= int(value[:20]) <= _MAX_ID:
+            if len(value) > 19 or not value.isascii() or not value.isdecimal() or not 1 <= int(value) <= _MAX_ID:
                 raise ApiError(400, "bad_form", "expected the id of an item", "item")
             terms.append(Term(int(value)))
         elif name == "weights":

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 import numpy as np
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
@@ -31,7 +31,7 @@ from serve.api import MAX_QUERY_TERMS, ApiError, read_json
 from serve.batching import Busy, LateError
 from serve.calibration import LIKELY
 from serve.catalogue import UnknownItemError, shown, words_of
-from serve.guard import error_body
+from serve.guard import error_body, page_policy
 from serve.service import TermError
 from serve.terms import Term
 from serve.where import WhereError
@@ -58,6 +58,8 @@ _FONT_MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"
 _CALLS = "/gradio_api/component_server/"
 _OPEN = re.compile(rf"/|/config|/theme\.css|/robots\.txt|/favicon\.ico|/(?:assets|static)/.*|{_CALLS}")
 """The paths that answer. Left out are gradio's uploads, its file and proxy routes, its queue and its tools."""
+_INLINE = re.compile(rb"<script(?![^>]*\bsrc=)[^>]*>(.*?)</script>", re.DOTALL)
+"""Inline scripts of gradio's page, which holds nothing of a library."""
 _HERE = Path(__file__).parent
 
 log = logging.getLogger("crossbind.serve")
@@ -123,6 +125,9 @@ class _OnlyOpen:
                 body = json.loads(error_body(error.status, error.code, error.message))
                 await JSONResponse(body, error.status)(scope, receive, send)
                 return
+        if scope["path"] == "/":
+            await _with_hashes(self.app, scope, receive, send)
+            return
         unreadable = False
 
         async def look(message: Message) -> None:
@@ -139,6 +144,28 @@ class _OnlyOpen:
             if not unreadable:
                 raise
             await JSONResponse({"detail": "Bad Request"}, 400)(scope, receive, send)
+
+
+async def _with_hashes(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers with a page of gradio's and a policy that allows the inline scripts that it has now, and no other."""
+    head = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
+    started: Message = {}
+    parts: list[bytes] = []
+
+    async def keep(message: Message) -> None:
+        nonlocal started
+        if message["type"] == "http.response.start":
+            started = message
+            return
+        parts.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            content = b"".join(parts)
+            scripts = [script.decode() for script in _INLINE.findall(content)]
+            MutableHeaders(scope=started)["content-security-policy"] = page_policy(scripts)
+            await send(started)
+            await send({"type": "http.response.body", "body": content})
+
+    await app({**scope, "headers": head}, receive, keep)
 
 
 def _is_form(scope: Scope) -> bool:

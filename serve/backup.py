@@ -13,13 +13,13 @@ import shutil
 import sqlite3
 import tarfile
 import tempfile
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from bind.files import SUMS, format_sums, parse_sums, sha256, sync
 from bind.owned import OwnedFolder
-from serve import catalogue, kept
+from serve import catalogue, check, kept
 from serve.catalogue import COMMITTED, FILE, Catalogue, LibraryError, Writer, connect
 
 _MTIME = "CROSSBIND.mtime_ns"
@@ -111,33 +111,42 @@ def _copy_catalogue(folder: Path, copy: Path) -> None:
 
 def _add_kept(folder: Path, archive: tarfile.TarFile, sums: dict[str, str]) -> set[str]:
     """Adds the kept files -> their names, as `files/ID/NAME`. One that is deleted meanwhile is not among them."""
-    names = set()
     place = OwnedFolder(folder, kept.FOLDER)
-    for entry in place.names():
-        if entry.startswith("."):
+    copied: set[str] = set()
+    not_whole = []
+    for name in place.names():
+        if name.startswith("."):
             continue
-        for file in _names(place.folder(entry)):
-            name = f"{kept.FOLDER}/{entry}/{file}"
-            try:
-                content = place.folder(entry).open(file)
-            except OSError:
-                continue
-            with content:
-                info = archive.gettarinfo(arcname=name, fileobj=content)
-                # A tar's own time is a float, and too coarse to recognise the file by.
-                info.pax_headers = {_MTIME: str(os.fstat(content.fileno()).st_mtime_ns)}
-                sums[name] = hashlib.file_digest(content, "sha256").hexdigest()
-                content.seek(0)
-                archive.addfile(info, content)
-            names.add(name)
-    return names
+        if check.kept_digest(place.folder(name)) == name:
+            copied |= _add_folder(place.folder(name), name, archive, sums)
+        else:
+            not_whole.append(name)
+    # Either about to be deleted, then nobody knows it any more, or damaged: that is no reason to leave it out.
+    with closing(connect(folder / FILE)) as connection:
+        known = b"\0".join(row[0] for row in connection.execute("SELECT path FROM files"))
+    for name in not_whole:
+        if os.fsencode(f"{kept.FOLDER}/{name}/") in known:
+            copied |= _add_folder(place.folder(name), name, archive, sums)
+    return copied
 
 
-def _names(place: OwnedFolder) -> list[str]:
-    try:
-        return place.names()
-    except OSError:  # no folder of the library's own
-        return []
+def _add_folder(place: OwnedFolder, folder: str, archive: tarfile.TarFile, sums: dict[str, str]) -> set[str]:
+    """Adds one kept file with its sidecar, all of it or (where it is deleted meanwhile) nothing -> their names."""
+    with ExitStack() as stack:
+        try:
+            contents = {
+                f"{kept.FOLDER}/{folder}/{name}": stack.enter_context(place.open(name)) for name in place.names()
+            }
+        except OSError:
+            return set()
+        for name, content in contents.items():
+            info = archive.gettarinfo(arcname=name, fileobj=content)
+            # A tar's own time is a float, and too coarse to recognise the file by.
+            info.pax_headers = {_MTIME: str(os.fstat(content.fileno()).st_mtime_ns)}
+            sums[name] = hashlib.file_digest(content, "sha256").hexdigest()
+            content.seek(0)
+            archive.addfile(info, content)
+        return set(contents)
 
 
 def _finish_catalogue(copy: Path, copied: set[str]) -> tuple[int, int]:

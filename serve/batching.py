@@ -40,6 +40,8 @@ _LONG_TEXT = 8_000
 """Characters above which a text has its tokens made in the thread for long ones."""
 _PASS_S = 0.1
 """A batch takes no more than about this: whoever comes meanwhile waits for no longer."""
+_SHORT_TOKENS = 32
+_LEAST_PIECES = 2
 _GUESS_S = 0.001
 """What a view, or a token of one, is taken to cost before any of its modality was encoded."""
 _TEXTS_PER_PASS = 16
@@ -406,7 +408,11 @@ class Batcher:
 
         self._ready.charge(found[0], first.size * cost_s)
         spent_s = first.size * cost_s
-        while len(pieces) < min(most, self._max_batch) and spent_s + first.size * cost_s <= _PASS_S:
+        # Where the machine is busy all takes long, and small batches of what is short would make it longer.
+        least = most if is_text and first.size <= _SHORT_TOKENS else _LEAST_PIECES
+        while len(pieces) < min(most, self._max_batch) and (
+            len(pieces) < least or spent_s + first.size * cost_s <= _PASS_S
+        ):
             found = self._ready.pop(fits)
             if found is None:
                 break

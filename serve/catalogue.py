@@ -461,7 +461,7 @@ class Catalogue:
 
     def added_since(self, revision: int) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         """(modality, ids (n,) int64, vectors (n, D)) blocks of all segments that were added after a revision."""
-        rows = self._rows("SELECT min(id) FROM segments WHERE born > ?", (revision,))
+        rows = self._rows("SELECT min(+id) FROM segments WHERE born > ?", (revision,))  # + : by the index on `born`
         last = -1 if rows[0][0] is None else rows[0][0] - 1
         while last >= 0 and (
             rows := self._rows(
@@ -960,8 +960,8 @@ class Writer:
         """The names of (a few) files that the search for words has otherwise than their rows say, or not at all."""
         rows = self._execute(
             "SELECT f.name, f.caption, f.metadata, w.rowid, w.name, w.caption, w.metadata FROM files f "
-            f"LEFT JOIN words w ON w.rowid = f.id WHERE f.content IS NOT NULL "
-            f"AND f.checksum IS {signature('files', 'f.')}"
+            "LEFT JOIN words w ON w.rowid = f.id "
+            f"WHERE f.content IS NOT NULL AND f.checksum IS {signature('files', 'f.')}"
         )
         wrong = (
             name for name, *texts, number, a, b, c in rows if number is None or _search_texts(name, *texts) != (a, b, c)

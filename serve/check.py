@@ -11,7 +11,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from serve.library import Library
 
 OpenLibrary = Callable[[], "Library"]
+"""Where a library keeps files of its own."""
 _MOST_OF_SQLITE = 20
 """Faults of the database's structure that are named."""
 
@@ -291,8 +292,7 @@ class _Check:
         self.report.looked_at["indexes"] = len(names)
         for name in names:
             try:
-                loaded = Index.load(place.folder(name), verify=True)
-                if (loaded.space, loaded.dim) != (facts["space"], facts["dim"]):
+                if Index.verify(place.folder(name)) != (facts["space"], facts["dim"]):
                     raise ValueError("is of another space")
             except (OSError, ValueError, LookupError, RuntimeError, TypeError) as error:
                 self._found(f"index/{name}", str(error), "made anew from the catalogue", repaired=True)
@@ -304,10 +304,44 @@ class _Check:
         place = OwnedFolder(self.folder, kept.FOLDER)
         names = [name for name in self._names(place) if not name.startswith(".")]
         for name in names:
-            if _kept_digest(place.folder(name)) != name:
+            inside = place.folder(name)
+            if kept_digest(inside) == name or not self._is_known(name):
+                continue
+            part = f"{kept.FOLDER}/{name}"
+            sidecar = self._sidecar(inside, name)
+            if sidecar is None:
                 what = "a kept file or its sidecar is damaged or missing"
-                self._found(f"{kept.FOLDER}/{name}", what, "restore a backup, or add the file again")
+                self._found(part, what, "restore a backup, or add the file again")
+                continue
+            what, action = "the sidecar is damaged or missing", "written again from the catalogue"
+            self._found(part, what, action, repaired=True)
+            if self._repair:
+                inside.delete(sidecar[0])
+                with inside.create(sidecar[0]) as file:
+                    file.write(sidecar[1])
         self.report.looked_at["kept files"] = len(names)
+
+    def _is_known(self, name: str) -> bool:
+        """Whether the catalogue has a kept file of this folder: others were deleted meanwhile, or are being added."""
+        with closing(connect(self.folder / FILE)) as connection, suppress(sqlite3.DatabaseError):
+            prefix = os.fsencode(f"{kept.FOLDER}/{name}/")
+            return bool(connection.execute("SELECT 1 FROM files WHERE instr(path, ?)", (prefix,)).fetchall())
+        return True
+
+    def _sidecar(self, place: OwnedFolder, name: str) -> tuple[str, bytes] | None:
+        """The sidecar of a kept file as the catalogue tells it, where that makes the folder whole: its name, and it."""
+        with closing(connect(self.folder / FILE)) as connection, suppress(sqlite3.DatabaseError, ValueError, OSError):
+            rows = connection.execute(
+                "SELECT f.path, f.caption, f.metadata, c.hints FROM files f JOIN contents c ON c.id = f.content "
+                "WHERE instr(f.path, ?)",
+                (os.fsencode(f"{kept.FOLDER}/{name}/"),),
+            ).fetchall()
+            for key, caption, metadata, hints in rows:
+                told = json.loads(metadata) | json.loads(hints) | ({"caption": caption} if caption else {})
+                file, sidecar = os.path.basename(os.fsdecode(key)), json.dumps(told, sort_keys=True).encode()
+                if _digest(place, file, sidecar) == name:
+                    return f"{file}.json", sidecar
+        return None
 
     def _thumbnails(self) -> None:
         place = OwnedFolder(self.folder, thumbnails.FOLDER)
@@ -368,7 +402,7 @@ def _read(library: Library, path: str, folder: str) -> str | None:
             return library.read_again(path, folder)
         _, place, name = os.fsdecode(key).split("/")
         inside = OwnedFolder(library.folder, kept.FOLDER).folder(place)
-        if _kept_digest(inside) != place:
+        if kept_digest(inside) != place:
             return "the kept file is damaged"
         metadata = {}
         if inside.check(f"{name}.json"):
@@ -381,20 +415,24 @@ def _read(library: Library, path: str, folder: str) -> str | None:
         return str(error)
 
 
-def _kept_digest(place: OwnedFolder) -> str:
+def kept_digest(place: OwnedFolder) -> str:
     """The name that the folder of a kept file should have (see `serve.kept`), '' for what is no such folder."""
     try:
         names = sorted(place.names(), key=len)
         if not names or names[1:] not in ([], [f"{names[0]}.json"]):
             return ""
-        digest = hashlib.sha256(names[0].encode() + b"\0")
+        sidecar = b""
         if names[1:]:
-            with place.open(names[1]) as sidecar:
-                digest.update(sidecar.read())
-        digest.update(b"\0")
-        with place.open(names[0]) as file:
-            while block := file.read(2**20):
-                digest.update(block)
-    except OSError:
+            with place.open(names[1]) as file:
+                sidecar = file.read()
+        return _digest(place, names[0], sidecar)
+    except OSError:  # deleted meanwhile, or not to be read
         return ""
+
+
+def _digest(place: OwnedFolder, name: str, sidecar: bytes) -> str:
+    digest = hashlib.sha256(name.encode() + b"\0" + sidecar + b"\0")
+    with place.open(name) as content:
+        while block := content.read(2**20):
+            digest.update(block)
     return digest.hexdigest()[:32]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
+import typer.core
 
 from serve import check_packages
 
@@ -26,8 +27,24 @@ if TYPE_CHECKING:
     from serve.library import Library
     from serve.settings import Settings
 
+
+class _Commands(typer.core.TyperGroup):
+    """What the system refuses (a name that is too long, a folder that may not be read) is told by every command."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            place = "" if error.filename is None else f"{os.fsdecode(error.filename)[:200]}: "
+            _usage(f"{place}{error.strerror or error}")
+
+
 app = typer.Typer(
     name="crossbind",
+    cls=_Commands,
     help="One embedding space and one search engine for image, text, video, audio, depth, thermal and IMU.",
     no_args_is_help=True,
     add_completion=False,
@@ -289,7 +306,7 @@ def search(
         str, typer.Argument(help="Words, a file, or terms joined by + and -: \"image:a.jpg - text:'x'\".")
     ],
     library: LibraryFolder,
-    k: Annotated[int, typer.Option("--k", min=1, help="How many hits.")] = 10,
+    k: Annotated[int, typer.Option("--k", min=1, max=100_000, help="How many hits.")] = 10,
     want: Annotated[str | None, typer.Option(help="Modalities to find, as image,audio.")] = None,
     where: Annotated[str | None, typer.Option(help="A filter: \"folder = 'trip' and duration_s < 30\".")] = None,
     keywords: Annotated[bool | None, typer.Option(help="Look for the words in names and captions too.")] = None,
@@ -502,7 +519,8 @@ def main() -> None:
     try:
         check_packages()
     except ImportError as error:
-        _usage(str(error))
+        print(error, file=sys.stderr)
+        sys.exit(2)
     from bind import origin
 
     origin.leave_folder()
@@ -630,7 +648,7 @@ def _console() -> Any:
 
 def _expand(path: str) -> Iterator[str]:
     """A folder stands for the files below it, without hidden ones and sidecars (`x.png.json`)."""
-    if not Path(path).is_dir():
+    if not os.path.isdir(path):
         yield path
         return
     for file in sorted(Path(path).rglob("*")):

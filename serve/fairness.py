@@ -25,15 +25,17 @@ class StoppedError(Exception):
 
 
 class Stop:
-    """When some work is to end: so many seconds after it began, or as soon as `set` is called."""
+    """When some work is to end: when it has had its time, or as soon as `set` is called."""
 
     def __init__(self) -> None:
+        self._clock: Callable[[], float] = time.monotonic
         self._deadline = float("inf")
         self._set = False
 
-    def begin(self, seconds: float) -> None:
-        """It has so many seconds from now on."""
-        self._deadline = time.monotonic() + seconds
+    def begin(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """It has so many seconds of a clock from now on, such as `time.thread_time`: those of a processor."""
+        self._clock = clock
+        self._deadline = clock() + seconds
 
     def set(self) -> None:
         """Ends it now."""
@@ -42,7 +44,7 @@ class Stop:
     @property
     def is_over(self) -> bool:
         """Whether it should have ended."""
-        return self._set or time.monotonic() > self._deadline
+        return self._set or self._clock() > self._deadline
 
 
 _STOP: ContextVar[Stop | None] = ContextVar("stop", default=None)
@@ -119,9 +121,9 @@ class Turns(Generic[T]):
 
     def remove(self, client: str, request: Hashable) -> list[T]:
         """Takes out what waits of a request."""
-        row = self._rows.get(client, {}).get(request)
-        if row is None:
+        if client not in self._rows or request not in self._rows[client]:
             return []
+        row = self._rows[client][request]
         self._drop(client, request)
         self._count -= len(row)
         return list(row)

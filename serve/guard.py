@@ -7,17 +7,20 @@ send, what a browser may do with the answer, and one line of log a request, with
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import ctypes
 import hashlib
 import hmac
 import ipaddress
 import json
 import logging
 import secrets
+import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Sequence
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -38,6 +41,8 @@ MAX_HEAD_BYTES = 32_768
 """Of the address and all headers of a request together; h11 stops reading at 64 KiB."""
 MAX_ADDRESS_BYTES = 8_192
 _SIGN_IN_BYTES = 4096
+_LARGE_BYTES = 2**20
+_GIVE_BACK_AFTER_S = 5.0
 _LEFT = 499
 """nginx's status for a client that left before it was answered. Nobody gets to see it but the log."""
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -45,12 +50,24 @@ _RETRY_S = 2
 _API = ("/v1/", "/metrics", "/health", "/ready")
 
 API_POLICY = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-# Gradio's front end has inline scripts and styles and makes functions from text; nothing comes from another host.
-PAGE_POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; "
-    "worker-src 'self' blob:; object-src 'none'; frame-ancestors 'none'; base-uri 'self'; form-action 'self'"
-)
+
+
+def page_policy(scripts: Sequence[str] = ()) -> str:
+    """The policy of the page: it runs scripts of this server, and inline ones only if they are among these texts.
+
+    What remains open, and why: 'unsafe-eval', because gradio's HTML component makes functions of its template and of
+    page.js; 'unsafe-inline' for styles, because gradio's front end and our colour maps have style attributes. Nothing
+    comes from another host.
+    """
+    hashes = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts)
+    allowed = "".join(f" 'sha256-{name}'" for name in hashes)
+    return (
+        f"default-src 'self'; script-src 'self' 'unsafe-eval'{allowed}; style-src 'self' 'unsafe-inline'; "
+        "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; "
+        "worker-src 'self' blob:; object-src 'none'; frame-ancestors 'none'; base-uri 'self'; form-action 'self'"
+    )
+
+
 _SIGN_IN_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
@@ -105,6 +122,21 @@ def client_of(place: tuple[str, int] | None) -> str:
     return str(address)
 
 
+async def _give_back_memory() -> None:
+    """What large requests needed goes back to the system, soon after: glibc keeps it, and in pieces of all threads."""
+    await asyncio.sleep(_GIVE_BACK_AFTER_S)
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library
+            await asyncio.to_thread(ctypes.CDLL(None).malloc_trim, 0)
+
+
+def _host_of(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
+
+
 def error_body(status: int, code: str, message: str, param: str | None = None) -> bytes:
     """The JSON of an error, in the shape of OpenAI's API."""
     kind = "invalid_request_error" if status < 500 else "server_error"
@@ -121,6 +153,7 @@ class Guard:
         # Compared as digests: all of the same length, and none in memory as it was written.
         self._keys = [hashlib.sha256(key.encode()).digest() for key in settings.api_keys]
         self._secret = secrets.token_bytes(32)
+        self._giving_back: asyncio.Future[None] | None = None
         self._receiving = 0
         self._receiving_of: Counter[str] = Counter()
 
@@ -164,10 +197,16 @@ class Guard:
             self._receiving_of[client] -= body.size
             if self._receiving_of[client] <= 0:
                 del self._receiving_of[client]
+            if body.size > _LARGE_BYTES:
+                self._give_back_soon()
             reason = body.refusal.code if body.refusal else ""
             self._count(scope, answer.status, time.monotonic() - started, body.size, reason)
 
-    async def _while_wanted(self, answering: Coroutine[Any, Any, None], body: _Body) -> None:
+    def _give_back_soon(self) -> None:
+        if self._giving_back is None or self._giving_back.done():
+            self._giving_back = asyncio.ensure_future(_give_back_memory())
+
+    async def _while_wanted(self, answering: Awaitable[None], body: _Body) -> None:
         """Answers, but stops when the client has left. Raises _LeftError then."""
         answer = asyncio.ensure_future(answering)
         leaving = asyncio.ensure_future(body.left())
@@ -217,7 +256,7 @@ class Guard:
         if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
             raise Refusal(403, "other_origin", "requests from pages of other sites are refused")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != hosts[0].lower():
+        if origin is not None and _host_of(origin) != hosts[0].lower():
             raise Refusal(403, "other_origin", "requests from pages of other sites are refused")
 
     def _check_key(self, scope: Scope, headers: Headers) -> None:
@@ -363,7 +402,7 @@ class _Answer:
     def __init__(self, send: Send, path: str, body: _Body) -> None:
         self._send = send
         self._body = body
-        self._policy = API_POLICY if path.startswith(_API) else PAGE_POLICY
+        self._policy = API_POLICY if path.startswith(_API) else page_policy()
         self._started = False
         self._replaced = False
         self.status = 0

@@ -16,6 +16,7 @@ import sqlite3
 import unicodedata
 import uuid
 from collections.abc import Callable, Mapping
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
@@ -106,7 +107,7 @@ class Kept:
         self._owned.sync()
         return self.folder / name / incoming.name
 
-    def open(self, key: bytes) -> IO[bytes]:
+    def open(self, key: bytes) -> BufferedReader:
         """A kept file by its key in the catalogue. Raises OSError, also for a key that leads elsewhere."""
         try:
             folder, place, name = os.fsdecode(key).split("/")

@@ -18,6 +18,7 @@ import threading
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -180,12 +181,12 @@ class Library:
     ) -> Library:
         """The library in a folder, made when there is none, and when all that is asked for can be had.
 
-        `model` is one that was loaded, or what `bind.load` takes; left out (also of `LoadOptions`, which then say how
-        to load it), it is the one the library was made with (`small` for a new one). `device` is where the index is
-        searched, and a model that is loaded here runs; `modalities` loads only some of it. `factory` says how to search
-        (see `bind.Index`): left out, as the stored index does (`Flat` for a new one); the index is made anew when
-        another factory is asked for. Raises OtherModelError for a model of another space, LibraryError
-        for a folder that cannot be used, and what `bind.load` and `bind.Index` raise.
+        `model` is one that was loaded, or what `bind.load` takes; left out (also of `LoadOptions`), it is the one the
+        library was made with (`small` for a new one). `device` is where the index is searched, and a model that is
+        loaded here runs; `modalities` loads only some of it. `factory` says how to search (see `bind.Index`): left out,
+        as the stored index does (`Flat` for a new one); the index is made anew when another factory is asked for.
+        Raises OtherModelError for a model of another space, LibraryError for a folder that cannot be used, and what
+        `bind.load` and `bind.Index` raise.
         """
         folder = Path(folder).expanduser().absolute()
         facts = Catalogue.peek(folder)
@@ -422,7 +423,7 @@ class Library:
         file.close()
         return Path(path)
 
-    def open_original(self, item_id: int) -> IO[bytes]:
+    def open_original(self, item_id: int) -> BufferedReader:
         """A file with the content of an item, exactly as it was indexed, open. What is read is what was checked.
 
         Raises UnknownItemError when there is no such item, and when its file is gone or another one by now: what lies
@@ -430,7 +431,7 @@ class Library:
         """
         return self._original(item_id)[1]
 
-    def _original(self, item_id: int) -> tuple[str, IO[bytes]]:
+    def _original(self, item_id: int) -> tuple[str, BufferedReader]:
         item = self.item(item_id)
         why = "is gone"
         for path in (item.path, *item.also):
@@ -524,6 +525,7 @@ class Library:
         embed: Embed | None,
     ) -> list[Item]:
         with self._changing, self._catalogue.write() as writer:
+            self._be_current()
             try:
                 incoming = self._kept.put(content, name, metadata or {}, limits)
             except OSError as error:
@@ -561,7 +563,7 @@ class Library:
                 self._kept.finish(incoming)
             except OSError as error:  # it can be read where it is, and is finished by the next `tidy`
                 raise LibraryError(f"{self.folder}: {name} could not be kept: {error.strerror}") from None
-            self._follow(writer)
+            self._follow(writer, save=False)
             numbers = [number for number, _ in self._catalogue.segments_of([row.content])]
             entries = self._entries(numbers, row.id)
         return [_item(entry) for _, entry in sorted(entries.items())]
@@ -574,6 +576,7 @@ class Library:
         such item, WriterBusyError when somebody else is writing.
         """
         with self._changing, self._catalogue.write() as writer:
+            self._be_current()
             items = self.related(item_id)
             _, file = self._named(item_id)
             paths = [items[0].path] if file is not None else self._of_folders(items[0])
@@ -587,7 +590,7 @@ class Library:
             for path in paths:
                 self._kept.drop(Path(path))
             thumbnails.forget(self.folder, [item.item_id for item in items])
-            self._follow(writer)
+            self._follow(writer, save=False)
         return items
 
     def _of_folders(self, item: Item) -> list[str]:
@@ -595,10 +598,14 @@ class Library:
         return [path for path in (item.path, *item.also) if kept.key_of(path, self.folder).startswith(b"/")]
 
     def tidy(self) -> None:
-        """Finishes or deletes what interrupted calls of `add` left. Raises WriterBusyError."""
+        """Finishes or deletes what interrupted calls of `add` left, and writes the index where it is due.
+
+        Raises WriterBusyError.
+        """
         with self._catalogue.write() as writer, contextlib.suppress(OSError):
             self._kept.sweep(lambda path: writer.file(str(path)) is not None)
             thumbnails.sweep(self.folder, self._catalogue.existing)
+            self._follow(writer)
 
     def save_index(self) -> None:
         """Writes the index where none is stored, or too much has changed since. Raises WriterBusyError."""
@@ -615,12 +622,21 @@ class Library:
             writer.set_folder(path, folder)
         return skipped.get(path)
 
-    def _follow(self, writer: Writer) -> None:
-        """Brings the index up to date after a change, and writes it where it is due."""
+    def _be_current(self) -> None:
+        """Brings the index up to date before a change, of whoever may write."""
+        with self._lock, self._catalogue.snapshot():
+            self._refresh()
+
+    def _follow(self, writer: Writer, save: bool = True) -> None:
+        """Brings the index up to date after a change, and writes it where it is due.
+
+        One upload does not write it (`save` False): opening reads what came since, and `tidy` writes it.
+        """
         with self._lock:
             with self._catalogue.snapshot():
-                self._refresh()
-            self._save_index(writer)
+                self._refresh(own=not save)
+            if save:
+                self._save_index(writer)
 
     def duplicates(self, threshold: float = 0.98) -> list[Duplicates]:
         """Groups of files that are the same or nearly so, largest first.
@@ -705,8 +721,11 @@ class Library:
 
     def _ready_vector(self, content: int | np.ndarray) -> np.ndarray:
         if isinstance(content, int):
-            return self.vectors([content]).vectors[0]
-        return Embeddings(np.asarray(content, np.float32)[None], self.model.space).vectors[0]
+            row = self.vectors([content])
+        else:
+            row = Embeddings(np.asarray(content, np.float32)[None], self.model.space)
+        vector: np.ndarray = row.vectors[0]
+        return vector
 
     def _parse_where(self, where: str | None) -> Where:
         if where is None or not where.strip():
@@ -835,10 +854,11 @@ class Library:
                 self._lock.release()
         return self._index
 
-    def _refresh(self) -> None:
+    def _refresh(self, own: bool = False) -> None:
         """Brings the index to the revision of the catalogue, which another process may have changed.
 
-        By whoever holds the lock, and has taken a snapshot after it.
+        By whoever holds the lock, and has taken a snapshot after it. After an `own` change to a revision that it had,
+        nothing can have been missed: all need not be counted.
         """
         revision = self._catalogue.revision
         if revision == self._revision:
@@ -846,7 +866,7 @@ class Library:
         index = self._index.fork()
         try:
             pending = self._pending + self._catch_up(index, self._revision)
-            agrees = self._agrees(index)
+            agrees = own or self._agrees(index)
         except ValueError as error:
             if isinstance(error, LibraryError):
                 raise

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from typing import IO
+from io import BufferedReader
 
 from preprocess.media import MediaError
 
@@ -23,7 +23,7 @@ class Originals:
         self._digests: OrderedDict[tuple[int, ...], bytes] = OrderedDict()
         self._lock = threading.Lock()
 
-    def check(self, file: IO[bytes], name: str, size: int, digest: bytes) -> None:
+    def check(self, file: BufferedReader, name: str, size: int, digest: bytes) -> None:
         """Returns when an open file has these many bytes and this SHA-256, at its start. Raises MediaError, OSError."""
         stamp = _stamp(file)
         if stamp[2] == size:
@@ -42,7 +42,7 @@ class Originals:
         raise MediaError(name, "has changed since it was indexed")
 
 
-def _stamp(file: IO[bytes]) -> tuple[int, ...]:
+def _stamp(file: BufferedReader) -> tuple[int, ...]:
     # No program can choose a file's time of change (ctime), unlike that of its last modification.
     status = os.fstat(file.fileno())
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -29,7 +29,7 @@ function icon(name) {
   const use = document.createElementNS('http://www.w3.org/2000/svg', 'use');
   svg.setAttribute('class', 'icon');
   svg.setAttribute('aria-hidden', 'true');
-  use.setAttribute('href', '#i-' + (find('#i-' + name) ? name : 'file'));  // a modality of one's own has no icon
+  use.setAttribute('href', '#i-' + (find('#i-' + CSS.escape(name)) ? name : 'file'));  // a modality of one's own has no icon
   svg.append(use);
   return svg;
 }

@@ -10,8 +10,9 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from bind import modalities
 from preprocess.media import Hints, IrregularFileError, Limits, MediaError, Source, open_regular, read_sidecar
@@ -202,7 +203,7 @@ def _leads_out(path: str, inside: str | None) -> bool:
     return inside is not None and not Path(os.path.realpath(path)).is_relative_to(inside)
 
 
-def _open(path: str, inside: str | None) -> IO[bytes]:
+def _open(path: str, inside: str | None) -> BufferedReader:
     """A regular file, open. Raises IrregularFileError, also for one that lies out of `inside`; OSError."""
     file = os.fdopen(open_regular(path), "rb")
     try:

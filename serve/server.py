@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import signal
@@ -22,6 +23,8 @@ from serve.guard import client_of
 from serve.settings import Settings
 
 _KEEP_ALIVE_S = 15
+_SWITCH_S = 0.001
+"""Python lets a thread go on for 5 ms while others wait, which adds up over the steps of a request."""
 _DESCRIPTORS = 512
 """Open files beside the connections: the library's, pipes to decode workers, uploads."""
 
@@ -65,7 +68,7 @@ def protocol(settings: Settings) -> type[asyncio.Protocol]:
         _timer: asyncio.TimerHandle | None = None
         _whose = ""
 
-        def connection_made(self, transport: asyncio.Transport) -> None:
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             own = self._whose = client_of(self.client)
             held[own] += 1
@@ -114,6 +117,10 @@ class Server(uvicorn.Server):
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serves until SIGTERM or SIGINT, then answers what was asked. Both are the way to end it, so no failure."""
+        # Whoever answers must not wait long for a thread that computes, nor for a look at all objects of the model.
+        sys.setswitchinterval(_SWITCH_S)
+        gc.collect()
+        gc.freeze()
         before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             super().run(sockets)

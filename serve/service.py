@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import functools
 import os
+import sys
 import threading
 import time
 from collections import Counter
@@ -51,8 +52,8 @@ _READ_THREADS = 4
 _DRAW_THREADS = 4  # they wait for decode workers most of the time
 _ADD_THREADS = 8  # likewise
 _ADDS_EACH = 2
-QUICK_SEARCH_S = 0.5
-"""A search that takes longer starts again where only such are done, one after the other."""
+QUICK_SEARCH_S = 0.3
+"""Of a processor. A search that takes longer starts again where only such are done, one after the other."""
 _MAX_READS = 1024
 _MAX_SEARCHES = 256
 _MAX_WRITES = 16
@@ -230,7 +231,7 @@ class Service:
                 query = self.combined(parts, terms)
                 find = functools.partial(self._find, query, k, want, where, words, own, modality, min_probability)
                 with contextlib.suppress(StoppedError):
-                    return await _stopped_after(QUICK_SEARCH_S, self._searching.run, find)
+                    return await _stopped_after(QUICK_SEARCH_S, self._searching.run, find, time.thread_time)
                 return await _stopped_after(deadline_s, self._searching_long.run, find)
         except (TimeoutError, StoppedError):
             raise LateError from None
@@ -474,17 +475,23 @@ class _Threads:
 
 
 def _give_way() -> None:
-    """Other threads go first, where the system has a priority for each (Linux)."""
-    with contextlib.suppress(OSError, AttributeError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+    """Other threads go first, where the system has a priority for each."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
-async def _stopped_after(seconds: float, run: Callable[[Callable[[], T]], Awaitable[T]], work: Callable[[], T]) -> T:
+async def _stopped_after(
+    seconds: float,
+    run: Callable[[Callable[[], T]], Awaitable[T]],
+    work: Callable[[], T],
+    clock: Callable[[], float] = time.monotonic,
+) -> T:
     """What `run(work)` returns. Raises StoppedError after some seconds of work; it ends too where nobody waits."""
 
     def limited() -> T:
         # The time it waited for its turn does not count.
-        stop.begin(seconds)
+        stop.begin(seconds, clock)
         return work()
 
     with fairness.stopping() as stop:

@@ -220,7 +220,7 @@ def card(hit: Hit, rank: int, shows: str) -> str:
     {f'<p class="caption">{text(caption)}</p>' if isinstance(caption, str) and caption else ""}
     <p class="score {style}" tabindex="0" aria-describedby="why-{rank}">
       <i class="meter" style="--filled: {filled:.3f}"></i><span>{words}</span><b>{number}</b>
-      <span class="tip" role="tooltip" id="why-{rank}">{explained}</span></p>
+      <span class="tip" role="tooltip" id="why-{rank}">{text(explained)}</span></p>
     <div class="acts">
       <button type="button" data-do="more" aria-label="More like {name}">More like this</button>
       <button type="button" data-do="less" aria-label="Less like {name}">Less</button>

@@ -44,6 +44,8 @@ from preprocess.media import Limits, MediaError, Opened, Plan, Segment, Source
 
 _PIPE_BYTES = 2**20
 """A pipe holds 64 KiB as a rule: a picture's views would wake both sides several times."""
+_NICENESS = 5
+"""Of decode workers: whoever answers or encodes comes first, so that what is slow to decode slows nothing else down."""
 _START_S = 120.0
 """A worker imports numpy, from a cold disk and beside others."""
 _CORES_OF_A_FILM = 4
@@ -107,6 +109,9 @@ class DecodePool:
         self.close()
 
     def _serve(self) -> None:
+        if sys.platform == "linux":  # where each thread has a priority, which its workers inherit
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
         worker: _Worker | None = None
         while (task := self._tasks.get()) is not None:
             future, arguments = task
@@ -170,7 +175,7 @@ class _Worker:
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "preprocess.decoding.worker", json.dumps(settings)],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=_environment(),

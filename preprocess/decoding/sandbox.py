@@ -160,8 +160,8 @@ def readable_paths(extra: list[str]) -> Iterator[tuple[Path, int]]:
     for path in (*whole, *_SYSTEM, *extra, *libraries):
         yield Path(path), _READ_FILE | _READ_DIR
     for name in (*OWN_PACKAGES, *READERS_NEED):
-        for path in _places_of(name):
-            yield path, _READ_FILE | _READ_DIR
+        for place in _places_of(name):
+            yield place, _READ_FILE | _READ_DIR
 
 
 def _places_of(name: str) -> Iterator[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 import bind
-from bind import checkpoint, description, zoo
+from bind import checkpoint, description, modalities, zoo
 from bind.checkpoint import CheckpointError
 from bind.model import BindModel
 
@@ -133,6 +134,15 @@ def test_weights_and_configuration_make_the_space(tiny: BindModel, saved: Path) 
     assert len(spaces) == 3
     renamed = checkpoint.random(description.parse(TINY | {"name": "b", "about": "x"}, "b"), "cpu", torch.float32)
     assert renamed.space == tiny.space
+
+
+def test_the_revision_of_the_preprocessing_is_a_part_of_the_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    described = description.parse(TINY, "tiny")
+    assert described.space({"all": "x"}) == "f83c6d6dc42b571c"  # as before there were revisions
+    known = modalities.specs()
+    monkeypatch.setattr(modalities, "specs", lambda: known | {"imu": replace(known["imu"], revision=2)})
+    assert described.space({"all": "x"}) != "f83c6d6dc42b571c"
+    assert modalities.revisions(["depth", "imu"]) == {"depth": 1, "imu": 2}
 
 
 def test_all_errors_of_a_description_at_once() -> None:

@@ -24,7 +24,7 @@ import time
 import wave
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +118,13 @@ def make_library(folder: Path, model: object, items: int) -> None:
                 [NewSegment("image", None, None, vector)],
                 [],
             )
-            said = f"{' '.join(random.Random(number).choices(_WORDS, k=6))} " + "a" * 2000
+            said = f"{_said(random.Random(number))} " + "a" * 2000
             writer.put_file(NewFile(f"/nowhere/{number:06}.jpg", "/nowhere", (1, 1, ""), content, caption=said))
+
+
+def _said(rng: random.Random) -> str:
+    """Five of some 8,000 words, so that a query shares one with a few files."""
+    return " ".join("".join(rng.choices(_WORDS, k=3)) for _ in range(5))
 
 
 def slow_jpeg(side: int = 7000, repeats: int = 200) -> bytes:
@@ -224,6 +229,8 @@ def attacks(target: Target) -> dict[str, Attack]:
         }
     ).encode()
     cookie = 'a="' + '\\"' * 30_000 + '"'
+    lists %= target.component or 0
+    long, short = (form([("file", "noise.wav", long_sound(megabytes, 0))]) for megabytes in (57, 15))
     seeds = itertools.count()
 
     async def read_book(client: Client) -> int:
@@ -239,17 +246,19 @@ def attacks(target: Target) -> dict[str, Attack]:
         return (await client.ask("GET", "/v1/models", headers={"cookie": cookie}, key=None))[0]
 
     async def many_lists(client: Client) -> int:
-        return (await client.ask("POST", _PAGE, lists % (target.component or 0)))[0]
+        return (await client.ask("POST", _PAGE, lists))[0]
 
     async def many_terms(client: Client) -> int:
         return (await client.ask("POST", _PAGE, terms))[0]
 
+    def another(body: bytes) -> bytes:
+        return body[:-1000] + next(seeds).to_bytes(4, "big") + body[-996:]
+
     async def long_add(client: Client) -> int:
-        headers, body = form([("file", "noise.wav", long_sound(57, next(seeds)))])
-        return (await client.ask("POST", "/v1/items", body, headers))[0]
+        return (await client.ask("POST", "/v1/items", another(long[1]), long[0]))[0]
 
     async def leave_uploads(client: Client) -> int:
-        headers, body = form([("file", "noise.wav", long_sound(15, next(seeds)))])
+        headers, body = short[0], another(short[1])
         others = [Client(target, 900) for _ in range(6)]
         for other in others:
             other.address = client.address
@@ -271,7 +280,7 @@ def attacks(target: Target) -> dict[str, Attack]:
 async def _honest(client: Client, number: int, until: float, met: Met) -> None:
     rng = random.Random(number)
     while time.monotonic() < until:
-        body = json.dumps({"query": " ".join(rng.choices(_WORDS, k=5))}).encode()
+        body = json.dumps({"query": _said(rng)}).encode()
         began = time.monotonic()
         status, _ = await client.ask("POST", "/v1/search", body)
         met.statuses[status] += 1
@@ -300,6 +309,21 @@ async def _attacker(client: Client, attack: Attack, until: float, met: Met) -> N
     client.leave()
 
 
+async def _attack(target: Target, seconds: float, wanted: list[str] | None) -> dict[str, Met]:
+    chosen = {name: attack for name, attack in attacks(target).items() if not wanted or name in wanted}
+    met = {name: Met() for name in chosen}
+    print("ready", flush=True)
+    until = time.monotonic() + seconds
+    clients = [Client(target, 700 + number) for number in range(len(chosen))]
+    await asyncio.gather(
+        *(
+            _attacker(client, attack, until, met[name])
+            for client, (name, attack) in zip(clients, chosen.items(), strict=True)
+        )
+    )
+    return met
+
+
 async def _memory(pid: int, until: float, siege: Siege) -> None:
     while time.monotonic() < until:
         siege.most_bytes = max(siege.most_bytes, resident_bytes(pid))
@@ -323,10 +347,6 @@ async def besiege(
         tasks.append(_health(Client(target, 600), until, health))
         if under:
             tasks.append(_memory(target.pid, until, siege))
-            for number, (name, attack) in enumerate(attacks(target).items()):
-                if wanted is None or name in wanted:
-                    known = siege.attackers.setdefault(name, Met())
-                    tasks.append(_attacker(Client(target, 700 + number), attack, until, known))
         await asyncio.gather(*tasks)
 
     first = Client(target, 601)
@@ -338,7 +358,16 @@ async def besiege(
     await phase(min(5.0, quiet_s), Met(), Met(), False)
     await phase(quiet_s, siege.quiet, siege.quiet_health, False)
     siege.before_bytes = resident_bytes(target.pid)
+    # In a process of its own: making these requests is work, which must not be mistaken for the server's.
+    command = [sys.executable, "-m", "tests.serve.siege", "--attack", json.dumps(asdict(target))]
+    command += ["--seconds", str(seconds), *(word for name in wanted or () for word in ("--only", name))]
+    attacking = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    assert attacking.stdout is not None
+    await attacking.stdout.readline()  # they are ready
     await phase(seconds, siege.honest, siege.health, True)
+    told, _ = await attacking.communicate()
+    for name, statuses in json.loads(told).items():
+        siege.attackers[name] = Met(Counter({int(status): count for status, count in statuses.items()}))
     await asyncio.sleep(rest_s)
     siege.after_bytes = resident_bytes(target.pid)
     return siege
@@ -380,10 +409,18 @@ def main() -> None:
     asked.add_argument("--rest", type=float, default=60.0)
     asked.add_argument("--items", type=int, default=20_000)
     asked.add_argument("--only", action="append")
+    asked.add_argument("--library", type=Path, help="where to keep the library for another run")
+    asked.add_argument("--attack", help="be the attackers of a server, as this program starts them itself")
     given = asked.parse_args()
+    if given.attack:
+        met = asyncio.run(_attack(Target(**json.loads(given.attack)), given.seconds, given.only))
+        print(json.dumps({name: dict(entry.statuses) for name, entry in met.items()}))
+        return
     with tempfile.TemporaryDirectory() as folder:
-        make_library(Path(folder) / "library", "small", given.items)
-        with served(Path(folder) / "library") as target:
+        library = given.library or Path(folder) / "library"
+        if not library.exists():
+            make_library(library, "small", given.items)
+        with served(library) as target:
             load = os.getloadavg()
             siege = asyncio.run(besiege(target, given.seconds, given.quiet, given.rest, given.only))
     print(json.dumps(siege.told() | {"load average before": [round(x, 2) for x in load]}, indent=1))

@@ -1,4 +1,4 @@
-"""A byte of a library is changed, anywhere: what is found stays the same, or the damage is named, and most is repaired."""
+"""A byte of a library is changed, anywhere: what is found stays the same, or the damage is named or repaired."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def made(model: BindModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
         tiny.picture(media / "000" / "late.bmp", 77)
         (media / "000" / "00004.bmp").unlink()
         opened.index(media)
-        thumbnails.make(opened.search("a dog", k=6), place / "live" / "thumbnails")
+        thumbnails.make(opened, opened.search("a dog", k=6))
         shutil.copytree(place / "live", place / "library")
         held.close()
     assert (place / "library" / f"{FILE}-wal").stat().st_size > 10_000
@@ -96,7 +96,7 @@ def flip(folder: Path, rng: random.Random) -> str:
 
 @dataclass(frozen=True)
 class Whole:
-    """A library at its place, a copy of it, and what is found in it. Paths are part of that, so damage is done there."""
+    """A library at its place, where damage is done (paths are part of what is found), a copy, and what is found."""
 
     place: Path
     original: Path
@@ -199,10 +199,11 @@ def test_a_damaged_vector_is_not_searched(whole: Whole, monkeypatch: pytest.Monk
 
 def test_a_damaged_vector_whose_file_is_gone_is_named(whole: Whole, tmp_path: Path) -> None:
     with connect(whole.place / FILE) as connection:
-        connection.execute("UPDATE vectors SET vector = zeroblob(128) WHERE segment = 2")
+        (number,) = connection.execute(
+            "SELECT s.id FROM segments s JOIN files f ON f.content = s.content WHERE f.name = '00001.bmp'"
+        ).fetchone()
+        connection.execute("UPDATE vectors SET vector = zeroblob(128) WHERE segment = ?", (number,))
     connection.close()
-    with whole.open() as opened:
-        pass
     gone = Path(whole.place.parent / "media" / "000" / "00001.bmp")
     kept = gone.rename(tmp_path / "kept.bmp")
     try:
@@ -227,6 +228,19 @@ def test_lost_commits_are_named_and_accepted_by_a_repair(whole: Whole) -> None:
         opened.index(whole.place.parent / "media")  # what was lost is indexed again
         found = {hit.path.removeprefix(str(whole.place)) for hit in opened.search(**QUERIES[0])}
     assert found == {hit[0] for hit in whole.answers[2:]}
+
+
+@pytest.mark.parametrize("changed", ["holiday 1.png", "holiday 1.png.json"])
+def test_damaged_uploads_are_named_and_their_sidecars_repaired(whole: Whole, changed: str) -> None:
+    file = next(whole.place.rglob(changed))
+    content = bytearray(file.read_bytes())
+    content[7] ^= 1
+    file.write_bytes(content)
+    report = check.check(whole.place, repair=True, open_library=whole.open)
+    assert [finding.part for finding in report.findings] == [f"files/{file.parent.name}"]
+    assert report.is_whole == changed.endswith(".json")
+    assert check.check(whole.place).is_whole == report.is_whole
+    assert answers(whole.place, whole.model) == whole.answers
 
 
 def test_emptied_and_unreadable_catalogues_are_findings(whole: Whole) -> None:

@@ -19,11 +19,12 @@ import httpx
 import pytest
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from bind import modalities
+from bind import modalities, owned
 from preprocess.media import Limits, Plan, Segment, Source
 from serve import guard, kept, server
 from serve import where as filters
 from serve.library import Library
+from serve.originals import Originals
 from serve.settings import Settings, SettingsError
 from serve.where import Where
 from tests.serve import bad, tiny
@@ -211,6 +212,11 @@ def set_attribute(target: object, name: str, value: object) -> Patch:
     return lambda patch: patch.setattr(target, name, value)
 
 
+def any_name_is_taken(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(kept, "safe_name", lambda name: name)
+    patch.setattr(owned, "_check_name", lambda name: name)
+
+
 NOTHING: Callable[..., None] = lambda *_, **__: None  # noqa: E731
 QUICK = Settings(
     port=0,
@@ -231,11 +237,11 @@ ATTACKS: dict[str, tuple[Callable[[Live], bool], Settings, Patch]] = {
     "slow head": (slow_head, QUICK, set_attribute(server, "protocol", lambda _: H11Protocol)),
     "crowd": (crowd, PATIENT, set_attribute(server, "protocol", lambda _: H11Protocol)),
     "flood": (flood, PATIENT, set_attribute(guard.Guard, "has_room", lambda *_: True)),
-    "escape": (escape, Settings(port=0), set_attribute(kept, "safe_name", lambda name: name)),
+    "escape": (escape, Settings(port=0), any_name_is_taken),
     "swapped": (
         swapped,
         Settings(port=0),
-        set_attribute(Library, "original", lambda library, number: Path(library.item(number).path)),
+        set_attribute(Originals, "check", lambda *_: None),
     ),
     "bomb": (bomb, Settings(port=0), set_attribute(Settings, "limits", Limits())),
     "injection": (injection, Settings(port=0), set_attribute(filters, "parse", lambda where: Where(where, ()))),

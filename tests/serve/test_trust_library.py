@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import shutil
@@ -18,7 +19,7 @@ from bind.model import BindModel
 from bind.owned import NotOwnedError, OwnedFolder
 from preprocess.media import Limits
 from serve import catalogue, kept, scan, thumbnails
-from serve.catalogue import FILE, LOCK, LibraryError, UnknownItemError
+from serve.catalogue import CHECKSUMS, COMMITTED, FILE, LOCK, LibraryError, UnknownItemError
 from serve.library import Library
 from serve.originals import Originals
 from tests.serve import tiny
@@ -80,10 +81,8 @@ def use(folder: Path, model: BindModel, media: Path) -> None:
                 lambda: thumbnails.make(library, library.search("x")),
                 lambda: library.remove(library.search("x")[0].item_id),
             ):
-                try:
+                with contextlib.suppress(LibraryError, OSError):
                     action()
-                except (LibraryError, OSError):
-                    pass
     except LibraryError:
         pass
 
@@ -137,16 +136,30 @@ def test_a_thumbnail_that_leads_elsewhere_is_made_anew(library: Library, preciou
     assert (precious / "secret.txt").read_bytes() == SECRET
 
 
-def test_a_journal_cannot_make_sqlite_delete_a_file(library: Library, model: BindModel, precious: Path) -> None:
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_journal_cannot_make_sqlite_delete_a_file(
+    library: Library, model: BindModel, precious: Path, guarded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A journal that names another one, of several databases, makes SQLite delete that one: here somebody's file."""
     library.close()
-    victim = os.fsencode(precious / "secret.txt")
-    name = victim + len(victim).to_bytes(4, "big") + sum(victim).to_bytes(4, "big")
-    header = bytes.fromhex("d9d505f920a163d7") + bytes(504)
-    journal = header + (1).to_bytes(4, "big") + name + bytes.fromhex("d9d505f920a163d7")
-    (library.folder / f"{FILE}-journal").write_bytes(journal)
-    with pytest.raises(LibraryError, match="names another journal"):
-        Library.open(library.folder, model)
-    assert (precious / "secret.txt").is_file()
+    victim = precious / "secret.txt"
+    name, magic = os.fsencode(victim), bytes.fromhex("d9d505f920a163d7")
+    numbers = (0, 0, 2, 512, 4096)  # no records, a nonce, pages, bytes a sector and a page
+    header = (magic + b"".join(number.to_bytes(4, "big") for number in numbers)).ljust(512, b"\0")
+    tail = (2**30 // 4096 + 1, len(name), sum(name))
+    names = tail[0].to_bytes(4, "big") + name + tail[1].to_bytes(4, "big") + tail[2].to_bytes(4, "big") + magic
+    with sqlite3.connect(library.folder / FILE) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+    connection.close()
+    (library.folder / f"{FILE}-journal").write_bytes(header + names)
+    if guarded:
+        with pytest.raises(LibraryError, match="names another journal"):
+            Library.open(library.folder, model)
+    else:
+        monkeypatch.setattr(catalogue, "refuse_foreign_files", lambda _: None)
+        with contextlib.suppress(LibraryError):
+            Library.open(library.folder, model)
+    assert victim.is_file() is guarded
 
 
 def test_paths_in_a_catalogue_hand_nothing_out(library: Library, precious: Path) -> None:
@@ -160,6 +173,7 @@ def test_paths_in_a_catalogue_hand_nothing_out(library: Library, precious: Path)
                 "WHERE content = (SELECT content FROM segments WHERE id = ?)",
                 (path, len(SECRET), secret.stat().st_mtime_ns, hit.item_id),
             )
+            catalogue.sign(connection, "files")
         with pytest.raises(UnknownItemError):
             library.original(hit.item_id)
         with pytest.raises(UnknownItemError):
@@ -312,9 +326,10 @@ class TestMoved:
         def crash(*_: object) -> Path:
             raise OSError(5, "the power went")
 
-        with monkeypatch.context() as broken, pytest.raises(LibraryError):
+        with monkeypatch.context() as broken:
             broken.setattr(kept.Kept, "finish", crash)
-            upload(library, 82, caption="a kite")
+            with pytest.raises(LibraryError):
+                upload(library, 82, caption="a kite")
         (hit,) = library.search("kite", k=1)
         with library.open_original(hit.item_id) as file:
             assert file.read() == (library.folder.parent / "scratch" / "82.png").read_bytes()
@@ -331,7 +346,11 @@ class TestMoved:
         with sqlite3.connect(library.folder / FILE) as connection:  # as format 1 had it
             connection.execute("DROP TABLE uploads")
             connection.execute("UPDATE files SET path = ? WHERE path LIKE 'files/%'", (os.fsencode(old.path),))
+            connection.execute("DELETE FROM facts WHERE key IN ('library', 'revisions')")
+            for table in CHECKSUMS.keys() - {"uploads"}:
+                connection.execute(f"ALTER TABLE {table} DROP COLUMN checksum")
             connection.execute("UPDATE facts SET value = 1 WHERE key = 'format'")
+        (library.folder / COMMITTED).unlink()
         shutil.move(library.folder, tmp_path / "elsewhere")
         with Library.open(tmp_path / "elsewhere", model) as moved:
             moved.tidy()

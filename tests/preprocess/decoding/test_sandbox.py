@@ -329,7 +329,7 @@ FRAME = struct.Struct("<Q")
             for header in (
                 b'{"segments": [{"dtype": "|O", "shape": [1], "start_s": null, "end_s": null, "notes": []}]}',
                 b'{"segments": [{"dtype": "<f8", "shape": [-1], "start_s": null, "end_s": null, "notes": []}]}',
-                b'{"segments": [{"dtype": "<f8", "shape": [99999999999], "start_s": null, "end_s": null, "notes": []}]}',
+                b'{"segments": [{"dtype": "<f8", "shape": [9999999999], "start_s": null, "end_s": null, "notes": []}]}',
                 b'{"segments": [{"dtype": "<f8", "shape": [1], "start_s": "1", "end_s": null, "notes": []}]}',
                 b'{"segments": [{"dtype": "<f8", "shape": [1], "start_s": 1e999, "end_s": null, "notes": []}]}',
                 b'{"segments": [{"dtype": "<f8", "shape": [1], "start_s": null, "end_s": null, "notes": [3]}]}',
@@ -358,7 +358,9 @@ def test_workers_end_with_a_parent_that_was_killed() -> None:
         "import os, time; from preprocess.decoding.pool import DecodePool; from preprocess import depth;"
         "from preprocess.media import Limits, Source\n"
         "pool = DecodePool(2)\n"
-        "for f in [pool.submit(depth.read, Source(b'x', 'x'), depth.DepthConfig(), Limits(), 'whole') for _ in range(8)]: f.exception()\n"
+        "task = depth.read, Source(b'x', 'x'), depth.DepthConfig(), Limits(), 'whole'\n"
+        "for f in [pool.submit(*task) for _ in range(8)]:\n"
+        "    f.exception()\n"
         "print('ready', flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen(
