@@ -82,8 +82,8 @@ def load_described(
         file = f"{name}.safetensors"
         stored = load_file(verified(folder, file, sums)) if file in sums else {}
         encoder = shared.encoder if shared else None
-        if table.encoder and "source" in table.encoder:
-            encoder = encoders.load(table.encoder, locate(table.encoder))
+        if table.encoder and encoders.is_published(table.encoder):
+            encoder = encoders.load(table.encoder, locate)
         elif table.encoder:
             options = table.encoder
             encoder = _filled(lambda: encoders.build(options), _take(stored, "encoder."), f"{file}: encoder")
@@ -148,7 +148,7 @@ def write(folder: Path, description: Description, towers: Mapping[str, Tower]) -
     try:
         for name, table in description.modalities.items():
             parts: dict[str, nn.Module] = {}
-            if table.encoder and "source" not in table.encoder:
+            if table.encoder and not encoders.is_published(table.encoder):
                 parts["encoder"] = towers[name].encoder
             if table.head:
                 parts["head"] = towers[name].head
@@ -275,4 +275,5 @@ def _filled(build: Callable[[], nn.Module], state: Mapping[str, Tensor], where: 
 def _without_source(table: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if table is None:
         return None
-    return {key: value for key, value in table.items() if key not in ("source", "sha256")}
+    bare = {key: value for key, value in table.items() if key not in ("source", "sha256")}
+    return bare | {"parts": [_without_source(part) for part in table["parts"]]} if "parts" in table else bare

@@ -5,20 +5,48 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+
+class Gated(nn.Module):
+    """(B, width) -> (B, dim): a linear map that takes the first `gated` features, less their mean, as far as a gate
+    lets them through.
+
+    The gate is a logistic regression on all features. It is for features that mean something for some items only, as
+    those of an encoder that knows one language.
+    """
+
+    def __init__(self, width: int, dim: int, gated: int) -> None:
+        super().__init__()
+        self.gated = gated
+        self.gate = nn.Linear(width, 1)
+        self.mean = nn.Parameter(torch.zeros(gated))
+        self.linear = nn.Linear(width, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, width) -> (B, dim)."""
+        return self.linear(self.through(x))
+
+    def through(self, x: Tensor) -> Tensor:
+        """(B, width) -> (B, width): what the gate lets through."""
+        return torch.cat([(x[:, : self.gated] - self.mean) * self.gate(x).sigmoid(), x[:, self.gated :]], 1)
 
 
 def build(options: Mapping[str, Any], width: int, dim: int) -> nn.Module:
-    """A head (B, width) -> (B, dim), not normalised. `type` is `linear` (with `bias`, default false) or `identity`.
+    """A head (B, width) -> (B, dim), not normalised. `type` is `linear` (with `bias`, default false), `gated` (with
+    `gated`, see `Gated`) or `identity`.
 
     A linear head without bias is ImageBind's (paper, table 5b: better than an MLP). Raises ValueError.
     """
-    known = {"type", "bias"}
+    known = {"type", "bias", "gated"}
     if unknown := sorted(set(options) - known):
         raise ValueError(f"head: unknown keys {unknown}; known: {sorted(known)}")
     match options.get("type"):
         case "linear":
             return nn.Linear(width, dim, bias=bool(options.get("bias", False)))
+        case "gated":
+            return Gated(width, dim, int(options.get("gated", width)))
         case "identity" if width == dim:
             return nn.Identity()
         case "identity":

@@ -78,10 +78,10 @@ def _sandbox() -> list[Check]:
 
 
 def _small() -> str:
-    from bind import checkpoint, zoo
+    from bind import checkpoint, encoders, zoo
 
-    tables = [t.encoder for t in zoo.describe("small").modalities.values() if t.encoder and "source" in t.encoder]
-    files = [checkpoint.locate(table) for table in tables]
+    tables = [t.encoder for t in zoo.describe("small").modalities.values() if t.encoder]
+    files = [checkpoint.locate(source) for table in tables for source in encoders.sources(table)]
     return f"weights complete and undamaged ({', '.join(file.name for file in files)})"
 
 

@@ -33,10 +33,35 @@ def build(table: Mapping[str, Any]) -> nn.Module:
     return encoder
 
 
-def load(table: Mapping[str, Any], file: Path) -> nn.Module:
-    """The encoder of `table` with the weights of its makers' file. Raises ValueError where the two do not fit."""
+def is_published(table: Mapping[str, Any]) -> bool:
+    """Whether the weights are in files of their makers (`source`), not in a checkpoint; so are those of all its parts.
+
+    Raises ValueError for a table of which only some parts have a source.
+    """
+    have = {is_published(part) for part in table.get("parts", ())} or {"source" in table}
+    if len(have) > 1:
+        raise ValueError("encoder: either all of its parts have a source or none has")
+    return have.pop()
+
+
+def sources(table: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The tables inside that have a `source`, this one or its parts."""
+    if "parts" in table:
+        return [found for part in table["parts"] for found in sources(part)]
+    return [table] if "source" in table else []
+
+
+def load(table: Mapping[str, Any], locate: Callable[[Mapping[str, Any]], Path]) -> nn.Module:
+    """The encoder of `table` with the weights of its makers' files, which `locate` finds by a table's `source`.
+
+    Raises ValueError where table and file do not fit.
+    """
     module, options = _split(table)
-    encoder: nn.Module = module.load(options, file)
+    if "parts" in table:
+        from bind.encoders import beside
+
+        return beside.Beside([load(part, locate) for part in table["parts"]])
+    encoder: nn.Module = module.load(options, locate(table))
     return encoder
 
 

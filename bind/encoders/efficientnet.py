@@ -50,7 +50,8 @@ _CPU_BATCH = 4
 class EfficientNet(nn.Module):
     """(B, 3, H, W) normalised RGB -> (B, width): what `outputs` names, side by side.
 
-    `pooled` are 1,280 features, `probabilities` 1,000 (the softmax of logits / `temperature`). What drawings need,
+    `pooled` are 1,280 features, `probabilities` 1,000 (the softmax of logits / `temperature`), `certainties` 1,000 (the
+    squares of the softmax of the logits: next to nothing where several classes come into question). What drawings need,
     colours and shapes, is in the seven stages: `stages`, `deviations` and `maxima` are the mean, standard deviation and
     maximum of each over all places (784 values each for Lite0), `quarters` the means over the four quarters of the
     picture of the last four (2,816). `model` is `tf_efficientnet_lite0` to `4`, timm's names.
@@ -62,7 +63,7 @@ class EfficientNet(nn.Module):
             raise ValueError(f"encoder: model is {model!r}, expected one of {', '.join(_MODELS)}")
         width, depth = _MODELS[model]
         stages = [_channels(stage[4], width) for stage in _STAGES]
-        widths = {"pooled": _POOLED, "probabilities": _CLASSES} | dict.fromkeys(_STATISTICS, sum(stages))
+        widths = {"pooled": _POOLED, "probabilities": _CLASSES, "certainties": _CLASSES} | dict.fromkeys(_STATISTICS, sum(stages))
         widths["quarters"] = 4 * sum(stages[-_QUARTERED:])
         if not outputs or set(outputs) - set(widths):
             raise ValueError(f"encoder: outputs is {outputs!r}, expected some of {', '.join(widths)}")
@@ -74,6 +75,7 @@ class EfficientNet(nn.Module):
         self._ends = set(itertools.accumulate(_repeats(depth)))
         self.head = _convolution(_channels(_STAGES[-1][4], width), _POOLED, 1)
         self.classifier = onednn.Linear(_POOLED, _CLASSES)
+        self._register_load_state_dict_pre_hook(_channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, width)."""
@@ -92,9 +94,18 @@ class EfficientNet(nn.Module):
             found[name] = torch.cat([_STATISTICS[name](stage) for stage in stages], 1)
         if "quarters" in self.outputs:
             found["quarters"] = torch.cat([F.adaptive_avg_pool2d(x, 2).flatten(1) for x in stages[-_QUARTERED:]], 1)
-        if "probabilities" in self.outputs:
-            found["probabilities"] = (self.classifier(pooled) / self.temperature).softmax(1)
+        if {"probabilities", "certainties"} & set(self.outputs):
+            logits = self.classifier(pooled)
+            found["probabilities"] = (logits / self.temperature).softmax(1)
+            found["certainties"] = logits.softmax(1).square()
         return torch.cat([found[output] for output in self.outputs], 1)
+
+
+def _channels_last(state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """The weights of a file lie as the convolutions want them."""
+    for name, tensor in state.items():
+        if name.startswith(prefix) and tensor.ndim == 4:
+            state[name] = tensor.contiguous(memory_format=torch.channels_last)
 
 
 class _Block(nn.Module):

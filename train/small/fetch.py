@@ -38,6 +38,7 @@ EMOJI = (
     "@lobehub/fluent-emoji-3d@1.1.0",
     "openmoji@17.0.0",
     "emojibase-data@17.0.0",
+    "cldr-annotations-full@48.2.0",
     "@iconify-json/noto-v1@1.2.5",
     "@iconify-json/emojione@1.2.3",
     "@iconify-json/fxemoji@1.2.2",
@@ -92,6 +93,7 @@ class FetchError(RuntimeError):
 
 def fetch(folder: Path) -> None:
     """Downloads, unpacks and renders what is not yet in `folder`. Raises FetchError."""
+    folder = folder.resolve()  # the clients are run in folders of their own
     for package, place in DEBIAN.items():
         _once(folder / place, package, _debian)
     for place, wanted in (("emoji", EMOJI), ("icons", ICONS)):
