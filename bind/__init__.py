@@ -34,4 +34,7 @@ def __getattr__(name: str) -> Any:
     # Loaded when first used: `import bind` alone must not cost the import of torch, let alone of model libraries.
     if name not in _HOME:
         raise AttributeError(f"module 'bind' has no attribute {name!r}")
+    from bind import origin
+
+    origin.check()
     return getattr(importlib.import_module(_HOME[name]), name)

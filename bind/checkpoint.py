@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from bind import calibration, encoders, heads
 from bind import description as descriptions
-from bind import encoders, heads
 from bind.description import Description, ModalityTable
+from bind.files import SUMS, exchange, format_sums, parse_sums, sha256, sync
 from bind.model import BindModel, Tower
 
-SUMS = "SHA256SUMS"
 TABLE = "model.toml"
 
 
@@ -28,25 +28,21 @@ class CheckpointError(ValueError):
     """A checkpoint that is damaged, incomplete, or does not fit its description."""
 
 
-def sha256(file: Path) -> str:
-    """The SHA-256 of a file's content, 64 hex digits."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def read_sums(folder: Path) -> dict[str, str]:
-    """`SHA256SUMS` of a folder -> {file name: digest}; empty where there is none."""
+    """`SHA256SUMS` of a folder -> {file name: digest}; empty where there is none. Raises CheckpointError for damage."""
     file = folder / SUMS
     if not file.is_file():
         return {}
-    lines = (line.split(maxsplit=1) for line in file.read_text().splitlines() if line.strip())
-    return {name.lstrip("*").strip(): digest for digest, name in lines}
+    try:
+        return parse_sums(file.read_bytes())
+    except ValueError as error:
+        raise CheckpointError(f"{file}: {error}; the file is damaged") from None
 
 
 def write_sums(folder: Path) -> None:
     """Writes `SHA256SUMS` over every other file of a folder."""
     files = sorted(file for file in folder.iterdir() if file.is_file() and file.name != SUMS)
-    (folder / SUMS).write_text("".join(f"{sha256(file)}  {file.name}\n" for file in files))
+    (folder / SUMS).write_bytes(format_sums({file.name: sha256(file) for file in files}))
 
 
 def verified(folder: Path, name: str, sums: Mapping[str, str]) -> Path:
@@ -101,7 +97,18 @@ def load_described(
         return Tower(encoder, head)
 
     digests = {name: sums[f"{name}.safetensors"] for name in description.modalities if f"{name}.safetensors" in sums}
-    return _assemble(description, tower, digests | description.digests, device, dtype, only)
+    model = _assemble(description, tower, digests | description.digests, device, dtype, only)
+    if calibration.FILE in sums:
+        found = calibration.read(verified(folder, calibration.FILE, sums), description.dim)
+        if found.space == model.space:
+            model.calibration = found
+        else:
+            warnings.warn(
+                f"{folder / calibration.FILE} belongs to space {found.space}, these weights are of {model.space}: hits"
+                " have no probabilities; `python -m train.small.calibrate` makes it anew",
+                stacklevel=2,
+            )
+    return model
 
 
 def random(
@@ -157,18 +164,33 @@ def write(folder: Path, description: Description, towers: Mapping[str, Tower]) -
 
 
 def replace_folder(aside: Path, folder: Path) -> None:
-    """Moves a finished folder into place; an older one is there until the moment it is replaced."""
-    if folder.exists():
+    """Moves a finished folder into the place of an older one, in one step, its content on the disk before.
+
+    Whoever opens `folder` at any moment, also after a power cut, finds the old one or the new one, whole. Where the
+    system cannot exchange two folders (network file systems, other systems than Linux and macOS) there is an instant
+    with neither, and the old one then lies beside it as `.NAME-old-*`. Raises OSError; `folder` is then as it was.
+    """
+    aside.chmod(0o755)  # mkdtemp and safetensors made them private
+    for file in aside.iterdir():
+        file.chmod(0o644)
+        sync(file)
+    sync(aside)
+    if not folder.exists():
+        os.replace(aside, folder)
+    elif exchange(aside, folder):
+        sync(folder.parent)  # the old one goes when the disk knows the new one
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
         old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
         os.replace(folder, old)
-        os.replace(aside, folder)
+        try:
+            os.replace(aside, folder)
+        except OSError:
+            os.replace(old, folder)
+            raise
+        sync(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
-    else:
-        os.replace(aside, folder)
-    # mkdtemp and safetensors made them private.
-    folder.chmod(0o755)
-    for file in folder.iterdir():
-        file.chmod(0o644)
+    sync(folder.parent)
 
 
 def locate(table: Mapping[str, Any]) -> Path:

@@ -34,7 +34,8 @@ class ModalityTable(BaseModel):
 
 class Description(BaseModel):
     """A whole `model.toml`. `source` is the default of `weights=`, where weights come from elsewhere.
-    `trained` lists the modality pairs it was trained on, as `["image", "audio"]`.
+    `trained` lists the modality pairs it was trained on, as `["image", "audio"]`; `trained_on` the manifests, by the
+    names in their headers (patterns with `*`), as far as they were recorded.
 
     `digests` names weights by something else than the SHA-256 of their file (random ones by their seed).
     """
@@ -48,6 +49,7 @@ class Description(BaseModel):
     about: str = ""
     source: str = ""
     trained: tuple[tuple[str, str], ...] = ()
+    trained_on: tuple[str, ...] = ()
     digests: dict[str, str] = {}
     modalities: dict[str, ModalityTable]
 
@@ -67,7 +69,8 @@ class Description(BaseModel):
     def space(self, digests: Mapping[str, str]) -> str:
         """The identity of the space: a hash over configuration and weights of all its modalities, 16 hex digits.
 
-        `digests` has one entry a file of weights. Names, licences and remarks do not count.
+        `digests` has one entry a file of weights. The revisions of the preprocessing code count; names, licences and
+        remarks do not.
         """
         content = {
             name: {
@@ -76,6 +79,7 @@ class Description(BaseModel):
                 "shares": table.shares,
                 "preprocess": asdict(self.preprocess(name)),
             }
+            | modalities.spec(name).identity
             for name, table in self.modalities.items()
         }
         text = json.dumps([self.dim, content, dict(digests)], sort_keys=True, default=str)

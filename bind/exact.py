@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -97,14 +99,41 @@ def search(queries: Floats, rows: Rows, ids: Integers, k: int, start: int = 0) -
     return scores, found
 
 
+class _OneThread:
+    """numpy's BLAS at one thread while at least one search is inside; a limit is of the process, not of a thread.
+
+    Each search for itself would restore what it found, which may be the limit of another.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._limiter: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._limiter = _blas().limit(limits=1)
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._limiter.restore_original_limits()
+
+
 @cache
 def _blas() -> ThreadpoolController:
     return ThreadpoolController().select(internal_api="openblas")
 
 
+_one_thread = _OneThread()
+
+
 def _blas_threads(queries: int) -> AbstractContextManager[object]:
     # One query is bound by memory, and numpy's threads would contend with those of an encoder that has just run.
-    return _blas().limit(limits=1) if queries == 1 else nullcontext()
+    return _one_thread if queries == 1 else nullcontext()
 
 
 def rank(query: Floats, rows: Rows, ids: Integers, numbers: Integers, scores: Floats, found: Integers) -> None:

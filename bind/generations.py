@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
+from bind.files import SUMS, format_sums, parse_sums
+from bind.owned import NotOwnedError, OwnedFolder
+
 _POINTER = "CURRENT"
-_SUMS = "SHA256SUMS"
 _PREFIX = "generation-"
 
 
@@ -49,14 +51,14 @@ class HashedFile:
 class NewGeneration:
     """A generation being written, inside `write_generation`."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, folder: OwnedFolder) -> None:
+        self.folder = folder
         self.sums: dict[str, str] = {}
 
     @contextmanager
     def file(self, name: str) -> Iterator[HashedFile]:
         """A new file that is on the disk, not only in its cache, when the block ends."""
-        with open(self.path / name, "xb") as file:
+        with self.folder.create(name) as file:
             out = HashedFile(file)
             yield out
             file.flush()
@@ -65,31 +67,31 @@ class NewGeneration:
 
 
 @contextmanager
-def write_generation(folder: Path) -> Iterator[NewGeneration]:
+def write_generation(folder: OwnedFolder) -> Iterator[NewGeneration]:
     """A block that writes files aside; when it ends they become current in one step and older generations go.
 
     An exception, a crash or a full disk at any moment leaves the previous generation current and complete (only the
     very last step, syncing the folder, comes after the switch). Raises OSError. One process may write at a time.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    new = NewGeneration(folder / f"{_PREFIX}{uuid.uuid4().hex}")
-    new.path.mkdir()
+    folder.make()
+    name = f"{_PREFIX}{uuid.uuid4().hex}"
+    new = NewGeneration(folder.folder(name).make())
     try:
         yield new
-        listing = "".join(f"{digest}  {name}\n" for name, digest in new.sums.items()).encode()
-        with new.file(_SUMS) as out:
+        listing = format_sums(new.sums)
+        with new.file(SUMS) as out:
             out.write(listing)
         with new.file(_POINTER) as out:
-            out.write(f"{new.path.name} {hashlib.sha256(listing).hexdigest()}\n".encode())
-        _sync_folder(new.path)
-        os.replace(new.path / _POINTER, folder / _POINTER)
+            out.write(f"{name} {hashlib.sha256(listing).hexdigest()}\n".encode())
+        new.folder.sync()
+        new.folder.replace(_POINTER, folder, _POINTER)
     except BaseException:
-        shutil.rmtree(new.path, ignore_errors=True)
+        folder.delete(name)
         raise
-    _sync_folder(folder)
-    for old in folder.glob(f"{_PREFIX}*"):
-        if old != new.path:
-            shutil.rmtree(old, ignore_errors=True)  # a reader that has a file open or mapped keeps it
+    folder.sync()
+    for old in folder.names():
+        if old.startswith(_PREFIX) and old != name:
+            folder.delete(old)  # a reader that has a file open or mapped keeps it
 
 
 class Generation:
@@ -99,69 +101,68 @@ class Generation:
     meanwhile (`is_current` is then False: open the folder again).
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: OwnedFolder) -> None:
         self._folder = folder
         self._pointer = _read_pointer(folder)
         name, _, digest = self._pointer.strip().partition(" ")
         if not name.startswith(_PREFIX) or Path(name).name != name:
-            raise CorruptFile(folder / _POINTER, "does not name a generation")
-        self._path = folder / name
-        self._sums = {_SUMS: digest}
-        self._sums |= {line[66:]: line[:64] for line in self.read(_SUMS).decode().splitlines()}
+            raise CorruptFile(folder.path / _POINTER, "does not name a generation")
+        self._inside = folder.folder(name)
+        self._sums = {SUMS: digest}
+        self._sums |= parse_sums(self.read(SUMS))  # its own digest matched
 
     def is_current(self) -> bool:
         """Whether this is still the generation that the folder points to."""
         return _read_pointer(self._folder) == self._pointer
 
-    def path(self, name: str, size: int) -> Path:
-        """The path of a file that has `size` bytes, its content not checked. Raises CorruptFile for another size."""
-        path = self._path / name
-        with self._missing_is_corrupt(path):
-            found = path.stat().st_size
-        if found != size:
-            raise CorruptFile(path, f"has {found} bytes, expected {size}")
-        return path
+    @contextmanager
+    def sized(self, name: str, size: int) -> Iterator[BinaryIO]:
+        """A file of `size` bytes, open, its content not checked. Raises CorruptFile for another size."""
+        with self._opened(name) as file:
+            found = os.fstat(file.fileno()).st_size
+            if found != size:
+                raise CorruptFile(self._inside.path / name, f"has {found} bytes, expected {size}")
+            yield file
 
     @contextmanager
-    def open(self, name: str) -> Iterator[BinaryIO]:
+    def open(self, name: str) -> Iterator[BufferedReader]:
         """A file whose hash matched, open at its start: nobody can exchange it after the check. Raises CorruptFile."""
-        path = self._path / name
-        with self._missing_is_corrupt(path):
-            file = open(path, "rb")  # noqa: SIM115 (closed below; only its opening may fail as missing)
-        with file:
+        with self._opened(name) as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != self._sums.get(name):
-                raise CorruptFile(path, "its SHA-256 is not the recorded one")
+                raise CorruptFile(self._inside.path / name, "its SHA-256 is not the recorded one")
             file.seek(0)
             yield file
+
+    def verify(self) -> None:
+        """Compares the hashes of all files. Raises CorruptFile."""
+        for name in self._sums:
+            with self.open(name):
+                pass
 
     def read(self, name: str) -> bytes:
         """The bytes of a file whose hash matched. Raises CorruptFile."""
         with self.open(name) as file:
             return file.read()
 
-    @contextmanager
-    def _missing_is_corrupt(self, path: Path) -> Iterator[None]:
+    def _opened(self, name: str) -> BufferedReader:
+        path = self._inside.path / name
         try:
-            yield
+            return self._inside.open(name)
+        except NotOwnedError as error:
+            raise CorruptFile(path, error.reason) from None
         except FileNotFoundError:
             if not self.is_current():
                 raise
             raise CorruptFile(path, "is missing") from None
 
 
-def _read_pointer(folder: Path) -> str:
+def _read_pointer(folder: OwnedFolder) -> str:
     try:
-        return (folder / _POINTER).read_text(encoding="ascii")
+        with folder.open(_POINTER) as file:
+            return file.read(1024).decode("ascii")
+    except NotOwnedError as error:
+        raise CorruptFile(error.path, error.reason) from None
     except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(f"{folder}: nothing is stored here (no file {_POINTER})") from None
+        raise FileNotFoundError(f"{folder.path}: nothing is stored here (no file {_POINTER})") from None
     except UnicodeDecodeError:
-        raise CorruptFile(folder / _POINTER, "does not name a generation") from None
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":  # elsewhere a folder cannot be opened
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        raise CorruptFile(folder.path / _POINTER, "does not name a generation") from None

@@ -7,13 +7,14 @@ which are ranked by their exact scores. So scores are exact cosines, and equal o
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ import numpy.typing as npt
 from bind import exact
 from bind.exact import Floats, Integers, Rows
 from bind.generations import CorruptFile, Generation, NewGeneration, write_generation
+from bind.owned import OwnedFolder
 from bind.space import Embeddings, SpaceError
 
 CANDIDATES = 64
@@ -41,6 +43,8 @@ TRAINING_ROWS_MOST = 64
 """Vectors a centroid that training looks at; FAISS would take 256, four times as slow for the same recall here."""
 REBUILD_SHARE = 0.25
 """Removed vectors stay in a FAISS index as tombstones until they are more than this share; then it is refilled."""
+FORKED_SHARE = 0.02
+"""A fork copies its FAISS index, to add to it, when it has more new rows than this share of it."""
 GPU_CANDIDATES = 2048
 CAGRA_CANDIDATES = 512
 """The most results one query may ask of a FAISS GPU index, and of a CAGRA graph at full speed; for more: exactly."""
@@ -53,6 +57,10 @@ class IndexCorrupt(CorruptFile):
     """A stored index that is damaged or incomplete; `path` is the file at fault."""
 
 
+class DeviceError(ValueError, RuntimeError):
+    """A GPU that is not there."""
+
+
 class Index:
     """(N, dim) unit rows of one space under int64 ids, searchable per modality.
 
@@ -61,15 +69,16 @@ class Index:
     its FAISS index is trained and filled. `device` "cuda" keeps "Flat" as fp16 on the GPU (scores rounded: see
     `bind.exact_gpu`) and moves others to FAISS's GPU indexes.
 
-    Raises ValueError for a factory that FAISS does not know or cannot run on the device, RuntimeError when "cuda" is
-    asked for and there is no GPU. Searches may run in several threads on the CPU; changes need the index to themselves.
+    Raises ValueError for a factory that FAISS does not know or cannot run on the device, DeviceError (also a
+    RuntimeError) for a GPU that is not there. Searches may run in several threads on the CPU; changes need the index
+    to themselves: where searches go on meanwhile, change a `fork` and search that one from then on.
     """
 
     def __init__(self, space: str, dim: int, factory: str = "Flat", device: str = "cpu") -> None:
         if dim < 1:
             raise ValueError(f"index: expected dim >= 1, got {dim}")
-        if device not in ("cpu", "cuda"):
-            raise ValueError(f"index: expected device 'cpu' or 'cuda', got {device!r}")
+        if not re.fullmatch(r"cpu|cuda(:\d{1,4})?", device):
+            raise ValueError(f"index: expected device 'cpu', 'cuda' or 'cuda:N', got {device!r}")
         self.space = space
         self.dim = dim
         self.factory = factory.strip()
@@ -81,6 +90,16 @@ class Index:
 
     def __len__(self) -> int:
         return sum(shelf.live for shelf in self._shelves.values())
+
+    def fork(self) -> Index:
+        """An index of the same vectors that can be changed while this one is searched. This one must not change then.
+
+        Vectors are shared, and FAISS indexes until the fork has so many new rows that it makes one of its own; until
+        then these are searched exactly.
+        """
+        new = copy.copy(self)
+        new._shelves = {name: shelf.fork() for name, shelf in self._shelves.items()}
+        return new
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -139,14 +158,14 @@ class Index:
         found = [shelf.search(vectors, min(k, shelf.live)) for shelf in shelves]
         return exact.best(found, len(queries), k)
 
-    def save(self, folder: str | os.PathLike[str]) -> None:
+    def save(self, folder: str | os.PathLike[str] | OwnedFolder) -> None:
         """Writes a new generation inside `folder`, then makes it the current one in one atomic step.
 
         A crash or a full disk at any moment leaves the previous generation in place and readable. Raises OSError when
         writing fails. One process may save to a folder at a time.
         """
         shelves = []
-        with write_generation(Path(folder)) as new:
+        with write_generation(_owned(folder)) as new:
             for number, name in enumerate(self.modalities):
                 shelf = self._shelves[name]
                 shelves.append({"modality": name, "count": shelf.live, "indexed": shelf.write(new, str(number))})
@@ -155,7 +174,7 @@ class Index:
                 out.write(json.dumps(meta | {"shelves": shelves}, indent=1).encode())
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str], device: str = "cpu", verify: bool = False) -> Index:
+    def load(cls, folder: str | os.PathLike[str] | OwnedFolder, device: str = "cpu", verify: bool = False) -> Index:
         """The current generation in `folder` -> Index, its vectors memory-mapped.
 
         Every file's size and the hashes of all but the vectors are checked always (FAISS reads none of its files
@@ -164,7 +183,7 @@ class Index:
         """
         try:
             while True:
-                generation = Generation(Path(folder))
+                generation = Generation(_owned(folder))
                 try:
                     return cls._load_generation(generation, device, verify)
                 except FileNotFoundError:
@@ -174,6 +193,20 @@ class Index:
         except CorruptFile as error:
             raise IndexCorrupt(error.path, f"{error.reason}; build the index again") from None
 
+    @staticmethod
+    def verify(folder: str | os.PathLike[str] | OwnedFolder) -> tuple[str, int]:
+        """The current generation in `folder`, every hash compared -> its space and dim. It needs no device.
+
+        Raises FileNotFoundError when there is no index, IndexCorrupt when it is damaged.
+        """
+        try:
+            generation = Generation(_owned(folder))
+            generation.verify()
+            meta = json.loads(generation.read("index.json"))
+        except CorruptFile as error:
+            raise IndexCorrupt(error.path, f"{error.reason}; build the index again") from None
+        return meta["space"], meta["dim"]
+
     @classmethod
     def _load_generation(cls, generation: Generation, device: str, verify: bool) -> Index:
         meta = json.loads(generation.read("index.json"))
@@ -182,12 +215,12 @@ class Index:
         index = cls(meta["space"], meta["dim"], meta["factory"], device)
         for number, entry in enumerate(meta["shelves"]):
             name, count = str(number), entry["count"]
-            path = generation.path(f"{name}.vectors", count * index.dim * 4)
             if verify:
-                with generation.open(path.name):
+                with generation.open(f"{name}.vectors"):
                     pass  # opening checks the hash
-            # A plain array over the mapping: numpy's memmap type makes every result a memmap again.
-            vectors = np.asarray(np.memmap(path, dtype="<f4", mode="r", shape=(count, index.dim)))
+            with generation.sized(f"{name}.vectors", count * index.dim * 4) as file:
+                # A plain array over the mapping: numpy's memmap type makes every result a memmap again.
+                vectors = np.asarray(np.memmap(file, dtype="<f4", mode="r", shape=(count, index.dim)))
             shelf = index._shelf(entry["modality"], Rows(vectors), _read_integers(generation, f"{name}.ids"))
             if entry["indexed"]:
                 positions = _read_integers(generation, f"{name}.positions")
@@ -224,17 +257,26 @@ class _Shelf:
         self.positions: Integers = np.empty(0, np.int64)
         self._faiss: Any = None
         self._cpu_faiss: Any = None
+        self._is_shared = False
         self._row_of: dict[int, int] | None = None
         self._needed = 0 if factory == "Flat" else _rows_needed(factory, rows.dim)
         self._proposed = GRAPH_CANDIDATES if factory != "Flat" and _is_full_graph(factory, rows.dim) else CANDIDATES
         self._most = sys.maxsize if device == "cpu" else CAGRA_CANDIDATES if factory == "CAGRA" else GPU_CANDIDATES
         self._half: Any = None
-        if device == "cuda" and factory == "Flat":
+        if device != "cpu" and factory == "Flat":
             from bind.exact_gpu import HalfRows  # here: torch is needed on a GPU only
 
             self._half = HalfRows(rows.dim, device)
             for _, block in rows.blocks():
                 self._half.append(block)
+
+    def fork(self) -> _Shelf:
+        new = copy.copy(self)
+        # Both may use the same spare room behind their last row, which only the fork ever fills.
+        new.rows, new._half = copy.copy(self.rows), copy.copy(self._half)
+        new._is_shared = self._faiss is not None
+        self._row_of = None  # the fork's from now on
+        return new
 
     def first_known(self, ids: Integers) -> int | None:
         row_of = self._rows_by_id()
@@ -256,6 +298,7 @@ class _Shelf:
         gone = [row for row in (row_of.pop(number, None) for number in ids.tolist()) if row is not None]
         if not gone:
             return 0
+        self.ids = self.ids.copy()  # a fork may have the same
         self.ids[gone] = -1
         self.live -= len(gone)
         if self._half is not None:
@@ -295,6 +338,13 @@ class _Shelf:
             if self.live >= self._needed:
                 self._build()
         elif _grows(self.factory):
+            if self._is_shared:
+                if len(waiting) <= FORKED_SHARE * len(self.positions):
+                    return
+                if self.device != "cpu":
+                    self._build()
+                    return
+                self._faiss, self._is_shared = _faiss().clone_index(self._faiss), False
             self._fill(self._faiss, waiting)
         elif len(waiting) > REBUILD_SHARE * len(self.positions):
             self._build()
@@ -333,11 +383,12 @@ class _Shelf:
     def _build(self) -> None:
         """Makes the FAISS index anew from the live rows, without tombstones; none where they are too few."""
         self._faiss, self.positions, self.indexed = None, np.empty(0, np.int64), 0
+        self._is_shared = False
         alive = np.flatnonzero(self.ids >= 0)
         if not len(alive) or len(alive) < self._needed:
             return
         if self.factory == "CAGRA":
-            built = _build_cagra(self.rows.take(alive))
+            built = _build_cagra(self.rows.take(alive), self.device)
             self.positions, self.indexed = alive, int(alive[-1]) + 1
         else:
             built = _new_faiss(self.factory, self.rows.dim)
@@ -376,6 +427,10 @@ class _Shelf:
         return self._row_of
 
 
+def _owned(folder: str | os.PathLike[str] | OwnedFolder) -> OwnedFolder:
+    return folder if isinstance(folder, OwnedFolder) else OwnedFolder(folder)
+
+
 def _as_ids(ids: npt.ArrayLike) -> Integers:
     given = np.asarray(ids)
     if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
@@ -406,11 +461,11 @@ def _check_device(factory: str, device: str) -> None:
     if factory == "Flat":
         import torch  # here: torch is needed on a GPU only
 
-        present = torch.cuda.is_available()
+        present = torch.cuda.device_count() if torch.cuda.is_available() else 0
     else:
         faiss = _faiss()
 
-        present = gpu_count() > 0
+        present = gpu_count()
         if factory == "CAGRA" and not hasattr(faiss, "GpuIndexCagra"):
             raise ValueError(
                 "index: the installed FAISS has no CAGRA (a build with cuVS has); use 'Flat' or 'IVF1024,Flat'"
@@ -419,8 +474,15 @@ def _check_device(factory: str, device: str) -> None:
             raise ValueError(
                 f"index: FAISS has no GPU form of {factory!r}; use device='cpu', or 'CAGRA', 'Flat' or 'IVF...'"
             )
-    if not present:
-        raise RuntimeError("index: device='cuda', but no CUDA device can be used here; use device='cpu'")
+    if _number(device) >= present:
+        raise DeviceError(
+            f"index: device={device!r}, but {present or 'no'} CUDA device(s) can be used here; use device='cpu'"
+        )
+
+
+def _number(device: str) -> int:
+    """`cuda:1` -> 1, `cuda` -> 0."""
+    return int(device.partition(":")[2] or 0)
 
 
 def _new_faiss(factory: str, dim: int) -> Any:
@@ -429,6 +491,8 @@ def _new_faiss(factory: str, dim: int) -> Any:
 
     if factory == "CAGRA":
         return None
+    if not factory.isascii():
+        raise ValueError(f"index: FAISS cannot make {factory!r}: expected ASCII")
     try:
         try:
             made = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
@@ -502,7 +566,7 @@ def _on_device(faiss_index: Any, device: str) -> Any:
     options = faiss.GpuClonerOptions()
     options.useFloat16LookupTables = True  # 64 sub-quantizers of 8 bits do not fit the shared memory otherwise
     try:
-        return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, faiss_index, options)
+        return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), _number(device), faiss_index, options)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1]
         raise ValueError(f"index: FAISS cannot put this factory on a GPU ({reason}); use device='cpu'") from None
@@ -516,10 +580,12 @@ def _on_cpu(faiss_index: Any, device: str) -> Any:
     return faiss.index_gpu_to_cpu(faiss_index)
 
 
-def _build_cagra(vectors: Floats) -> Any:
+def _build_cagra(vectors: Floats, device: str) -> Any:
     faiss = _faiss()
 
-    built = faiss.GpuIndexCagra(faiss.StandardGpuResources(), vectors.shape[1], faiss.METRIC_INNER_PRODUCT)
+    config = faiss.GpuIndexCagraConfig()
+    config.device = _number(device)
+    built = faiss.GpuIndexCagra(faiss.StandardGpuResources(), vectors.shape[1], faiss.METRIC_INNER_PRODUCT, config)
     built.train(vectors)  # builds the graph and keeps the vectors
     return built
 

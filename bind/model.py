@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from bind import modalities, pipeline
+from bind.calibration import Calibration
 from bind.description import Description
 from bind.encoders.transformer import Transformer
 from bind.space import Embeddings
@@ -38,6 +39,9 @@ class BatchError(MediaError):
         self.embeddings = embeddings
         self.rows = rows
 
+    def __reduce__(self) -> tuple[type[BatchError], tuple[Any, ...]]:
+        return type(self), (self.errors, self.embeddings, self.rows)
+
 
 class Tower(nn.Module):
     """Encoder and head of one modality: (B, *shape) single views -> (B, D), not normalised."""
@@ -57,7 +61,8 @@ class BindModel(nn.Module):
     """Towers of one space. Made by `bind.load`; in evaluation mode, its parameters frozen.
 
     `modalities` are those loaded, `dim` the dimension D, `space` the identity of the space (the same whichever of its
-    modalities are loaded), `origin` what `bind.load` takes to load it again: a name or the path of a folder.
+    modalities are loaded), `origin` what `bind.load` takes to load it again: a name or the path of a folder,
+    `calibration` what its cosines are worth, where the checkpoint says it.
     """
 
     def __init__(self, description: Description, towers: Mapping[str, Tower], digests: Mapping[str, str]) -> None:
@@ -68,6 +73,7 @@ class BindModel(nn.Module):
         self.dim = description.dim
         self.origin = description.name
         self.digests = dict(digests)
+        self.calibration: Calibration | None = None
         self.space = description.space(digests)
         self._configs = {name: description.preprocess(name) for name in towers}
         self.requires_grad_(False)
@@ -136,8 +142,13 @@ class BindModel(nn.Module):
 
         A plain string is a path, unless `modality` is "text" or it starts with `text:`. Files are decoded in processes
         of their own; `Limits(decode="gpu")` does otherwise with JPEGs whose origin is trusted. Raises BatchError, which
-        carries the vectors of the good items, when some are bad.
+        carries the vectors of the good items, when some are bad; ValueError for a modality that is not loaded, and for
+        one item in place of several.
         """
+        if modality is not None:
+            self._check_loaded(modality)
+        if isinstance(items, (str, bytes, os.PathLike)):
+            raise ValueError(f"items: expected several, such as [{items!r:.60}], got one {type(items).__name__}")
         items = list(items)
         vectors = np.zeros((len(items), self.dim), np.float32)
         failed: dict[int, MediaError] = {}
@@ -202,7 +213,10 @@ class BindModel(nn.Module):
     def _check_loaded(self, modality: str) -> None:
         if modality in self.modalities:
             return
-        modalities.spec(modality)
+        try:
+            modalities.spec(modality)
+        except KeyError as error:
+            raise ValueError(error.args[0]) from None
         if modality in self.description.modalities:
             raise ValueError(f"{modality} was left out when this model was loaded; load it with modalities=[...]")
         raise ValueError(

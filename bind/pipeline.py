@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from bind import modalities
-from preprocess.isolation import DecodePool, available_cores, read_here
+from preprocess.decoding.cores import available_cores
+from preprocess.decoding.pool import DecodePool
+from preprocess.decoding.protocol import read_here
 from preprocess.media import Limits, MediaError, Plan, Segment, Source
 from preprocess.trusted import BATCH, ReadMany, TrustedPool
 

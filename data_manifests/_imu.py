@@ -19,3 +19,9 @@ def write_csv(path: Path, values: np.ndarray, rate_hz: float, units: tuple[str, 
     rows = np.column_stack([np.arange(len(values)) / rate_hz, values])
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savetxt(path, rows, fmt="%.7g", delimiter=",", header=",".join(titles), comments="")
+
+
+def write_npy(path: Path, values: np.ndarray) -> None:
+    """`values` (T, 6) in the order of `CHANNELS` -> a `.npy`; rate and units go in the manifest."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, values.astype(np.float32))

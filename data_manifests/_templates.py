@@ -85,3 +85,6 @@ CLIP_IMAGENET = (
     "a tattoo of the {}.",
 )
 """The 80 prompts of CLIP for ImageNet (openai/CLIP, MIT), which ImageBind uses for every modality (app. B)."""
+
+PHOTO = ("a photo of {}", "a picture of {}", "{}")
+SOUND = ("the sound of {}", "{}", "a recording of {}")

@@ -6,16 +6,17 @@ import io
 import itertools
 import math
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import IO, TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import soundfile
 
+from preprocess.decoding import scratch
+from preprocess.decoding.protocol import Returns, returns
 from preprocess.filterbank import FRAME_S, log_mel
 from preprocess.media import Limits, MediaError, Plan, Segment, Source, sniff
 from preprocess.resampling import resampled
@@ -30,6 +31,11 @@ _MALFORMED = 3  # SF_ERR_MALFORMED_FILE in sndfile.h
 _LENGTH_UNKNOWN = frozenset({"aac", "amr", "mp3"})
 _BLOCK = 65_536
 _MAX_CHANNELS = 64
+# Below are heart beats and earthquakes, above bats. A stretch of 7 Hz would become 2,300 times as many samples.
+_RATES_HZ = (1_000, 1_000_000)
+# Samples of all channels that may be read and made: so many are free (half a second of work), and so many more for each
+# byte of the file. The thriftiest speech codecs give 100; silence takes no bytes, and hours of it are no recording.
+_FREE_SAMPLES, _SAMPLES_FOR_EACH_BYTE = 60e6, 200
 # Encoders' padding and rounded durations make files this much shorter than announced without anything missing.
 _SLACK_S = 0.25
 # libav's decoders need the packet before the wanted one; none is longer than this.
@@ -55,6 +61,12 @@ class AudioConfig:
     segment_s: float = 10.0
 
 
+def _declare(config: AudioConfig, limits: Limits, plan: Plan) -> Returns:
+    segments = 1 if plan == "whole" else 1 + int(limits.max_duration_s / max(config.segment_s, config.clip_s))
+    return Returns("float32", (None,), config.clips, segments, elements=round(config.clip_s * config.rate_hz))
+
+
+@returns(_declare)
 def read(source: Source, config: AudioConfig, limits: Limits, plan: Plan) -> list[Segment]:
     """A sound file, a video with a sound track, or float samples -> segments of views (K, samples) float32 mono.
 
@@ -68,8 +80,9 @@ def read(source: Source, config: AudioConfig, limits: Limits, plan: Plan) -> lis
     decoding, where the header tells), truncated (ogg, and raw streams cut between two packets, do not show it), with
     samples that are not finite, and for hints outside of the sound.
     """
-    with _open(source, config, limits) as track, tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
-        for block in resampled(_checked(track, source.name, limits), track.rate_hz, config.rate_hz):
+    with _open(source, config, limits) as track, scratch.Scratch(_SPOOL_BYTES) as spool:
+        blocks = _checked(track, source.name, limits, config.rate_hz)
+        for block in resampled(blocks, track.rate_hz, config.rate_hz):
             spool.write(np.ascontiguousarray(block, np.float32).data)
         count = spool.tell() // 4
         if count < int(config.rate_hz * FRAME_S):
@@ -127,12 +140,17 @@ def clip_starts(count: int, config: AudioConfig) -> list[int]:
 
 @dataclass(frozen=True)
 class _Track:
-    """Mono blocks from `start_s` of the medium on; `expected_s` is the length its header announces, if it does."""
+    """Mono blocks from `start_s` of the medium on; `expected_s` is the length its header announces, if it does.
+
+    `channels` is how many there were, `most_samples` how many of all of them may be read, and made of them.
+    """
 
     rate_hz: float
     start_s: float
     expected_s: float | None
     blocks: Iterator[np.ndarray]
+    channels: int = 1
+    most_samples: float = math.inf
 
 
 def _open(source: Source, config: AudioConfig, limits: Limits) -> AbstractContextManager[_Track]:
@@ -145,6 +163,8 @@ def _encoded(source: Source, limits: Limits) -> Iterator[_Track]:
     if found.family not in ("audio", "video"):
         raise MediaError(source.name, f"expected sound or a video with sound, got {found.name} ({found.family})")
     with source.open(limits) as file:
+        most = _FREE_SAMPLES + _SAMPLES_FOR_EACH_BYTE * file.seek(0, 2)
+        file.seek(0)
         sound = None
         if found.name in _LIBSNDFILE:
             try:
@@ -160,10 +180,21 @@ def _encoded(source: Source, limits: Limits) -> Iterator[_Track]:
                 file.seek(0)
         if sound is None:
             with _libav(file, found.name, source, limits) as track:
-                yield track
+                yield _bounded(track, source, most)
         else:
             with sound:
-                yield _libsndfile(sound, source, limits)
+                yield _bounded(_libsndfile(sound, source, limits), source, most)
+
+
+def _bounded(track: _Track, source: Source, most_samples: float) -> _Track:
+    low, high = _RATES_HZ
+    if not low <= track.rate_hz <= high:
+        raise MediaError(
+            source.name,
+            f"is sampled at {track.rate_hz:g} Hz, expected {low:,} to {high:,} Hz; measurements slower than sound are "
+            "no sound: pass them as a table",
+        )
+    return replace(track, most_samples=most_samples)
 
 
 @contextmanager
@@ -205,7 +236,7 @@ def _libsndfile(sound: soundfile.SoundFile, source: Source, limits: Limits) -> _
             left -= len(block)
             yield _mixed(block, full_scale)
 
-    return _Track(rate_hz, start_s, wanted_s if known else None, blocks())
+    return _Track(rate_hz, start_s, wanted_s if known else None, blocks(), sound.channels)
 
 
 def _mixed(block: np.ndarray, full_scale: int = 1) -> np.ndarray:
@@ -250,7 +281,8 @@ def _libav(file: BinaryIO, container_name: str, source: Source, limits: Limits) 
             wanted_s = min(end_s, math.inf if duration_s is None else duration_s) - start_s
             keep = round((end_s - start_s) * frame.rate) if end_s < math.inf else None
             blocks = _cut(_mono(itertools.chain([frame], frames)), skip, keep)
-            yield _Track(frame.rate, start_s, wanted_s if duration_s is not None else None, blocks)
+            channels = frame.layout.nb_channels
+            yield _Track(frame.rate, start_s, wanted_s if duration_s is not None else None, blocks, channels)
     except av.FFmpegError as error:
         raise MediaError(source.name, f"could not be decoded: {error.strerror}") from error
 
@@ -299,9 +331,11 @@ def _check_duration(duration_s: float, name: str, limits: Limits) -> None:
         )
 
 
-def _checked(track: _Track, name: str, limits: Limits) -> Iterator[np.ndarray]:
+def _checked(track: _Track, name: str, limits: Limits, wanted_hz: int) -> Iterator[np.ndarray]:
     """The track's blocks, refused where they go on for too long, are no sound, or end too early."""
     count = 0
+    of_a_frame = track.channels + wanted_hz / track.rate_hz
+    _check_samples((track.expected_s or 0.0) * track.rate_hz * of_a_frame, track, name)
     for block in track.blocks:
         # False for NaN too. 32-bit integers are the largest samples there are.
         if len(block) and not (block.max() <= 2.0**31 and block.min() >= -(2.0**31)):
@@ -309,6 +343,7 @@ def _checked(track: _Track, name: str, limits: Limits) -> Iterator[np.ndarray]:
             raise MediaError(name, f"has samples that are not finite (or beyond 32 bits) after {time_s:.1f} s")
         count += len(block)
         _check_duration(count / track.rate_hz, name, limits)
+        _check_samples(count * of_a_frame, track, name)
         yield block
     got_s = count / track.rate_hz
     if count == 0:
@@ -317,7 +352,16 @@ def _checked(track: _Track, name: str, limits: Limits) -> Iterator[np.ndarray]:
         raise MediaError(name, f"is truncated: expected {track.expected_s:.1f} s from its header, got {got_s:.1f} s")
 
 
-def _clips(spool: IO[bytes], first: int, last: int, config: AudioConfig) -> np.ndarray:
+def _check_samples(samples: float, track: _Track, name: str) -> None:
+    if samples > track.most_samples:
+        raise MediaError(
+            name,
+            f"has more samples than a recording of its size ({track.most_samples:,.0f} at most, read or made); "
+            "choose a stretch with start_s and end_s",
+        )
+
+
+def _clips(spool: scratch.Scratch, first: int, last: int, config: AudioConfig) -> np.ndarray:
     """(K, samples) float32 views of samples [first, last) of the spool."""
     size = min(last - first, round(config.clip_s * config.rate_hz))
     views = np.empty((config.clips, size), np.float32)

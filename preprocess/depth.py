@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from preprocess import raster
+from preprocess.decoding.protocol import Returns, returns
 from preprocess.media import Limits, MediaError, Plan, Segment, Source
 
 if TYPE_CHECKING:
@@ -42,6 +43,11 @@ class DepthConfig:
     default_baseline_m: float = 0.075
 
 
+def _declare(config: DepthConfig, limits: Limits, plan: Plan) -> Returns:
+    return Returns("float32", (config.size, config.size), views=1)
+
+
+@returns(_declare)
 def read(source: Source, config: DepthConfig, limits: Limits, plan: Plan) -> list[Segment]:
     """Depth map -> one segment with views (1, size, size) float32 disparity in pixels, for either plan.
 

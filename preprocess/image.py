@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from preprocess import raster
+from preprocess.decoding.protocol import Returns, returns
 from preprocess.media import Limits, MediaError, Plan, Segment, Source
 
 if TYPE_CHECKING:
@@ -38,6 +39,11 @@ class ImageConfig:
             raise ValueError(f"expected resize >= size, got {self.resize} < {self.size}: the crop would need padding")
 
 
+def _declare(config: ImageConfig, limits: Limits, plan: Plan) -> Returns:
+    return Returns("uint8", (config.size, config.size, 3), views=1)
+
+
+@returns(_declare)
 def read(source: Source, config: ImageConfig, limits: Limits, plan: Plan) -> list[Segment]:
     """Picture -> one segment with views (1, size, size, 3) uint8 RGB, for either plan.
 

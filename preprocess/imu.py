@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from preprocess.decoding.protocol import Returns, returns
 from preprocess.media import Hints, Limits, MediaError, Plan, Segment, Source, csv_delimiter, sniff
 
 if TYPE_CHECKING:
@@ -28,6 +29,11 @@ _MAX_BAD_SHARE = 0.2  # of rows that may be unusable, and are left out, before t
 _MAX_STEP_BACK_S = 1.0  # rows may be this far out of order; a larger step back is a clock that was restarted
 _LARGEST_VALUE = 1e6  # in SI units; no sensor reaches it, and its square still fits a float32
 _MAX_DECIMATION = 64
+# A table may have so many rows (2.8 hours at 100 Hz), and one more for each byte of its file: no recording has more,
+# but a run of zeros takes none. Footers of Parquet name every column of every row group.
+_FREE_ROWS = 1_000_000
+_MAX_FOOTER_STRING_BYTES = 2**24
+_MAX_FOOTER_ENTRIES = 10_000
 
 # How a header, lower case and with every mark turned into "_", may call a column. The rest, if any, is a unit.
 _COLUMNS = (
@@ -107,6 +113,13 @@ def prepare(views: np.ndarray, config: ImuConfig) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray((views - mean) / std, dtype=np.float32))
 
 
+def _declare(config: ImuConfig, limits: Limits, plan: Plan) -> Returns:
+    if plan == "whole":
+        return Returns("float32", shape(config), config.clips)
+    return Returns("float32", shape(config), 1, 1 + math.ceil(limits.max_duration_s / config.window_s))
+
+
+@returns(_declare)
 def read(source: Source, config: ImuConfig, limits: Limits, plan: Plan) -> list[Segment]:
     """A recording -> views (K, 6, samples) float32 in m/s2 and rad/s at `rate_hz`, K windows of `window_s`.
 
@@ -116,7 +129,8 @@ def read(source: Source, config: ImuConfig, limits: Limits, plan: Plan) -> list[
     interpolated. A recording shorter than a window is mirrored back and forth to fill it. `hints.start_s` and `end_s`
     confine all this to a part.
 
-    Raises MediaError for what `read_imu` refuses, less than 0.5 s, and a rate below 1 / `max_gap_s`.
+    Raises MediaError for what `read_imu` refuses, less than 0.5 s, more than `max_duration_s`, and a rate below
+    1 / `max_gap_s`.
     """
     series = read_imu(source, limits)
     if series.period_s > config.max_gap_s:
@@ -125,7 +139,7 @@ def read(source: Source, config: ImuConfig, limits: Limits, plan: Plan) -> list[
             f"is sampled at {1 / series.period_s:.3g} Hz; expected at least {1 / config.max_gap_s:.3g} Hz"
             " (raise max_gap_s to allow it)",
         )
-    begin_s, end_s = _stretch(source, series)
+    begin_s, end_s = _stretch(source, series, limits)
     spans = _spans(begin_s, end_s, config.window_s, series.period_s)
     gaps = _Gaps(series.time_s, config.max_gap_s)
     kept = [span for span in spans if gaps.between(*span) <= 0.5 * (span[1] - span[0])]
@@ -159,7 +173,7 @@ def read_imu(source: Source, limits: Limits) -> ImuSeries:
     is m/s2 and rad/s. Without a gyroscope the rotation is 0.
 
     Raises MediaError for another layout, contradictory or unknown units, more than a fifth of the rows unusable,
-    timestamps that are too coarse or restart, and more than `max_rows` or `max_duration_s`.
+    timestamps that are too coarse or restart, and more than `max_rows`.
     """
     if source.is_encoded:
         found = sniff(source, limits)
@@ -180,7 +194,7 @@ def read_imu(source: Source, limits: Limits) -> ImuSeries:
     notes = list(raw.notes)
     values = _to_si(raw, source, notes)
     time_s = _times(raw, source, notes)
-    return _clean(time_s, values, source.name, limits, notes)
+    return _clean(time_s, values, source.name, notes)
 
 
 @dataclass
@@ -328,14 +342,33 @@ def _read_parquet(file: BinaryIO, name: str, limits: Limits) -> _Raw:
     from pyarrow import parquet
 
     try:
-        table_file = parquet.ParquetFile(file)
-        _check_rows(table_file.metadata.num_rows, name, limits)
-        header = list(table_file.schema_arrow.names)
+        table_file = parquet.ParquetFile(
+            file,
+            thrift_string_size_limit=_MAX_FOOTER_STRING_BYTES,
+            thrift_container_size_limit=_MAX_FOOTER_ENTRIES,
+        )
+        metadata, schema = table_file.metadata, table_file.schema_arrow
+        _check_rows(metadata.num_rows, name, limits)
+        size = file.seek(0, 2)
+        if metadata.num_rows > _FREE_ROWS + size:
+            raise MediaError(
+                name, f"announces {metadata.num_rows:,} rows in {size:,} bytes: no recording is so uniform"
+            )
+        header = list(schema.names)
         columns = _columns(header, name)
+        for i in columns.used:
+            if not (pa.types.is_integer(kind := schema.types[i]) or pa.types.is_floating(kind) or _is_time(kind)):
+                raise MediaError(name, f"its column {header[i]!r} holds {kind}, expected numbers")
         table = table_file.read([header[i] for i in columns.used], use_threads=False)
         return _from_table(table.select([header[i] for i in columns.used]), columns, name, ())
     except (pa.ArrowException, OSError) as error:
         raise MediaError(name, f"could not be read as a parquet table of numbers: {error}") from None
+
+
+def _is_time(kind: Any) -> bool:
+    import pyarrow as pa  # slow to import, and only tables need it
+
+    return bool(pa.types.is_timestamp(kind) or pa.types.is_decimal(kind))
 
 
 def _from_table(table: Any, columns: _Columns, name: str, notes: tuple[str, ...]) -> _Raw:
@@ -481,7 +514,7 @@ def _times(raw: _Raw, source: Source, notes: list[str]) -> np.ndarray:
     )
 
 
-def _clean(time_s: np.ndarray, values: np.ndarray, name: str, limits: Limits, notes: list[str]) -> ImuSeries:
+def _clean(time_s: np.ndarray, values: np.ndarray, name: str, notes: list[str]) -> ImuSeries:
     """Drops unusable rows, sorts and drops repeated times. Raises MediaError where too little is left."""
     count = len(time_s)
     usable = np.isfinite(time_s) & (np.abs(values) <= _LARGEST_VALUE).all(axis=1)
@@ -517,15 +550,10 @@ def _clean(time_s: np.ndarray, values: np.ndarray, name: str, limits: Limits, no
         time_s, values = time_s[first_of_time], values[first_of_time]
     if len(time_s) < 2:
         raise MediaError(name, f"has {len(time_s)} usable rows, expected at least {_SHORTEST_S} s of them")
-    series = ImuSeries(time_s - time_s[0], values, tuple(notes))
-    if series.duration_s > limits.max_duration_s:
-        raise MediaError(
-            name, f"lasts {series.duration_s:,.0f} s, the limit is {limits.max_duration_s:,.0f} s (max_duration_s)"
-        )
-    return series
+    return ImuSeries(time_s - time_s[0], values, tuple(notes))
 
 
-def _stretch(source: Source, series: ImuSeries) -> tuple[float, float]:
+def _stretch(source: Source, series: ImuSeries, limits: Limits) -> tuple[float, float]:
     """The part to use, in seconds."""
     hints: Hints = source.hints
     begin_s = max(0.0, 0.0 if hints.start_s is None else hints.start_s)
@@ -533,6 +561,12 @@ def _stretch(source: Source, series: ImuSeries) -> tuple[float, float]:
     if not end_s - begin_s >= _SHORTEST_S:
         which = "lasts" if (begin_s, end_s) == (0.0, series.duration_s) else "has between start_s and end_s only"
         raise MediaError(source.name, f"{which} {max(0.0, end_s - begin_s):.3f} s, expected at least {_SHORTEST_S} s")
+    if end_s - begin_s > limits.max_duration_s:
+        raise MediaError(
+            source.name,
+            f"lasts {end_s - begin_s:,.0f} s, the limit is {limits.max_duration_s:,.0f} s (max_duration_s); "
+            "choose a stretch with start_s and end_s",
+        )
     return begin_s, end_s
 
 

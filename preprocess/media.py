@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import io
 import json
 import os
@@ -39,7 +40,8 @@ class Limits:
     """Upper bounds of one medium. Whatever exceeds one is a `MediaError`, before it costs memory or time.
 
     Decoding may take `decode_timeout_s` and, as a long film takes longer, one second more for each
-    `decode_bytes_per_s` of the file.
+    `decode_bytes_per_s` of the file. Of the processor's time it may take `decode_cpu_s` and as much more; a film may
+    take all of its time on several cores.
 
     `decode` says where that happens. "isolated": in worker processes, whose decoders may hang, crash or be subverted
     and nothing else is. "gpu": plain JPEGs by nvJPEG on the model's GPU, in this process and without `decode_timeout_s`
@@ -52,6 +54,7 @@ class Limits:
     max_duration_s: float = 4 * 3600.0
     max_rows: int = 50_000_000
     decode_timeout_s: float = 60.0
+    decode_cpu_s: float = 10.0
     decode_bytes_per_s: float = 1e6
     worker_memory_bytes: int = 6 * 2**30
     decode: Literal["isolated", "gpu"] = "isolated"
@@ -98,6 +101,13 @@ class Hints:
 
 
 @dataclass(frozen=True)
+class Opened:
+    """A regular file that somebody else has opened: what a decode worker gets in place of a path."""
+
+    descriptor: int
+
+
+@dataclass(frozen=True)
 class Source:
     """One medium: a path, its bytes, or a value already in memory (array, PIL image, text).
 
@@ -122,15 +132,22 @@ class Source:
 
     @property
     def is_encoded(self) -> bool:
-        """Whether the content still has to be decoded (a path or bytes)."""
-        return isinstance(self.content, (Path, bytes))
+        """Whether the content still has to be decoded (a path, an opened file or bytes)."""
+        return isinstance(self.content, (Path, Opened, bytes))
 
     def decode_allowance_s(self, limits: Limits) -> float:
         """How long decoding this may take."""
+        return limits.decode_timeout_s + self.size_allowance_s(limits)
+
+    def size_allowance_s(self, limits: Limits) -> float:
+        """How much longer than a small file decoding this may take."""
         size = 0
         with contextlib.suppress(OSError, ValueError):
-            size = len(self.content) if isinstance(self.content, bytes) else os.stat(self.content).st_size
-        return limits.decode_timeout_s + size / limits.decode_bytes_per_s
+            if isinstance(self.content, bytes):
+                size = len(self.content)
+            elif isinstance(self.content, Path):
+                size = os.stat(self.content).st_size
+        return size / limits.decode_bytes_per_s
 
     @contextlib.contextmanager
     def open(self, limits: Limits) -> Iterator[BinaryIO]:
@@ -142,20 +159,24 @@ class Source:
             self._check_size(len(self.content), limits)
             yield io.BytesIO(self.content)
             return
+        if isinstance(self.content, Opened):
+            # One place in the file for all who open it: they do so one after the other.
+            os.lseek(self.content.descriptor, 0, os.SEEK_SET)
+            with os.fdopen(self.content.descriptor, "rb", closefd=False) as file:
+                self._check_size(os.fstat(self.content.descriptor).st_size, limits)
+                yield file
+            return
         if not isinstance(self.content, Path):
             raise MediaError(self.name, f"expected a path or bytes, got {type(self.content).__name__}")
         try:
-            # Non-blocking: a named pipe in a folder must not stop the run before it is recognised as one.
-            descriptor = os.open(self.content, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+            descriptor = open_regular(self.content)
+        except IrregularFileError:
+            raise MediaError(self.name, "is not a regular file (a directory, pipe or device)") from None
         except (OSError, ValueError) as error:
             raise MediaError(self.name, _why_not_opened(error)) from None
-        with contextlib.ExitStack() as stack:
-            stack.callback(os.close, descriptor)
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise MediaError(self.name, "is not a regular file (a directory, pipe or device)")
-            self._check_size(status.st_size, limits)
-            yield stack.enter_context(os.fdopen(descriptor, "rb", closefd=False))
+        with os.fdopen(descriptor, "rb") as file:
+            self._check_size(os.fstat(descriptor).st_size, limits)
+            yield file
 
     def read_bytes(self, limits: Limits) -> bytes:
         """All encoded bytes. Raises MediaError as `open` does."""
@@ -325,15 +346,36 @@ def csv_delimiter(line: str) -> str:
     return max(",\t;", key=lambda mark: len(next(csv.reader([line], delimiter=mark), [])))
 
 
+class IrregularFileError(OSError):
+    """What was to be opened is a directory, a pipe or a device."""
+
+
+def open_regular(path: str | os.PathLike[str]) -> int:
+    """A descriptor of the regular file at `path`, opened for reading, without ever waiting for a writer.
+
+    Raises IrregularFileError for a directory, pipe, socket or device; OSError and ValueError as `os.open` does.
+    """
+    # Non-blocking: a named pipe in a folder must not stop the run before it is recognised as one.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise IrregularFileError(errno.EINVAL, "is not a regular file (a directory, pipe or device)", os.fspath(path))
+    return descriptor
+
+
 def read_sidecar(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The object in `NAME.json` beside a medium: hints and free metadata.
 
-    Raises MediaError, which names the medium, for content that is no JSON object of at most `MAX_SIDECAR_BYTES`;
-    OSError where there is no such file or it cannot be read.
+    Raises MediaError, which names the medium, for content that is no JSON object of at most `MAX_SIDECAR_BYTES`, and
+    for a pipe or device; OSError where there is no such file or it cannot be read.
     """
     path = os.fspath(path)
     name = os.path.basename(path) + ".json"
-    with open(path + ".json", "rb") as file:
+    try:
+        descriptor = open_regular(path + ".json")
+    except IrregularFileError:
+        raise MediaError(path, f"its sidecar {name} is not a regular file (a directory, pipe or device)") from None
+    with os.fdopen(descriptor, "rb") as file:
         raw = file.read(MAX_SIDECAR_BYTES + 1)
     if len(raw) > MAX_SIDECAR_BYTES:
         raise MediaError(path, f"its sidecar {name} has more than {MAX_SIDECAR_BYTES:,} bytes")

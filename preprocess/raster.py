@@ -45,6 +45,24 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# What a picture may cost for its size: so many pixels are free (about a second), and so many more for each byte. A real
+# picture has more bytes than that; a white page stays among the free ones, up to A1 at 300 dpi, drawings up to A0.
+_PIXELS_FOR_BYTES: dict[str, tuple[float, float]] = {
+    "avif": (32e6, 200),
+    "gif": (64e6, 100),
+    "jpeg": (64e6, 100),
+    "jpeg2000": (16e6, 20),
+    "png": (64e6, 100),
+    "tiff": (64e6, 100),
+    "webp": (32e6, 200),
+}
+_BITS_FOR_BYTES = (100e6, 300.0)
+# Values (16-bit, float, depth, thermal) are computed with in numpy, at some ten times the cost of a pixel.
+_VALUES_FOR_BYTES = (16e6, 2.0)
+# A progressive JPEG goes through all its pixels once a scan; cameras and tools write about ten of them.
+_MOST_SCANNED_PIXELS = 2e9
+# Pillow joins a GIF's comments piece by piece, in quadratic time.
+_MOST_GIF_EXTENSION_BYTES = 2**17
 _EXR_CHANNELS = ("z", "depth", "y", "r")
 # Beyond this aspect ratio only the cropped part is resized: a 1 x 30,000 picture would need 6 GB otherwise.
 _LONG_ASPECT = 4
@@ -65,7 +83,18 @@ def decode_picture(source: Source, limits: Limits, least_side: int = 0) -> Image
     with source.open(limits) as file, _decoding(source):
         if found.name == "tiff" and (picture := _read_unusual_tiff(source, file, limits)):
             return picture
-        return _load(source, _DECODERS[found.name](file), limits, least_side)
+        if found.name == "gif":
+            _check_gif_extensions(source, file)
+        picture = _DECODERS[found.name](file)
+        _check_size(source, picture.size, limits)
+        if picture.mode in _PLANE_MODES and picture.mode != "L":
+            check_cost(source, file, math.prod(picture.size), *_VALUES_FOR_BYTES)
+        elif found.name in _PIXELS_FOR_BYTES:
+            of_format = _BITS_FOR_BYTES if picture.mode == "1" else _PIXELS_FOR_BYTES[found.name]
+            check_cost(source, file, math.prod(picture.size), *of_format)
+        if found.name == "jpeg":
+            _check_scans(source, file, math.prod(picture.size))
+        return _load(source, picture, limits, least_side)
 
 
 def to_rgb(picture: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
@@ -98,6 +127,9 @@ def read_values(source: Source, limits: Limits) -> np.ndarray:
         values = _read_npy(source, limits) if found.name == "npy" else _read_exr(source, limits)
     else:
         picture = decode_picture(source, limits)
+        if source.is_encoded:
+            with source.open(limits) as file:
+                check_cost(source, file, math.prod(picture.size), *_VALUES_FOR_BYTES)
         values = np.asarray(picture if picture.mode in _PLANE_MODES else to_rgb(picture)[0])
     return np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
 
@@ -209,6 +241,7 @@ def _read_unusual_tiff(source: Source, file: BinaryIO, limits: Limits) -> Image.
         file.seek(0)
         return None
     _check_size(source, page.shape, limits)
+    check_cost(source, file, math.prod(page.shape), *_VALUES_FOR_BYTES)
     values = page.asarray()
     if dtype.kind != "f" and (values.min() < -(2**31) or values.max() >= 2**31):
         raise MediaError(source.name, f"is a TIFF of {dtype} beyond the range of int32; save it as float32")
@@ -223,6 +256,53 @@ def _check_size(source: Source, size: tuple[int, ...], limits: Limits) -> None:
     if pixels > limits.max_pixels:
         shape = " x ".join(f"{n:,}" for n in size)
         raise MediaError(source.name, f"has {shape} pixels, the limit is {limits.max_pixels:,} (max_pixels)")
+
+
+def check_cost(source: Source, file: BinaryIO, elements: int, free: float, for_each_byte: float) -> None:
+    """Raises MediaError for more than `free` elements and `for_each_byte` byte of the file; its place stays."""
+    place = file.tell()
+    size = file.seek(0, 2)
+    file.seek(place)
+    if elements > free + for_each_byte * size:
+        raise MediaError(
+            source.name,
+            f"announces {elements:,} pixels in {size:,} bytes, more than a real picture of that size has "
+            f"({free + for_each_byte * size:,.0f}); it would cost much time and memory, save it smaller",
+        )
+
+
+def _check_scans(source: Source, file: BinaryIO, pixels: int) -> None:
+    """Counts the scans of a JPEG: in its compressed data, 0xFF is never followed by 0xDA."""
+    place = file.tell()
+    file.seek(0)
+    most, scans, last = max(1, int(_MOST_SCANNED_PIXELS / pixels)), 0, b""
+    while scans <= most and (block := file.read(2**20)):
+        scans += (last + block).count(b"\xff\xda")
+        last = block[-1:]
+    file.seek(place)
+    if scans > most:
+        raise MediaError(
+            source.name, f"has more than {most:,} scans of {pixels:,} pixels, which would take very long; save it again"
+        )
+
+
+def _check_gif_extensions(source: Source, file: BinaryIO) -> None:
+    """Walks over what comes before the first frame (GIF89a, sections 15 to 26)."""
+    header = file.read(13)
+    place = 13 + (3 << (header[10] & 7) + 1 if len(header) == 13 and header[10] & 0x80 else 0)
+    file.seek(place)
+    head = file.read(_MOST_GIF_EXTENSION_BYTES + 1)
+    file.seek(0)
+    at = 0
+    while head[at : at + 1] == b"!":
+        at += 2
+        while at < len(head) and head[at]:
+            at += head[at] + 1
+        at += 1
+    if at > _MOST_GIF_EXTENSION_BYTES:
+        raise MediaError(
+            source.name, f"has more than {_MOST_GIF_EXTENSION_BYTES:,} bytes of comments before its first frame"
+        )
 
 
 def _check_array(source: Source, shape: tuple[int, ...], dtype: np.dtype, limits: Limits) -> tuple[int, ...]:
@@ -274,8 +354,14 @@ def _read_exr(source: Source, limits: Limits) -> np.ndarray:
     import OpenEXR  # only EXR files need it
 
     with source.open(limits) as file, _decoding(source):
-        (x0, y0), (x1, y1) = OpenEXR.File(file, separate_channels=True, header_only=True).header()["dataWindow"]
-        _check_size(source, (int(x1) - int(x0) + 1, int(y1) - int(y0) + 1), limits)
+        parts = OpenEXR.File(file, separate_channels=True, header_only=True).parts
+        values = 0
+        for part in parts:
+            (x0, y0), (x1, y1) = part.header["dataWindow"]
+            size = int(x1) - int(x0) + 1, int(y1) - int(y0) + 1
+            _check_size(source, size, limits)
+            values += math.prod(size) * max(1, len(part.header["channels"]))
+        check_cost(source, file, values, *_VALUES_FOR_BYTES)
         file.seek(0)
         channels = OpenEXR.File(file, separate_channels=True).channels()
     by_name = {name.rsplit(".", 1)[-1].lower(): channel.pixels for name, channel in channels.items()}

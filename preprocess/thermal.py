@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from preprocess import raster
+from preprocess.decoding.protocol import Returns, returns
 from preprocess.media import Limits, MediaError, Plan, Segment, Source
 
 if TYPE_CHECKING:
@@ -35,6 +36,11 @@ class ThermalConfig:
     std: float = 1.0
 
 
+def _declare(config: ThermalConfig, limits: Limits, plan: Plan) -> Returns:
+    return Returns("float32", (config.size, config.size), views=1)
+
+
+@returns(_declare)
 def read(source: Source, config: ThermalConfig, limits: Limits, plan: Plan) -> list[Segment]:
     """Thermal image -> one segment with views (1, size, size) float32 in 0..1, for either plan; bicubic.
 

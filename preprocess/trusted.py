@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from preprocess.isolation import DecodePool, Read
+from preprocess.decoding.pool import DecodePool
+from preprocess.decoding.protocol import Read
 from preprocess.media import Limits, Plan, Segment, Source
 
 ReadMany = Callable[[Sequence[Source], Any, Limits, torch.device], list[list[Segment] | None]]

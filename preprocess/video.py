@@ -21,7 +21,8 @@ import numpy as np
 from av.stream import Disposition
 from PIL import Image
 
-from preprocess.isolation import available_cores
+from preprocess.decoding.cores import available_cores
+from preprocess.decoding.protocol import Returns, returns
 from preprocess.media import Limits, MediaError, Plan, Segment, Source, sniff
 
 if TYPE_CHECKING:
@@ -53,6 +54,9 @@ _SEEK_BACK_S = (0.0, 1.0, 4.0, 16.0, 64.0, math.inf)
 _MAX_THREADS = 4  # decode workers already share the cores
 _MAX_FAILED_READS = 64  # damaged stretches that a demuxer may stumble over, one after the other
 _ROUNDED_DURATION_S = 1.0  # a sound track may be longer than its pictures by this without a note
+# Pixels of all frames that are decoded: so many are free (half a minute of 1080p), and so many more for each byte of
+# the file, which is 1080p at 40 kbit/s. Frames that repeat the one before take no bytes, and are decoded all the same.
+_FREE_PIXELS, _PIXELS_FOR_EACH_BYTE = 1.5e9, 10_000
 _TOLERANCE_S = 1e-6  # rounding of seconds to the stream's clock
 
 
@@ -77,6 +81,19 @@ class VideoConfig:
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
 
+def _declare(config: VideoConfig, limits: Limits, plan: Plan) -> Returns:
+    clips, segments = config.clips, 1
+    if plan == "segments":
+        # A rest shorter than a clip joins the last segment.
+        clips = math.ceil((config.segment_s + config.clip_s) / (2 * config.clip_s)) + 1
+        segments = 1 + math.ceil(limits.max_duration_s / config.segment_s)
+    if config.stack_frames:
+        shape_of_view: tuple[int | None, ...] = (config.frames_per_clip, None, None, 3)
+        return Returns("uint8", shape_of_view, clips, segments, 3 * config.frames_per_clip * limits.max_pixels, True)
+    return Returns("uint8", (None, None, 3), clips * config.frames_per_clip, segments, 3 * limits.max_pixels, True)
+
+
+@returns(_declare)
 def read(source: Source, config: VideoConfig, limits: Limits, plan: Plan) -> list[Segment]:
     """Encoded video, or uint8 (T, H, W, 3) with `hints.rate_hz` -> segments of uint8 views, short side `config.size`.
 
@@ -98,10 +115,12 @@ def read(source: Source, config: VideoConfig, limits: Limits, plan: Plan) -> lis
     if found.name not in _DEMUXERS:
         raise MediaError(source.name, f"expected a video, got {found.name} ({found.family})")
     with source.open(limits) as file:
+        size = file.seek(0, 2)
+        file.seek(0)
         try:
             with av.open(file, "r", format=_DEMUXERS[found.name], metadata_errors="replace") as container:
                 # Threads by frame delay each wanted frame after a seek; reading a video through, they pay.
-                frames = _StreamFrames(source, container, limits, "AUTO" if plan == "segments" else "SLICE")
+                frames = _StreamFrames(source, container, limits, "AUTO" if plan == "segments" else "SLICE", size)
                 return _segments(frames, source, config, limits, plan)
         except av.FFmpegError as error:
             raise MediaError(
@@ -211,10 +230,6 @@ def _segments(frames: _Frames, source: Source, config: VideoConfig, limits: Limi
 
 
 def _stretch(source: Source, duration_s: float, limits: Limits) -> tuple[float, float]:
-    if duration_s > limits.max_duration_s:
-        raise MediaError(
-            source.name, f"lasts {duration_s:,.0f} s, the limit is {limits.max_duration_s:,.0f} s (max_duration_s)"
-        )
     start_s = source.hints.start_s if source.hints.start_s is not None else 0.0
     end_s = min(source.hints.end_s if source.hints.end_s is not None else math.inf, duration_s)
     if not 0.0 <= start_s <= end_s or (start_s == end_s and duration_s > 0.0):
@@ -222,6 +237,12 @@ def _stretch(source: Source, duration_s: float, limits: Limits) -> tuple[float, 
             source.name,
             f"expected 0 <= start_s < end_s within its {duration_s:.3f} s, "
             f"got start_s={source.hints.start_s}, end_s={source.hints.end_s}",
+        )
+    if end_s - start_s > limits.max_duration_s:
+        raise MediaError(
+            source.name,
+            f"lasts {end_s - start_s:,.0f} s, the limit is {limits.max_duration_s:,.0f} s (max_duration_s); "
+            "choose a stretch with start_s and end_s",
         )
     return start_s, end_s
 
@@ -306,7 +327,7 @@ class _StreamFrames:
     """
 
     def __init__(
-        self, source: Source, container: InputContainer, limits: Limits, threads: Literal["AUTO", "SLICE"]
+        self, source: Source, container: InputContainer, limits: Limits, threads: Literal["AUTO", "SLICE"], size: int
     ) -> None:
         self._source, self._container, self._limits = source, container, limits
         self._stream = _video_stream(source, container)
@@ -319,6 +340,7 @@ class _StreamFrames:
         self._look_ahead = round(_LOOK_AHEAD_S / self._tick_s)
         self._last: tuple[VideoFrame, np.ndarray] | None = None
         self._size: tuple[int, int] | None = None  # frames are brought to
+        self._pixels_left = _FREE_PIXELS + _PIXELS_FOR_EACH_BYTE * size
         self.notes: list[str] = []
         self._begin_reading()
         self._start = self._end = self._stream.start_time or 0
@@ -475,12 +497,21 @@ class _StreamFrames:
                 self._codec.skip_frame = "NONREF" if skip else "DEFAULT"
             self._drained = packet is None
             try:
-                self._decoded.extend(self._codec.decode(packet))
+                self._take(self._codec.decode(packet))
                 if alone and packet is not None and packet.pts == time:
-                    self._decoded.extend(self._codec.decode(None))
+                    self._take(self._codec.decode(None))
                     self._drained = True
             except av.FFmpegError:
                 self._note("damaged parts were skipped")
+
+    def _take(self, frames: list[VideoFrame]) -> None:
+        self._decoded.extend(frames)
+        self._pixels_left -= sum(frame.width * frame.height for frame in frames)
+        if self._pixels_left < 0:
+            raise MediaError(
+                self._source.name,
+                "has more and larger frames than a film of its size; choose a stretch with start_s and end_s",
+            )
 
     def _shrunk(self, frame: VideoFrame, config: VideoConfig) -> np.ndarray:
         if self._last is not None and self._last[0] is frame:

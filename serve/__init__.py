@@ -14,8 +14,23 @@ _HOME = {"Client": "serve.client", "Library": "serve.library", "Term": "serve.te
 __all__ = ["Client", "Library", "Term"]
 
 
+def check_packages() -> None:
+    """Raises ImportError, one sentence, where a file of somebody else's has the name of one of our packages."""
+    import bind
+
+    try:
+        from bind import origin
+    except ImportError:
+        raise ImportError(
+            f"Crossbind cannot start: its package 'bind' is hidden by {bind.__file__}, which Python finds first; "
+            "rename that file or folder, or work in another one"
+        ) from None
+    origin.check()
+
+
 def __getattr__(name: str) -> Any:
     # Loaded when first used: the command line's --help must not wait for numpy and SQLite.
     if name not in _HOME:
         raise AttributeError(f"module 'serve' has no attribute {name!r}")
+    check_packages()
     return getattr(importlib.import_module(_HOME[name]), name)

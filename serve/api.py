@@ -10,12 +10,13 @@ import asyncio
 import base64
 import binascii
 import json
+import os
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import IO, Annotated, Any, Literal
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
@@ -27,7 +28,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bind.modalities import specs
 from preprocess.media import Hints, MediaError, Source, sniff
@@ -36,7 +37,7 @@ from serve.batching import Busy, Embedded, LateError
 from serve.catalogue import LibraryError, UnknownItemError, shown
 from serve.guard import Guard, error_body
 from serve.library import Hit, Item
-from serve.service import PictureError, Service, TermError
+from serve.service import About, PictureError, Service, TermError
 from serve.terms import Term
 from serve.where import WhereError
 
@@ -58,7 +59,8 @@ _TYPES = {
     "aac": "audio/aac", "aiff": "audio/aiff", "text": "text/plain; charset=utf-8", "csv": "text/plain; charset=utf-8",
 }  # fmt: skip
 _MOVING = {"mp4": "mp4", "matroska": "webm", "ogg": "ogg"}
-_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_MARKS = (b",", b"[", b"{")
+_JSON_BLOCK_BYTES = 2**18
 _DATA = re.compile(r"data:[^,;]{0,100}(?:;[^,;]{0,100})*?;base64,", re.IGNORECASE)
 _DATA_PATTERN = "^data:[a-z]{0,9}/?[a-z0-9]{0,9};base64,(?:[A-Za-z0-9+/]{4})+$"
 """For the description: what certainly is one."""
@@ -158,7 +160,7 @@ class EmbeddingsRequest(Strict):
 
     input: _Input | Annotated[list[_Input], Field(min_length=1, max_length=2048)]  # type: ignore[valid-type]
     model: Annotated[str | None, Field(max_length=255)] = None
-    encoding_format: Literal["float", "base64"] = "float"
+    encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = None
     user: str | None = None
 
@@ -199,7 +201,10 @@ class EmbeddingsAnswer(BaseModel):
 
 
 class SearchRequest(Strict):
-    """`query` are words, `terms` anything; one of them. `want` are modalities to find, `where` a filter."""
+    """`query` are words, `terms` anything; one of them. `want` are modalities to find, `where` a filter.
+
+    `min_probability` leaves out hits that are less likely to be right: none at all means that nothing looks like that.
+    """
 
     model_config = ConfigDict(json_schema_extra=_exactly_one("query", "terms"))
 
@@ -208,6 +213,7 @@ class SearchRequest(Strict):
     k: Annotated[int, Field(ge=1)] = 10
     want: Annotated[list[str], Field(max_length=32)] | None = None
     where: str | None = None
+    min_probability: Annotated[float, Field(ge=0, le=1)] | None = None
 
     @model_validator(mode="after")
     def _one_query(self) -> SearchRequest:
@@ -232,11 +238,15 @@ class ItemAnswer(BaseModel):
 
 
 class HitAnswer(ItemAnswer):
-    """`score` compares across modalities (standard deviations above the usual item), `cosine` does not."""
+    """`score` compares across modalities (standard deviations above the usual item), `cosine` does not.
+
+    `probability` says how likely the item is what was asked for; null where the model cannot tell.
+    """
 
     score: float
     cosine: float
     keyword: bool
+    probability: float | None
 
 
 class Items(BaseModel):
@@ -367,8 +377,12 @@ def _add_routes(app: FastAPI, service: Service) -> None:
                 terms = [term if isinstance(term, Term) else _term(term, place) for place, term in places]
             else:
                 terms = [Term(body.query)]
+            if len(terms) > MAX_QUERY_TERMS:
+                raise ApiError(413, "too_many", f"expected at most {MAX_QUERY_TERMS} terms, got {len(terms)}", "terms")
         try:
-            hits = await service.search(terms, k=body.k, want=body.want, where=body.where)
+            hits = await service.search(
+                terms, k=body.k, want=body.want, where=body.where, min_probability=body.min_probability
+            )
         except TermError as error:
             raise ApiError(422, "unusable_medium", error.reason, f"terms[{error.index}]") from None
         except WhereError as error:
@@ -394,7 +408,7 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     @app.get("/v1/items/{item_id}", response_model=ItemAnswer)
     async def item(item_id: ItemId) -> Response:
         """What is known of an item."""
-        return _Json(_item(service.item(item_id)))
+        return _Json(_item(await service.item(item_id)))
 
     @app.delete("/v1/items/{item_id}", response_model=Items)
     async def delete_item(item_id: ItemId) -> Response:
@@ -413,40 +427,41 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     )
     async def media(item_id: ItemId) -> Response:
         """The file of an item, whole or by ranges; a film starts where you like with `#t=START,END`."""
-        path = await service.original(item_id)
-        kind = await asyncio.to_thread(_content_type, path, service)
+        file = await service.open_original(item_id)
+        name = Path((await service.item(item_id)).path).name
+        kind = await service.read(_content_type, file, name, service)
         # A file may be a page in disguise: it may not run anything, and is not to be shown when it is no medium.
         headers = {"content-security-policy": "default-src 'none'; sandbox", "cache-control": "private, no-cache"}
         disposition = "inline" if kind else "attachment"
-        return FileResponse(
-            path,
+        return _OpenFileResponse(
+            file,
             headers=headers,
             media_type=kind or "application/octet-stream",
-            filename=shown(path.name),
+            filename=shown(name),
             content_disposition_type=disposition,
         )
 
     @app.get(
         "/v1/items/{item_id}/thumbnail",
-        response_class=FileResponse,
+        response_class=Response,
         responses={200: {"content": {"image/jpeg": _BINARY}, "description": "A small picture."}},
     )
     async def thumbnail(item_id: ItemId) -> Response:
         """A small JPEG of a picture, a film's moment, a depth map or a thermal image."""
-        path = await service.thumbnail(item_id)
-        return FileResponse(path, media_type="image/jpeg", headers={"cache-control": "private, max-age=3600"})
+        content = await service.thumbnail(item_id)
+        return Response(content, media_type="image/jpeg", headers={"cache-control": "private, max-age=3600"})
 
     @app.get("/v1/models", response_model=Models)
     async def models() -> Response:
         """The model that is served."""
-        return _Json({"object": "list", "data": [_model(service)]})
+        return _Json({"object": "list", "data": [_model(await service.read(service.about))]})
 
     @app.get("/v1/models/{name}", response_model=ModelAnswer)
     async def one_model(name: str) -> Response:
         """The model, by its name."""
         if name != model:
             raise ApiError(404, "model_not_found", f"this server has {model!r}, not {name!r}")
-        return _Json(_model(service))
+        return _Json(_model(await service.read(service.about)))
 
     @app.get("/health", response_model=State)
     async def health() -> Response:
@@ -490,7 +505,7 @@ async def _embed_groups(service: Service, groups: list[list[Term]]) -> list[tupl
     return rows
 
 
-def _written(vector: np.ndarray, encoding_format: str) -> str | list[float]:
+def _written(vector: np.ndarray, encoding_format: str | None) -> str | list[float]:
     if encoding_format == "base64":
         return base64.b64encode(np.ascontiguousarray(vector, "<f4").tobytes()).decode()
     numbers: list[float] = vector.tolist()
@@ -547,21 +562,39 @@ async def _parsed(request: Request, kind: type[Any], service: Service) -> AsyncI
         return
     if content_type != "application/json":
         raise ApiError(415, "bad_type", f"expected application/json or multipart/form-data, got {content_type!r}")
-    yield _checked(kind, _json(await request.body())), []
+    yield await asyncio.to_thread(_read_body, kind, await request.body()), []
 
 
-def _json(body: bytes) -> Any:
-    """The value of a JSON body. Raises ApiError."""
-    marks = b",[{"
-    if sum(map(body.count, (marks[i : i + 1] for i in range(3)))) > MAX_JSON_VALUES:
-        rest = _STRINGS.sub(b"", body)  # commas in texts are none of JSON's
-        if sum(map(rest.count, (marks[i : i + 1] for i in range(3)))) > MAX_JSON_VALUES:
-            raise ApiError(413, "too_many", f"expected at most {MAX_JSON_VALUES:,} values in a JSON body")
+def read_json(body: bytes, most_values: int = MAX_JSON_VALUES) -> Any:
+    """The value of a JSON body. Raises ApiError, for one of too many values before it costs any memory."""
+    if _has_more_values(body, most_values):
+        raise ApiError(413, "too_many", f"expected at most {most_values:,} values in a JSON body")
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
         raise ApiError(400, "bad_json", f"the body is not JSON: {reason}") from None
+
+
+def _has_more_values(body: bytes, most: int) -> bool:
+    """Whether JSON has more values than this, by the marks between them. In blocks, between which others may run."""
+    if len(body) <= most:
+        return False
+    count, in_text, rest = 0, False, b""
+    for start in range(0, len(body), _JSON_BLOCK_BYTES):
+        block = rest + body[start : start + _JSON_BLOCK_BYTES]
+        whole = block.rstrip(b"\\")  # a backslash at the end may belong to what comes next
+        rest = block[len(whole) :]
+        parts = whole.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
+        count += sum(part.count(mark) for part in parts[in_text::2] for mark in _MARKS)  # in texts, a comma is none
+        in_text ^= len(parts) % 2 == 0
+        if count > most:
+            return True
+    return False
+
+
+def _read_body(kind: type[BaseModel], body: bytes) -> Any:
+    return _checked(kind, read_json(body))
 
 
 def _checked(kind: type[BaseModel], value: Any) -> Any:
@@ -600,7 +633,7 @@ async def _terms_of(form: FormData) -> tuple[list[Term], dict[str, Any]]:
     """A form -> its terms in order, weighted by `weights`, and its other fields. Raises ApiError."""
     terms: list[Term] = []
     others: dict[str, Any] = {}
-    weights: list[float] = []
+    weights = ""
     for name, value in form.multi_items():
         if name in _CONTENTS and isinstance(value, UploadFile):
             modality = None if name == _FILE else name
@@ -612,11 +645,11 @@ async def _terms_of(form: FormData) -> tuple[list[Term], dict[str, Any]]:
         elif name == "text":
             terms.append(Term(value))
         elif name == "item":
-            if not value.isascii() or not value.isdecimal() or not 1 <= int(value[:20]) <= _MAX_ID:
+            if len(value) > 19 or not value.isascii() or not value.isdecimal() or not 1 <= int(value) <= _MAX_ID:
                 raise ApiError(400, "bad_form", "expected the id of an item", "item")
             terms.append(Term(int(value)))
         elif name == "weights":
-            weights = _weights(value)
+            weights = value
         elif name == "want":
             others.setdefault("want", []).extend(value.split(","))
         elif name in ("k", "where", "model", "encoding_format", "dimensions", "user"):
@@ -627,16 +660,20 @@ async def _terms_of(form: FormData) -> tuple[list[Term], dict[str, Any]]:
             raise ApiError(400, "bad_form", "no such field", name[:40])
     if not terms:
         raise ApiError(400, "bad_form", f"expected a part named {', '.join(_CONTENTS)} or item")
-    if weights and len(weights) != len(terms):
-        raise ApiError(400, "bad_form", f"expected {len(terms)} weights, one a term, got {len(weights)}", "weights")
     if weights:
-        terms = [Term(t.content, t.modality, w, t.name, t.hints) for t, w in zip(terms, weights, strict=True)]
+        given = _weights(weights, len(terms))
+        terms = [Term(t.content, t.modality, w, t.name, t.hints) for t, w in zip(terms, given, strict=True)]
     return terms, others
 
 
-def _weights(value: str) -> list[float]:
+def _weights(value: str, count: int) -> list[float]:
+    """`1,-0.5` -> as many weights as there are terms. Raises ApiError."""
+    parts = value.split(",", count)
+    if len(parts) != count:
+        got = value.count(",") + 1
+        raise ApiError(400, "bad_form", f"expected {count} weights, one a term, got {got}", "weights")
     try:
-        weights = [float(part) for part in value.split(",")[: MAX_QUERY_TERMS + 1]]
+        weights = [float(part) for part in parts]
     except ValueError:
         weights = [2.0]
     if not all(-1 <= weight <= 1 for weight in weights):
@@ -649,7 +686,7 @@ def _metadata(value: Any) -> dict[str, Any]:
         return {}
     if not isinstance(value, str) or len(value) > MAX_METADATA_BYTES:
         raise ApiError(400, "bad_metadata", f"expected a text of at most {MAX_METADATA_BYTES:,} characters", "metadata")
-    found = _json(value.encode("utf-8", "surrogatepass"))
+    found = read_json(value.encode("utf-8", "surrogatepass"))
     try:
         json.dumps(found, allow_nan=False)
     except (ValueError, RecursionError):
@@ -664,10 +701,26 @@ def _check_writable(service: Service) -> None:
         raise ApiError(403, "read_only", "this server does not change its library (--read-only)")
 
 
-def _content_type(path: Path, service: Service) -> str | None:
-    """What a browser may take a file for; None where it is nothing to be shown."""
+class _OpenFileResponse(FileResponse):
+    """A response with a file that is open already, which nobody can exchange any more."""
+
+    def __init__(self, file: IO[bytes], **named: Any) -> None:
+        # Not its path: this name leads to the open file.
+        super().__init__(f"/dev/fd/{file.fileno()}", stat_result=os.fstat(file.fileno()), **named)
+        self._file = file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._file.close()
+
+
+def _content_type(file: IO[bytes], name: str, service: Service) -> str | None:
+    """What a browser may take an open file for; None where it is nothing to be shown."""
     try:
-        found = sniff(Source(path, path.name), service.limits)
+        head = os.pread(file.fileno(), 4096, 0)
+        found = sniff(Source(head, name), service.library_limits)
     except MediaError:
         return None
     if found.name in _MOVING:
@@ -692,11 +745,10 @@ def _item(item: Item) -> dict[str, Any]:
 
 
 def _hit(hit: Hit) -> dict[str, Any]:
-    return _item(hit) | {"score": hit.score, "cosine": hit.cosine, "keyword": hit.keyword}
+    return _item(hit) | {key: getattr(hit, key) for key in ("score", "cosine", "keyword", "probability")}
 
 
-def _model(service: Service) -> dict[str, Any]:
-    about = service.about()
+def _model(about: About) -> dict[str, Any]:
     return {
         "id": about.model,
         "object": "model",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import logging
 import re
 import shlex
@@ -20,12 +21,17 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 import numpy as np
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
 from bind.modalities import specs
 from serve import views
+from serve.api import MAX_QUERY_TERMS, ApiError, read_json
 from serve.batching import Busy, LateError
+from serve.calibration import LIKELY
 from serve.catalogue import UnknownItemError, shown, words_of
+from serve.guard import error_body, page_policy
 from serve.service import TermError
 from serve.terms import Term
 from serve.where import WhereError
@@ -39,6 +45,9 @@ if TYPE_CHECKING:
 
 MAP_ITEMS = 2000
 """Items on the map: more would be a blot, and take long to lay out."""
+MAX_CALL_BYTES = 2**20
+MAX_CALL_VALUES = 2000
+"""Of one call of the page that is JSON, as its longest is: 64 terms, each of which may be a vector."""
 _EXAMPLE_ITEMS = 100
 _GLIMPSE_ITEMS = 14
 _FIRST = ("image", "video", "audio", "depth", "thermal", "imu")
@@ -49,6 +58,8 @@ _FONT_MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"
 _CALLS = "/gradio_api/component_server/"
 _OPEN = re.compile(rf"/|/config|/theme\.css|/robots\.txt|/favicon\.ico|/(?:assets|static)/.*|{_CALLS}")
 """The paths that answer. Left out are gradio's uploads, its file and proxy routes, its queue and its tools."""
+_INLINE = re.compile(rb"<script(?![^>]*\bsrc=)[^>]*>(.*?)</script>", re.DOTALL)
+"""Inline scripts of gradio's page, which holds nothing of a library."""
 _HERE = Path(__file__).parent
 
 log = logging.getLogger("crossbind.serve")
@@ -95,7 +106,10 @@ def mount(app: FastAPI, service: Service) -> None:
 
 
 class _OnlyOpen:
-    """Answers 404 to whatever the page does not take, and 400 to calls that gradio cannot read."""
+    """Answers 404 to whatever the page does not take, and 400 to calls that gradio cannot read.
+
+    A call that is JSON is read here first, within bounds: gradio has none.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -103,6 +117,16 @@ class _OnlyOpen:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan" and not (scope["type"] == "http" and _OPEN.fullmatch(scope["path"])):
             await JSONResponse({"detail": "Not Found"}, 404)(scope, receive, send)
+            return
+        if scope["path"] == _CALLS and not _is_form(scope):
+            try:
+                receive = await _checked_call(receive)
+            except ApiError as error:
+                body = json.loads(error_body(error.status, error.code, error.message))
+                await JSONResponse(body, error.status)(scope, receive, send)
+                return
+        if scope["path"] == "/":
+            await _with_hashes(self.app, scope, receive, send)
             return
         unreadable = False
 
@@ -122,14 +146,67 @@ class _OnlyOpen:
             await JSONResponse({"detail": "Bad Request"}, 400)(scope, receive, send)
 
 
+async def _with_hashes(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers with a page of gradio's and a policy that allows the inline scripts that it has now, and no other."""
+    head = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
+    started: Message = {}
+    parts: list[bytes] = []
+
+    async def keep(message: Message) -> None:
+        nonlocal started
+        if message["type"] == "http.response.start":
+            started = message
+            return
+        parts.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            content = b"".join(parts)
+            scripts = [script.decode() for script in _INLINE.findall(content)]
+            MutableHeaders(scope=started)["content-security-policy"] = page_policy(scripts)
+            await send(started)
+            await send({"type": "http.response.body", "body": content})
+
+    await app({**scope, "headers": head}, receive, keep)
+
+
+def _is_form(scope: Scope) -> bool:
+    return Headers(scope=scope).get("content-type", "").startswith("multipart/form-data")
+
+
+async def _checked_call(receive: Receive) -> Receive:
+    """Receives a call of the page -> what receives the same again. Raises ApiError for too large a one."""
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise ClientDisconnect
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > MAX_CALL_BYTES:
+            raise ApiError(413, "too_large", f"expected at most {MAX_CALL_BYTES:,} bytes in a call of the page")
+        if not message.get("more_body", False):
+            break
+    asked = read_json(b"".join(parts), MAX_CALL_VALUES)
+    if not isinstance(asked, dict):
+        raise ApiError(400, "bad_call", "expected an object")
+    # Gradio keeps a state for every session that it hears of; ours has none.
+    content = json.dumps(asked | {"session_hash": "page"}).encode()
+    waiting = [{"type": "http.request", "body": content, "more_body": False}]
+
+    async def again() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return again
+
+
 def _functions(service: Service) -> list[Callable[[Any], Awaitable[Answer]]]:
     """What page.js calls: each takes one JSON value and answers with an object, with `problem` where it failed."""
     figures = views.Figures(service)
 
     @_told
     async def overview(_: Any) -> Answer:
-        facts = service.about()
-        sample = [item for item, _ in service.library.sample(_EXAMPLE_ITEMS)]
+        facts = await service.read(service.about)
+        sample = await service.sample(_EXAMPLE_ITEMS)
         return {
             "model": facts.model,
             "modalities": facts.modalities,
@@ -146,6 +223,8 @@ def _functions(service: Service) -> list[Callable[[Any], Awaitable[Answer]]]:
     @_told
     async def search(asked: Any) -> Answer:
         with _reading():
+            if len(asked["terms"]) > MAX_QUERY_TERMS:
+                raise ValueError(f"query: expected at most {MAX_QUERY_TERMS} terms, got {len(asked['terms'])}")
             terms = [_term(sent) for sent in asked["terms"]]
             k, want, where = int(asked["k"]), asked["want"], asked["where"]
             if not (want is None or isinstance(want, list)) or not isinstance(where, str):
@@ -154,7 +233,11 @@ def _functions(service: Service) -> list[Callable[[Any], Awaitable[Answer]]]:
             hits = await service.search(terms, k=k, want=want, where=where)
         except WhereError as error:
             return {"where_error": str(error)}
-        return {"count": len(hits), "html": await figures.cards(hits)}
+        # Words that stand in a name or caption are a match, whatever it looks like.
+        unlikely = bool(hits) and all(
+            hit.probability is not None and hit.probability < LIKELY and not hit.keyword for hit in hits
+        )
+        return {"count": len(hits), "html": await figures.cards(hits), "unlikely": unlikely}
 
     @_told
     async def embed(sent: Any) -> Answer:
@@ -176,11 +259,11 @@ def _functions(service: Service) -> list[Callable[[Any], Awaitable[Answer]]]:
     async def details(item_id: Any) -> Answer:
         with _reading():
             number = int(item_id)
-        return {"html": await figures.details(service.item(number))}
+        return {"html": await figures.details(await service.item(number))}
 
     @_told
     async def explore(known: Any) -> Answer:
-        revision = service.library.revision
+        revision = await service.revision()
         if known == revision:
             return {"unchanged": True}
         points = await service.points(MAP_ITEMS)
@@ -189,7 +272,7 @@ def _functions(service: Service) -> list[Callable[[Any], Awaitable[Answer]]]:
             "revision": revision,
             "modalities": names,
             "shown": len(points),
-            "total": sum(service.counts().values()),
+            "total": sum((await service.read(service.counts)).values()),
             "points": [
                 (p.item_id, round((p.x + 1) / 2, 4), round((p.y + 1) / 2, 4), names.index(p.modality), p.name)
                 for p in points
@@ -198,7 +281,7 @@ def _functions(service: Service) -> list[Callable[[Any], Awaitable[Answer]]]:
 
     @_told
     async def about(_: Any) -> Answer:
-        return {"html": views.about(service.about(), service.limits, service.limits.max_bytes)}
+        return {"html": views.about(await service.read(service.about), service.limits, service.limits.max_bytes)}
 
     return [overview, search, embed, details, explore, about]
 
@@ -239,7 +322,7 @@ def _reading() -> Iterator[None]:
     """Errors inside say that a request is not as it should be."""
     try:
         yield
-    except (KeyError, TypeError, AttributeError, OverflowError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise _UnreadableError from error
 
 

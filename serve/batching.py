@@ -1,22 +1,23 @@
 """Dynamic batching: what many callers want encoded meanwhile is encoded together, by modality.
 
-    submit -> pre (decode workers; a thread for texts) -> encode (one thread) -> post (one thread) -> the future
+    submit -> pre (decode workers; threads for texts) -> encode (one thread) -> the future
 
 While one batch is encoded the next one gathers, so batches grow with the load and nothing ever waits for company. All
 stages are bounded: `max_waiting` texts and media are taken in all, of which a batch and a few are decoded ahead.
+
+Whatever is long is cut into single views (windows of a text, clips of a film), and clients take turns by what theirs
+have cost (see `serve.fairness`). What nobody waits for any more is taken out of all queues at once.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,15 +25,25 @@ import torch
 from torch import Tensor
 
 from bind import modalities, pipeline
-from preprocess.isolation import DecodePool, available_cores, read_here
-from preprocess.media import Limits, MediaError, Segment, Source
+from preprocess.decoding.cores import available_cores
+from preprocess.decoding.pool import DecodePool
+from preprocess.decoding.protocol import read_here
+from preprocess.media import Limits, MediaError, Plan, Segment, Source
+from serve.decoding import Decoder
+from serve.fairness import CLIENT, Turns
 
 if TYPE_CHECKING:
     from bind.model import BindModel
     from serve.metrics import Metrics
 
-_NOTHING = torch.empty(0)
-_POST_AHEAD = 4
+_LONG_TEXT = 8_000
+"""Characters above which a text has its tokens made in the thread for long ones."""
+_PASS_S = 0.1
+"""A batch takes no more than about this: whoever comes meanwhile waits for no longer."""
+_SHORT_TOKENS = 32
+_LEAST_PIECES = 2
+_GUESS_S = 0.001
+"""What a view, or a token of one, is taken to cost before any of its modality was encoded."""
 _TEXTS_PER_PASS = 16
 """On a CPU. Texts are padded to the longest of a pass: 32 in two passes of like lengths take 0.8 of the time of one."""
 _MAX_RETRY_S = 30
@@ -61,21 +72,28 @@ class ItemError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Embedded:
-    """One embedded text or medium: `vector` (D,) float32 of norm 1, what was repaired or assumed, tokens of a text."""
+    """One embedded text or medium, or a stretch of it: `vector` (D,) float32 of norm 1, what was repaired or assumed,
+    tokens of a text.
+    """
 
     vector: np.ndarray
     modality: str
     notes: tuple[str, ...] = ()
     tokens: int = 0
+    start_s: float | None = None
+    end_s: float | None = None
 
 
-@dataclass
+@dataclass(eq=False)
 class _Job:
     """What was submitted together."""
 
-    future: Future[list[Embedded]]
+    client: str
+    future: Future[list[list[Embedded]]]
     deadline: float
-    results: list[Embedded | None]
+    limits: Limits
+    plan: Plan
+    results: list[list[Embedded]]
     missing: int
 
     def fail(self, error: BaseException) -> None:
@@ -89,16 +107,41 @@ class _Job:
         return self.future.done()
 
 
-@dataclass
+@dataclass(eq=False)
 class _Task:
+    """One source of a job: its segments once they are read, and how many of these are not encoded yet."""
+
     job: _Job
     index: int
     source: Source
     modality: str | None
     since: float
-    views: Tensor = _NOTHING
-    notes: tuple[str, ...] = ()
+    missing: int = 0
+    found: list[Embedded | None] = field(default_factory=list)
+    is_decoded: bool = False
+    has_left: bool = False
+
+
+@dataclass(eq=False)
+class _Part:
+    """A segment of a task, of which `missing` views are not encoded yet; `total` (D,) is the sum of those that are."""
+
+    task: _Task
+    place: int
+    segment: Segment
+    views: Tensor
+    missing: int
+    total: Tensor | None = None
     tokens: int = 0
+
+
+@dataclass(eq=False)
+class _Piece:
+    """One view, which is encoded in one go: `size` is its number of tokens, 1 for what has none."""
+
+    part: _Part
+    place: int
+    size: int
 
 
 class Batcher:
@@ -112,29 +155,35 @@ class Batcher:
         max_batch: int,
         max_waiting: int,
         limits: Limits,
+        max_waiting_each: int | None = None,
         pool: DecodePool | None = None,
+        decoder: Decoder | None = None,
     ) -> None:
         self._model = model
         self._metrics = metrics
         self._max_batch = max_batch
         self._max_waiting = max_waiting
+        self._max_waiting_each = max_waiting_each or max_waiting
         self._limits = limits
-        self._pool = pool or pipeline.shared_pool()
+        self._decoder = decoder or Decoder(pool or pipeline.shared_pool())
         self._changed = threading.Condition()
-        self._taken = 0
+        self._taken: dict[str, int] = {}
         self._closing = False
         self._stopped = False
-        self._undecoded: deque[_Task] = deque()
         self._decoding = 0
         # Decoded media are large, so there are no more of them than keep the encoder and the decode workers busy.
         self._max_decoding = max_batch + available_cores()
-        self._ready: dict[str, deque[_Task]] = {}
-        self._encoded: queue.Queue[tuple[str, list[_Task], Tensor] | None] = queue.Queue(_POST_AHEAD)
+        self._unread: dict[bool, Turns[_Task]] = {False: Turns(), True: Turns()}
+        self._ready: Turns[_Piece] = Turns()
+        self._cost_s: dict[str, float] = {}
         self._rate = 0.0
-        self._texts = ThreadPoolExecutor(1, "prepare")
         self._threads = [
-            threading.Thread(target=target, name=target.__name__.strip("_"), daemon=True)
-            for target in (self._encode, self._post)
+            threading.Thread(target=target, args=arguments, name=name, daemon=True)
+            for name, target, arguments in (
+                ("encode", self._encode, ()),
+                ("prepare", self._read_texts, (False,)),
+                ("prepare-long", self._read_texts, (True,)),
+            )
         ]
         for thread in self._threads:
             thread.start()
@@ -142,28 +191,65 @@ class Batcher:
     @property
     def waiting(self) -> int:
         """How many texts and media were taken and are not done."""
-        return self._taken
+        return sum(self._taken.copy().values())
 
-    def submit(self, sources: Sequence[tuple[Source, str | None]], deadline_s: float) -> Future[list[Embedded]]:
+    def submit(
+        self, sources: Sequence[tuple[Source, str | None]], deadline_s: float, client: str | None = None
+    ) -> Future[list[Embedded]]:
         """(source, modality or None) pairs -> the future of one result each, in order. Cancelling it saves the work.
 
-        The future raises ItemError for one that cannot be used, LateError after `deadline_s` seconds. Raises Busy when
-        they cannot be taken: none of them is then.
+        `client` is who asks, that of this context when left out. The future raises ItemError for one that cannot be
+        used, LateError after `deadline_s` seconds. Raises Busy when they cannot be taken: none of them is then.
         """
+        whole: Future[list[Embedded]] = Future()
+        parts = self._submit(sources, deadline_s, client, self._limits, "whole")
+
+        def pass_on(done: Future[list[list[Embedded]]]) -> None:
+            with contextlib.suppress(InvalidStateError):
+                if done.cancelled():
+                    whole.cancel()
+                elif (error := done.exception()) is not None:
+                    whole.set_exception(error)
+                else:
+                    whole.set_result([row[0] for row in done.result()])
+
+        whole.add_done_callback(lambda done: parts.cancel() and None)
+        parts.add_done_callback(pass_on)
+        return whole
+
+    def submit_segments(
+        self, source: Source, modality: str | None, deadline_s: float, limits: Limits
+    ) -> Future[list[list[Embedded]]]:
+        """One source -> the future of a list with one list: its timed segments, all of it. Else as `submit`."""
+        return self._submit([(source, modality)], deadline_s, None, limits, "segments")
+
+    def _submit(
+        self,
+        sources: Sequence[tuple[Source, str | None]],
+        deadline_s: float,
+        client: str | None,
+        limits: Limits,
+        plan: Plan,
+    ) -> Future[list[list[Embedded]]]:
         now = time.monotonic()
-        future: Future[list[Embedded]] = Future()
-        job = _Job(future, now + deadline_s, [None] * len(sources), len(sources))
+        client = CLIENT.get() if client is None else client
+        future: Future[list[list[Embedded]]] = Future()
+        job = _Job(client, future, now + deadline_s, limits, plan, [[] for _ in sources], len(sources))
+        tasks = [_Task(job, index, source, modality, now) for index, (source, modality) in enumerate(sources)]
         with self._changed:
             if self._closing:
                 raise Busy(_MAX_RETRY_S, "the server is shutting down")
-            if self._taken + len(sources) > self._max_waiting:
+            own = self._taken.get(client, 0) + len(sources)
+            if own > self._max_waiting_each or sum(self._taken.values()) + len(sources) > self._max_waiting:
                 raise Busy(self._retry_after_s())
-            self._taken += len(sources)
+            if sources:
+                self._taken[client] = own
         if not sources:
             future.set_result([])
-        for index, (source, modality) in enumerate(sources):
-            self._begin(_Task(job, index, source, modality, now))
-        self._decode_more()
+        future.add_done_callback(lambda _: self._forget(job, tasks))
+        for task in tasks:
+            self._begin(task)
+        self._decoder.pump()
         return future
 
     def close(self) -> None:
@@ -171,148 +257,214 @@ class Batcher:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._taken == 0)
+            self._changed.wait_for(lambda: not self._taken)
             self._stopped = True
             self._changed.notify_all()
-        self._texts.shutdown()
         for thread in self._threads:
             thread.join()
 
     def _begin(self, task: _Task) -> None:
         try:
-            task.modality = task.modality or modalities.detect(task.source, self._limits)
+            task.modality = task.modality or modalities.detect(task.source, task.job.limits)
             spec, config = modalities.spec(task.modality), self._model.config(task.modality)
         except MediaError as error:
             self._refuse(task, error)
         except (ValueError, KeyError) as error:  # not loaded, or unknown
             self._refuse(task, MediaError(task.source.name, str(error.args[0])))
         else:
-            if spec.isolated and task.source.is_encoded:
+            job = task.job
+            if not (spec.isolated and task.source.is_encoded):
                 with self._changed:
-                    self._undecoded.append(task)
-            else:
-                self._texts.submit(self._read_here, task, spec, config)
+                    if not task.has_left:
+                        self._unread[_is_long(task.source)].push(job.client, job, task)
+                        self._changed.notify_all()
+                return
+            decoding = self._decoder.submit(
+                spec.read,
+                task.source,
+                config,
+                job.limits,
+                job.plan,
+                client=job.client,
+                request=job,
+                deadline=job.deadline,
+                may_start=lambda: job.future.done() or self._may_decode(),
+            )
+            decoding.add_done_callback(lambda done: self._decoded(task, done))
 
-    def _read_here(self, task: _Task, spec: modalities.ModalitySpec, config: object) -> None:
-        if task.job.is_over():
-            self._leave([task])
-            return
-        try:
-            self._prepare(task, read_here(spec.read, task.source, config, self._limits, "whole"))
-        except MediaError as error:
-            self._refuse(task, error)
-        except BaseException as error:
-            self._fail([task], error)
+    def _may_decode(self) -> bool:
+        return self._decoding < self._max_decoding
 
-    def _decode_more(self) -> None:
-        """Hands media to the decode workers while there is room for what comes out of them."""
+    def _read_texts(self, long: bool) -> None:
+        """Makes tokens of texts, in a thread for long ones and one for the rest."""
+        turns = self._unread[long]
         while True:
             with self._changed:
-                if not self._undecoded or self._decoding >= self._max_decoding:
+                self._changed.wait_for(lambda: len(turns) or self._stopped)
+                found = turns.pop()
+                if found is None:
                     return
-                task = self._undecoded.popleft()
-                over = task.job.is_over()
-                self._decoding += not over
-            if over:
+            client, task = found
+            if task.job.is_over():
                 self._leave([task])
                 continue
-            assert task.modality is not None
-            spec = modalities.spec(task.modality)
-            self._pool.submit(
-                spec.read, task.source, self._model.config(task.modality), self._limits, "whole"
-            ).add_done_callback(lambda done, task=task: self._decoded(task, done))  # type: ignore[misc]
+            started = time.monotonic()
+            try:
+                assert task.modality is not None
+                spec, config = modalities.spec(task.modality), self._model.config(task.modality)
+                self._prepare(task, read_here(spec.read, task.source, config, task.job.limits, task.job.plan))
+            except MediaError as error:
+                self._refuse(task, error)
+            except BaseException as error:
+                self._fail([task], error)
+            with self._changed:
+                turns.charge(client, time.monotonic() - started)
 
     def _decoded(self, task: _Task, done: Future[list[Segment]]) -> None:
+        if done.cancelled() or task.job.is_over():
+            self._leave([task])
+            return
+        with self._changed:
+            if task.has_left:
+                return
+            task.is_decoded = True
+            self._decoding += 1
         try:
             self._prepare(task, done.result())
-            return
         except MediaError as error:
             self._refuse(task, error)
         except BaseException as error:
             self._fail([task], error)
-        self._make_room(1)
 
     def _prepare(self, task: _Task, segments: list[Segment]) -> None:
         assert task.modality is not None
-        (segment,) = segments
-        config = self._model.config(task.modality)
-        try:
-            task.views = modalities.spec(task.modality).prepare(segment.views, config)
-        except ValueError as error:
-            raise MediaError(task.source.name, str(error)) from None
-        task.notes = segment.notes
-        task.tokens = 0 if task.views.is_floating_point() else int((task.views != 0).sum())
+        spec, config = modalities.spec(task.modality), self._model.config(task.modality)
+        pieces: list[_Piece] = []
+        for place, segment in enumerate(segments):
+            try:
+                views = spec.prepare(segment.views, config)
+            except ValueError as error:
+                raise MediaError(task.source.name, str(error)) from None
+            part = _Part(task, place, segment, views, len(views))
+            sizes = [1] * len(views) if views.is_floating_point() else (views != 0).flatten(1).sum(1).tolist()
+            part.tokens = 0 if views.is_floating_point() else sum(sizes)
+            pieces += [_Piece(part, number, size) for number, size in enumerate(sizes)]
         with self._changed:
-            self._ready.setdefault(task.modality, deque()).append(task)
+            if task.has_left:
+                return
+            task.missing = len(segments)
+            task.found = [None] * len(segments)
+            for piece in pieces:
+                # In the order of their modality: a batch is of one.
+                self._ready.push(task.job.client, (task.job, task.modality), piece)
             self._changed.notify_all()
 
     def _encode(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: any(self._ready.values()) or self._stopped)
-                if not any(self._ready.values()):
-                    break
-                modality, tasks, over = self._next_batch()
-            self._make_room(sum(self._is_decoded(task) for task in (*tasks, *over)))
-            self._leave(over)
-            if not tasks:
+                self._changed.wait_for(lambda: len(self._ready) or self._stopped)
+                if not len(self._ready):
+                    return
+                modality, pieces = self._next_batch()
+            over = {piece.part.task.job for piece in pieces if piece.part.task.job.is_over()}
+            if over:
+                self._leave([piece.part.task for piece in pieces if piece.part.task.job in over])
+                pieces = [piece for piece in pieces if piece.part.task.job not in over]
+            if not pieces:
                 continue
             started = time.monotonic()
-            for task in tasks:
-                self._metrics.stage_seconds.labels("pre").observe(started - task.since)
-            self._metrics.batch_size.labels(modality).observe(len(tasks))
+            for piece in pieces:
+                if piece.place == 0:
+                    self._metrics.stage_seconds.labels("pre").observe(started - piece.part.task.since)
+            self._metrics.batch_size.labels(modality).observe(len(pieces))
             try:
-                tasks.sort(key=lambda task: task.tokens)
-                views = torch.cat([task.views for task in tasks])
-                small = self._model.device.type == "cpu" and not views.is_floating_point()
-                size = _TEXTS_PER_PASS if small else self._max_batch
-                parts = [self._model.encode_views(modality, part) for part in views.split(size)]
+                views = torch.stack([piece.part.views[piece.place] for piece in pieces])
+                rows = self._model.encode_views(modality, views).cpu()
             except BaseException as error:
-                self._fail(tasks, error)
+                self._fail([piece.part.task for piece in pieces], error)
                 continue
             seconds = time.monotonic() - started
             self._metrics.stage_seconds.labels("encode").observe(seconds)
-            rate = len(tasks) / max(seconds, 1e-6)
+            self._charge(modality, pieces, seconds)
+            self._hand_out(modality, pieces, rows)
+            self._metrics.stage_seconds.labels("post").observe(time.monotonic() - started - seconds)
+
+    def _next_batch(self) -> tuple[str, list[_Piece]]:
+        """The next piece in turn, and others of its modality and about its length, in their turn."""
+        found = self._ready.pop()
+        assert found is not None
+        first = found[1]
+        modality = first.part.task.modality
+        assert modality is not None
+        # Texts are padded to the longest of a pass.
+        is_text = not first.part.views.is_floating_point()
+        most = _TEXTS_PER_PASS if is_text and self._model.device.type == "cpu" else self._max_batch
+        cost_s = self._cost_s.get(modality, _GUESS_S)
+        pieces = [first]
+
+        def fits(_: str, piece: _Piece) -> bool:
+            near = piece.size <= max(2 * first.size, 16) and first.size <= max(2 * piece.size, 16)
+            return piece.part.task.modality == modality and near
+
+        self._ready.charge(found[0], first.size * cost_s)
+        spent_s = first.size * cost_s
+        # Where the machine is busy all takes long, and small batches of what is short would make it longer.
+        least = most if is_text and first.size <= _SHORT_TOKENS else _LEAST_PIECES
+        while len(pieces) < min(most, self._max_batch) and (
+            len(pieces) < least or spent_s + first.size * cost_s <= _PASS_S
+        ):
+            found = self._ready.pop(fits)
+            if found is None:
+                break
+            pieces.append(found[1])
+            self._ready.charge(found[0], found[1].size * cost_s)
+            spent_s += found[1].size * cost_s
+        return modality, pieces
+
+    def _charge(self, modality: str, pieces: list[_Piece], seconds: float) -> None:
+        known = self._cost_s.get(modality, _GUESS_S)
+        # One that took very long, because the machine was busy, says little about the next.
+        found = min(max(seconds / sum(piece.size for piece in pieces), known / 4), 4 * known)
+        with self._changed:
+            self._cost_s[modality] = 0.8 * known + 0.2 * found
+            rate = len(pieces) / max(seconds, 1e-6)
             self._rate = rate if self._rate == 0 else 0.9 * self._rate + 0.1 * rate
-            self._encoded.put((modality, tasks, torch.cat(parts)))
-        self._encoded.put(None)
 
-    def _next_batch(self) -> tuple[str, list[_Task], list[_Task]]:
-        """The modality whose first task waits longest, its tasks for one batch, and those nobody waits for."""
-        modality = min((name for name, tasks in self._ready.items() if tasks), key=lambda n: self._ready[n][0].since)
-        waiting, tasks, over = self._ready[modality], [], []
-        views = 0
-        while waiting and (views == 0 or views + len(waiting[0].views) <= self._max_batch):
-            task = waiting.popleft()
-            if task.job.is_over():
-                over.append(task)
-            else:
-                tasks.append(task)
-                views += len(task.views)
-        return modality, tasks, over
-
-    def _post(self) -> None:
-        while (encoded := self._encoded.get()) is not None:
-            modality, tasks, unit = encoded
-            started = time.monotonic()
-            try:
-                means = torch.stack([part.mean(0) for part in unit.split([len(task.views) for task in tasks])])
-                vectors = torch.nn.functional.normalize(means, dim=1).cpu().numpy()
-                for task, vector in zip(tasks, vectors, strict=True):
-                    self._hand_out(task, Embedded(vector, modality, task.notes, task.tokens))
-            except BaseException as error:
-                self._fail(tasks, error)
+    def _hand_out(self, modality: str, pieces: list[_Piece], rows: Tensor) -> None:
+        done: list[_Task] = []
+        for piece, row in zip(pieces, rows, strict=True):
+            part, task = piece.part, piece.part.task
+            part.total = row if part.total is None else part.total + row
+            part.missing -= 1  # by this thread alone
+            if part.missing:
                 continue
-            self._leave(tasks)
-            self._metrics.stage_seconds.labels("post").observe(time.monotonic() - started)
+            vector = torch.nn.functional.normalize(part.total, dim=0).numpy()
+            segment = part.segment
+            found = Embedded(vector, modality, segment.notes, part.tokens, segment.start_s, segment.end_s)
+            part.views, part.total = torch.empty(0), None
+            task.found[part.place] = found
+            task.missing -= 1
+            if task.missing == 0:
+                done.append(task)
+        # Room first: whoever has the answer may ask for more at once.
+        self._leave(done)
+        for task in done:
+            job = task.job
+            job.results[task.index] = [entry for entry in task.found if entry is not None]
+            job.missing -= 1
+            if job.missing == 0:
+                with contextlib.suppress(InvalidStateError):  # cancelled
+                    job.future.set_result(job.results)
 
-    def _hand_out(self, task: _Task, result: Embedded) -> None:
-        job = task.job
-        job.results[task.index] = result
-        job.missing -= 1  # by this thread alone
-        if job.missing == 0:
-            with contextlib.suppress(InvalidStateError):  # cancelled
-                job.future.set_result([entry for entry in job.results if entry is not None])
+    def _forget(self, job: _Job, tasks: list[_Task]) -> None:
+        """Takes what waits of a job, which is over, out of all queues."""
+        with self._changed:
+            for turns in self._unread.values():
+                turns.remove(job.client, job)
+            for modality in {task.modality for task in tasks}:
+                self._ready.remove(job.client, (job, modality))
+        self._decoder.forget(job.client, job)
+        self._leave(tasks)
 
     def _refuse(self, task: _Task, error: MediaError) -> None:
         self._fail([task], ItemError(task.index, error))
@@ -323,19 +475,27 @@ class Batcher:
         self._leave(tasks)
 
     def _leave(self, tasks: Sequence[_Task]) -> None:
-        if tasks:
-            with self._changed:
-                self._taken -= len(tasks)
+        room = False
+        with self._changed:
+            for task in tasks:
+                if task.has_left:
+                    continue
+                task.has_left = True
+                room |= task.is_decoded
+                self._decoding -= task.is_decoded
+                left = self._taken[task.job.client] - 1
+                if left:
+                    self._taken[task.job.client] = left
+                else:
+                    del self._taken[task.job.client]
                 self._changed.notify_all()
-
-    def _is_decoded(self, task: _Task) -> bool:
-        return task.source.is_encoded and task.modality is not None and modalities.spec(task.modality).isolated
-
-    def _make_room(self, count: int) -> None:
-        if count:
-            with self._changed:
-                self._decoding -= count
-            self._decode_more()
+        if room:
+            self._decoder.pump()
 
     def _retry_after_s(self) -> int:
-        return max(1, min(_MAX_RETRY_S, math.ceil(self._taken / self._rate))) if self._rate else 1
+        taken = sum(self._taken.values())
+        return max(1, min(_MAX_RETRY_S, math.ceil(taken / self._rate))) if self._rate else 1
+
+
+def _is_long(source: Source) -> bool:
+    return not isinstance(source.content, str) or len(source.content) > _LONG_TEXT

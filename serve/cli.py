@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 # Nothing heavy is imported here: `crossbind --help` answers at once.
+import contextlib
 import io
 import json
 import os
@@ -13,17 +14,37 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
+import typer.core
+
+from serve import check_packages
 
 if TYPE_CHECKING:
     import socket
 
     from bind.model import BindModel
+    from bind.options import LoadOptions
     from preprocess.media import Limits
     from serve.library import Library
     from serve.settings import Settings
 
+
+class _Commands(typer.core.TyperGroup):
+    """What the system refuses (a name that is too long, a folder that may not be read) is told by every command."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            place = "" if error.filename is None else f"{os.fsdecode(error.filename)[:200]}: "
+            _usage(f"{place}{error.strerror or error}")
+
+
 app = typer.Typer(
     name="crossbind",
+    cls=_Commands,
     help="One embedding space and one search engine for image, text, video, audio, depth, thermal and IMU.",
     no_args_is_help=True,
     add_completion=False,
@@ -61,7 +82,7 @@ def embed(
     if not out.parent.is_dir():
         _usage(f"--out: there is no folder {out.parent}")
     limits = _limits(decode, device)
-    loaded = _load(model, weights, device, dtype)
+    loaded = _load(_options(model, weights, device, dtype))
     if modality is not None and modality not in loaded.modalities:
         _usage(f"--modality: model {model} has {', '.join(loaded.modalities)}, not {modality}")
     import numpy as np
@@ -142,7 +163,11 @@ def train(run: Annotated[Path, typer.Argument(help="A run file; train/runs/ has 
 @app.command(name="eval")
 def evaluate(
     model: Annotated[str, typer.Argument(help="A name from `crossbind models`, or a checkpoint folder.")],
-    manifests: Annotated[list[Path], typer.Argument(help="The manifests to measure on.")],
+    manifests: Annotated[list[Path] | None, typer.Argument(help="The manifests to measure on.")] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="Instead of manifests: measure on every set of a suite (`real`) in --data.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="The folder in which a suite looks for its data sets.")] = None,
     weights: Weights = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
@@ -150,11 +175,18 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure a model: retrieval between all pairs of modalities, zero-shot, few-shot, each with its interval."""
-    loaded = _load(model, weights, device, dtype)
+    if bool(manifests) == (suite is not None) or (suite is None) != (data is None):
+        _usage("expected either manifests, or --suite with --data")
+    loaded = _load(_options(model, weights, device, dtype))
     from train import evaluate as evaluation
+    from train.small import suite as suites
 
+    report: evaluation.Report | suites.Report
     try:
-        report = evaluation.evaluate(loaded, manifests)
+        if suite is not None and data is not None:
+            report = suites.run(loaded, suite, data)
+        else:
+            report = evaluation.evaluate(loaded, manifests or [])
         if out is not None:
             evaluation.write(report, out)
     except (ValueError, OSError) as error:
@@ -221,6 +253,9 @@ def index(
     factory: Factory = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     retry: Annotated[bool, typer.Option("--retry", help="Try files again that failed before.")] = False,
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Follow links that lead out of the folder too.")
+    ] = False,
     decode: Decode = "isolated",
     as_json: Json = False,
 ) -> None:
@@ -228,7 +263,9 @@ def index(
     from tqdm import tqdm
 
     limits = _limits(decode, device)
-    with _library(library, model, weights, device, dtype, factory) as opened:
+    if not folder.expanduser().exists():
+        _usage(f"{folder}: there is no such folder or file")
+    with _library(library, _options(model, weights, device, dtype), factory) as opened:
         with tqdm(unit="file", delay=2, disable=None) as bar:
 
             def progress(done: int, total: int) -> None:
@@ -236,7 +273,14 @@ def index(
                 bar.update(done - bar.n)
 
             try:
-                report = opened.index(folder, progress=progress, batch_size=batch_size, limits=limits, retry=retry)
+                report = opened.index(
+                    folder,
+                    progress=progress,
+                    batch_size=batch_size,
+                    limits=limits,
+                    retry=retry,
+                    follow_links=follow_links,
+                )
             except ValueError as error:
                 _failure(str(error))
         if as_json:
@@ -246,6 +290,8 @@ def index(
                 print(f"skipped {path}: {reason}", file=sys.stderr)
             for paths in report.duplicates:
                 print(f"the same content: {', '.join(paths)}", file=sys.stderr)
+            if report.left_out:
+                print(f"left out {report.left_out} links that lead out of the folder (--follow-links)", file=sys.stderr)
             counts = ("added", "updated", "renamed", "removed", "unchanged")
             print(", ".join(f"{getattr(report, name)} {name}" for name in counts), f"in {report.seconds:.1f} s")
             items = ", ".join(f"{number} {name}" for name, number in sorted(opened.count().items()))
@@ -260,10 +306,13 @@ def search(
         str, typer.Argument(help="Words, a file, or terms joined by + and -: \"image:a.jpg - text:'x'\".")
     ],
     library: LibraryFolder,
-    k: Annotated[int, typer.Option("--k", min=1, help="How many hits.")] = 10,
+    k: Annotated[int, typer.Option("--k", min=1, max=100_000, help="How many hits.")] = 10,
     want: Annotated[str | None, typer.Option(help="Modalities to find, as image,audio.")] = None,
     where: Annotated[str | None, typer.Option(help="A filter: \"folder = 'trip' and duration_s < 30\".")] = None,
     keywords: Annotated[bool | None, typer.Option(help="Look for the words in names and captions too.")] = None,
+    min_probability: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Leave out hits that are less likely to be right, as 0.5.")
+    ] = None,
     model: LibraryModel = None,
     weights: Weights = None,
     device: Device = "cpu",
@@ -283,22 +332,24 @@ def search(
         needed = modalities_of(query)
     except ValueError as error:
         _usage(str(error))
-    with _library(library, model, weights, device, dtype, None, needed) as opened:
+    with _library(library, _options(model, weights, device, dtype, needed), None) as opened:
         try:
-            hits = opened.search(query, k, want.split(",") if want else None, where, keywords=keywords)
+            hits = opened.search(
+                query, k, want.split(",") if want else None, where, keywords=keywords, min_probability=min_probability
+            )
         except ValueError as error:
             _usage(str(error))
         pictures: dict[int, Path] = {}
         if thumbnails:
             from serve import thumbnails as small_pictures
 
-            pictures = small_pictures.make(hits, library / "thumbnails")
+            pictures = small_pictures.make(opened, hits)
     if as_json:
         rows = [asdict(hit) | {"thumbnail": str(pictures.get(hit.item_id, "")) or None} for hit in hits]
         print(json.dumps(rows, default=str))
         return
     if not hits:
-        print("nothing found")
+        print("nothing found" if min_probability is None else "nothing here looks like that")
         return
     from serve import demo
 
@@ -364,9 +415,70 @@ def serve(
         )
     except SettingsError as error:
         _usage(str(error))
+    options = _options(model, weights, device, dtype)
     listening = _listen(settings)
-    with _library(library, model, weights, device, dtype, factory) as opened:
+    with _library(library, options, factory) as opened:
         _serve(opened, settings, listening, page, log_level, as_json)
+
+
+ExistingLibrary = Annotated[Path, typer.Argument(metavar="LIBRARY", help="The library's folder.")]
+
+
+@app.command()
+def check(
+    library: ExistingLibrary,
+    repair: Annotated[bool, typer.Option("--repair", help="Make again what can be, and say what cannot.")] = False,
+    model: LibraryModel = None,
+    weights: Weights = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    as_json: Json = False,
+) -> None:
+    """Compare all of a library with its checksums: catalogue, vectors, index, kept files, thumbnails."""
+    from serve import check as checks
+    from serve.library import Library
+
+    options = _options(model, weights, device, dtype)
+    try:
+        report = checks.check(library, repair, lambda: Library.open(library, options))
+    except (ValueError, OSError) as error:
+        _usage(str(error))
+    if as_json:
+        print(json.dumps(asdict(report) | {"whole": report.is_whole}))
+    else:
+        for found in report.findings:
+            print(f"{'repaired' if found.repaired else 'damaged'}: {found.part}: {found.what} ({found.action})")
+        looked = ", ".join(f"{number} {name}" for name, number in report.looked_at.items())
+        print(f"{library}: {len(report.findings) or 'no'} findings in {looked or 'nothing that could be read'}")
+    if not report.is_whole:
+        raise typer.Exit(1)
+
+
+@app.command()
+def backup(
+    library: ExistingLibrary,
+    file: Annotated[Path, typer.Argument(help="The one file (a tar archive) to write, or to restore from.")],
+    restore: Annotated[bool, typer.Option("--restore", help="The other way: make LIBRARY from the file.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Copy a library, also while it is in use, to one file; --restore makes the library from it."""
+    from serve import backup as backups
+
+    try:
+        if restore:
+            backups.restore(file, library)
+            print(json.dumps({"restored": str(library)}) if as_json else f"{file} -> {library}")
+            return
+        if not file.absolute().parent.is_dir():
+            _usage(f"there is no folder {file.parent}")
+        report = backups.backup(library, file)
+    except (ValueError, OSError) as error:
+        _usage(str(error))
+    if as_json:
+        print(json.dumps(asdict(report)))
+    else:
+        size = f"{report.size_bytes / 1e6:.1f} MB"
+        print(f"{library} -> {file}: {report.files} files known, {report.kept} kept in the library, {size}")
 
 
 @app.command()
@@ -389,9 +501,9 @@ def demo(
         _usage(str(error))
     listening = _listen(settings) if settings else None
     place = folder or cache_folder() / "demo"
-    model = _load("small", None, "cpu", "float32")
+    model = _load(_options("small", None, "cpu", "float32"))
     # A newer `small` has another space: it gets a library of its own beside that of the older.
-    with _library(place / f"library-{model.space}", model, None, "cpu", "float32", None) as library:
+    with _library(place / f"library-{model.space}", model, None) as library:
         try:
             shown.run(library, place / "media", _console())
         except (ValueError, OSError) as error:
@@ -405,39 +517,65 @@ def main() -> None:
     assert isinstance(sys.stdout, io.TextIOWrapper)
     sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
     try:
+        check_packages()
+    except ImportError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    from bind import origin
+
+    origin.leave_folder()
+    try:
         app()
     except KeyboardInterrupt:
         print("crossbind: interrupted", file=sys.stderr)
         sys.exit(130)
 
 
-def _load(
-    model: str, weights: str | None, device: str, dtype: str, modalities: Collection[str] | None = None
-) -> BindModel:
-    from bind import zoo
+def _options(
+    model: str | None, weights: str | None, device: str, dtype: str, modalities: Collection[str] | None = None
+) -> LoadOptions:
+    """What a command's options say of the model. Ends with a usage error before anything is loaded or made."""
+    from bind.options import LoadOptions
 
+    options = LoadOptions(model, weights, device, dtype, modalities)
     try:
-        return zoo.load(model, weights, device, dtype, modalities)
+        options.check()
     except ValueError as error:
+        _usage(str(error))
+    return options
+
+
+def _load(options: LoadOptions) -> BindModel:
+    try:
+        return options.load()
+    except (ValueError, OSError) as error:
         _usage(str(error))
 
 
-def _library(
-    folder: Path,
-    model: str | BindModel | None,
-    weights: str | None,
-    device: str,
-    dtype: str,
-    factory: str | None,
-    modalities: Collection[str] | None = None,
-) -> Library:
+@contextlib.contextmanager
+def _library(folder: Path, model: LoadOptions | BindModel, factory: str | None) -> Iterator[Library]:
+    """An open library. What fails in it because its catalogue is damaged is told so, and never as a traceback."""
     from serve.library import Library
 
     try:
-        chosen = _load(model, weights, device, dtype, modalities) if isinstance(model, str) else model
-        return Library.open(folder, chosen, factory, device, modalities)
+        opened = Library.open(folder, model, factory)
     except (ValueError, OSError) as error:
         _usage(str(error))
+    with opened:
+        try:
+            yield opened
+        except (typer.Exit, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            from serve import check
+
+            if isinstance(error, (ValueError, OSError)) and not isinstance(error, (TypeError, LookupError)):
+                _failure(str(error))
+            if damage := check.check(opened.folder).findings:
+                _failure(
+                    f"{folder} is damaged: {damage[0].what}; `crossbind check {folder} --repair` says what can be done"
+                )
+            raise
 
 
 def _api_keys(file: Path | None) -> tuple[str, ...]:
@@ -510,7 +648,7 @@ def _console() -> Any:
 
 def _expand(path: str) -> Iterator[str]:
     """A folder stands for the files below it, without hidden ones and sidecars (`x.png.json`)."""
-    if not Path(path).is_dir():
+    if not os.path.isdir(path):
         yield path
         return
     for file in sorted(Path(path).rglob("*")):

@@ -54,6 +54,7 @@ class FoundHit(FoundItem):
     score: float
     cosine: float
     keyword: bool
+    probability: float | None
 
 
 class Client:
@@ -95,15 +96,20 @@ class Client:
         k: int = 10,
         want: Sequence[str] | None = None,
         where: str | None = None,
+        min_probability: float | None = None,
     ) -> list[FoundHit]:
-        """The k best hits, best first, for words, a file, an item, or terms with weights."""
+        """The k best hits, best first, for words, a file, an item, or terms with weights.
+
+        `min_probability` leaves out hits that are less likely to be right.
+        """
         terms = [Term(query)] if isinstance(query, (str, Path, int)) else query
         body: dict[str, Any] = {"terms": [_term(term) for term in terms], "k": k}
         body |= {} if want is None else {"want": list(want)}
         body |= {} if where is None else {"where": where}
+        body |= {} if min_probability is None else {"min_probability": min_probability}
         found = self._ask("POST", "/v1/search", json=body).json()["data"]
         return [
-            FoundHit(**_item_fields(row), score=row["score"], cosine=row["cosine"], keyword=row["keyword"])
+            FoundHit(**_item_fields(row), **{key: row[key] for key in ("score", "cosine", "keyword", "probability")})
             for row in found
         ]
 

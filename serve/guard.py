@@ -7,20 +7,28 @@ send, what a browser may do with the answer, and one line of log a request, with
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
+import ctypes
 import hashlib
 import hmac
+import ipaddress
 import json
 import logging
 import secrets
+import sys
 import time
 import traceback
-from http.cookies import CookieError, SimpleCookie
+from collections import Counter
+from collections.abc import Awaitable, Sequence
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve.fairness import CLIENT
 from serve.metrics import Metrics
 from serve.settings import Settings
 
@@ -29,18 +37,37 @@ SESSION_S = 12 * 3600
 OPEN_PATHS = frozenset({"/health", "/ready"})
 """What anybody may ask: it tells whether the server runs, and nothing else."""
 SIGN_IN = "/login"
+MAX_HEAD_BYTES = 32_768
+"""Of the address and all headers of a request together; h11 stops reading at 64 KiB."""
+MAX_ADDRESS_BYTES = 8_192
 _SIGN_IN_BYTES = 4096
+_LARGE_BYTES = 2**20
+_GIVE_BACK_AFTER_S = 5.0
+_LEFT = 499
+"""nginx's status for a client that left before it was answered. Nobody gets to see it but the log."""
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _RETRY_S = 2
 _API = ("/v1/", "/metrics", "/health", "/ready")
 
 API_POLICY = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-# Gradio's front end has inline scripts and styles and makes functions from text; nothing comes from another host.
-PAGE_POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; "
-    "worker-src 'self' blob:; object-src 'none'; frame-ancestors 'none'; base-uri 'self'; form-action 'self'"
-)
+
+
+def page_policy(scripts: Sequence[str] = ()) -> str:
+    """The policy of the page: it runs scripts of this server, and inline ones only if they are among these texts.
+
+    What remains open, and why: 'unsafe-eval', because gradio's HTML component makes functions of its template and of
+    page.js; 'unsafe-inline' for styles, because gradio's front end and our colour maps have style attributes. Nothing
+    comes from another host.
+    """
+    hashes = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts)
+    allowed = "".join(f" 'sha256-{name}'" for name in hashes)
+    return (
+        f"default-src 'self'; script-src 'self' 'unsafe-eval'{allowed}; style-src 'self' 'unsafe-inline'; "
+        "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; "
+        "worker-src 'self' blob:; object-src 'none'; frame-ancestors 'none'; base-uri 'self'; form-action 'self'"
+    )
+
+
 _SIGN_IN_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
@@ -80,6 +107,36 @@ class Refusal(Exception):
         self.headers = headers or {}
 
 
+class _LeftError(Exception):
+    """The client has left before it was answered."""
+
+
+def client_of(place: tuple[str, int] | None) -> str:
+    """Address and port -> what one client is: its address or, of IPv6, its network of 64 bits."""
+    try:
+        address = ipaddress.ip_address(place[0] if place else "")
+    except ValueError:
+        return place[0] if place else ""
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address)
+
+
+async def _give_back_memory() -> None:
+    """What large requests needed goes back to the system, soon after: glibc keeps it, and in pieces of all threads."""
+    await asyncio.sleep(_GIVE_BACK_AFTER_S)
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library
+            await asyncio.to_thread(ctypes.CDLL(None).malloc_trim, 0)
+
+
+def _host_of(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
+
+
 def error_body(status: int, code: str, message: str, param: str | None = None) -> bytes:
     """The JSON of an error, in the shape of OpenAI's API."""
     kind = "invalid_request_error" if status < 500 else "server_error"
@@ -96,7 +153,9 @@ class Guard:
         # Compared as digests: all of the same length, and none in memory as it was written.
         self._keys = [hashlib.sha256(key.encode()).digest() for key in settings.api_keys]
         self._secret = secrets.token_bytes(32)
+        self._giving_back: asyncio.Future[None] | None = None
         self._receiving = 0
+        self._receiving_of: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -108,18 +167,23 @@ class Guard:
             return
         started = time.monotonic()
         headers = Headers(scope=scope)
-        body = _Body(receive, self, self._settings)
+        client = client_of(scope.get("client"))
+        CLIENT.set(client)
+        body = _Body(receive, self, self._settings, client)
         answer = _Answer(send, scope["path"], body)
         reason = ""
         try:
             try:
+                self._check_size(scope)
                 self._check_address(headers, scope["method"])
                 if self._keys and scope["path"] == SIGN_IN:
                     await self._sign_in(scope["method"], body, answer)
                 else:
                     self._check_key(scope, headers)
                     body.expect(headers)
-                    await self._app(scope, body, answer)
+                    await self._while_wanted(self._app(scope, body, answer), body)
+            except (ClientDisconnect, _LeftError):
+                answer.status = answer.status or _LEFT
             except Refusal as refusal:
                 body.refusal = body.refusal or refusal
                 await answer.refuse(refusal)
@@ -130,17 +194,51 @@ class Guard:
                 await answer.refuse(Refusal(500, "internal_error", "this is a fault of the server; its log says more"))
         finally:
             self._receiving -= body.size
+            self._receiving_of[client] -= body.size
+            if self._receiving_of[client] <= 0:
+                del self._receiving_of[client]
+            if body.size > _LARGE_BYTES:
+                self._give_back_soon()
             reason = body.refusal.code if body.refusal else ""
             self._count(scope, answer.status, time.monotonic() - started, body.size, reason)
 
-    @property
-    def has_room(self) -> bool:
-        """Whether more bytes of bodies may be received at the moment."""
-        return self._receiving <= self._settings.max_bodies_bytes
+    def _give_back_soon(self) -> None:
+        if self._giving_back is None or self._giving_back.done():
+            self._giving_back = asyncio.ensure_future(_give_back_memory())
 
-    def received(self, count: int) -> None:
+    async def _while_wanted(self, answering: Awaitable[None], body: _Body) -> None:
+        """Answers, but stops when the client has left. Raises _LeftError then."""
+        answer = asyncio.ensure_future(answering)
+        leaving = asyncio.ensure_future(body.left())
+        try:
+            await asyncio.wait({answer, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                answer.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await answer
+                raise _LeftError
+            await answer
+        finally:
+            answer.cancel()
+            leaving.cancel()
+
+    def has_room(self, client: str) -> bool:
+        """Whether more bytes of bodies may be received at the moment, from this client."""
+        settings = self._settings
+        own = self._receiving_of[client]
+        return self._receiving <= settings.max_bodies_bytes and own <= settings.max_bodies_bytes_each
+
+    def received(self, client: str, count: int) -> None:
         """Notes bytes of a body, until its request is done."""
         self._receiving += count
+        self._receiving_of[client] += count
+
+    def _check_size(self, scope: Scope) -> None:
+        address = len(scope.get("raw_path") or b"") + len(scope["query_string"])
+        if address > MAX_ADDRESS_BYTES:
+            raise Refusal(414, "too_long", f"expected an address of at most {MAX_ADDRESS_BYTES:,} bytes")
+        if address + sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > MAX_HEAD_BYTES:
+            raise Refusal(431, "too_large", f"expected at most {MAX_HEAD_BYTES:,} bytes of headers")
 
     def _check_address(self, headers: Headers, method: str) -> None:
         hosts = headers.getlist("host")
@@ -158,7 +256,7 @@ class Guard:
         if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
             raise Refusal(403, "other_origin", "requests from pages of other sites are refused")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != hosts[0].lower():
+        if origin is not None and _host_of(origin) != hosts[0].lower():
             raise Refusal(403, "other_origin", "requests from pages of other sites are refused")
 
     def _check_key(self, scope: Scope, headers: Headers) -> None:
@@ -183,13 +281,10 @@ class Guard:
         return known
 
     def _is_session(self, cookie: str) -> bool:
-        try:
-            morsel = SimpleCookie(cookie).get(COOKIE)
-        except CookieError:
-            return False
-        if morsel is None:
-            return False
-        until, _, mark = morsel.value.partition(".")
+        # By hand: the standard library's parser takes quadratic time for some values.
+        pairs = (part.partition("=") for part in cookie.split(";"))
+        session = next((value.strip() for name, _, value in pairs if name.strip() == COOKIE), "")
+        until, _, mark = session.partition(".")
         if not secrets.compare_digest(self._mark(until).encode(), mark.encode("utf-8", "surrogateescape")):
             return False
         return int(until) > time.time()
@@ -204,7 +299,10 @@ class Guard:
         if method != "POST":
             raise Refusal(405, "method_not_allowed", "expected GET or POST", {"allow": "GET, POST"})
         body.most_bytes = _SIGN_IN_BYTES
-        form = parse_qs((await body.all()).decode("utf-8", "replace"), max_num_fields=4)
+        try:
+            form = parse_qs((await body.all()).decode("utf-8", "replace"), max_num_fields=4)
+        except ValueError:
+            raise Refusal(400, "bad_form", "expected a form with one field, `key`") from None
         if not self._is_key(form.get("key", [""])[0].strip()):
             await answer.page(401, "<p role=alert>That is not a key of this server.</p>")
             return
@@ -228,8 +326,10 @@ class Guard:
 class _Body:
     """`receive` of a request, with its bytes counted and its time bounded, whatever its head said."""
 
-    def __init__(self, receive: Receive, guard: Guard, settings: Settings) -> None:
+    def __init__(self, receive: Receive, guard: Guard, settings: Settings, client: str) -> None:
         self._receive = receive
+        self._client = client
+        self._all_there = asyncio.Event()
         self._guard = guard
         self._timeout_s = settings.body_timeout_s
         self._until: float | None = None
@@ -261,14 +361,22 @@ class _Body:
             return message
         count = len(message.get("body", b""))
         self.size += count
-        self._guard.received(count)
+        self._guard.received(self._client, count)
         if self.size > self.most_bytes:
             self._refuse_size()
-        if not self._guard.has_room:
+        if not self._guard.has_room(self._client):
             reason = "too much is being received already"
             self._refuse(429, "too_busy", f"{reason}; try again in {_RETRY_S} s", {"retry-after": str(_RETRY_S)})
         self._complete = not message.get("more_body", False)
+        if self._complete:
+            self._all_there.set()
         return message
+
+    async def left(self) -> None:
+        """Returns when the client has left, after the whole body was received."""
+        await self._all_there.wait()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
 
     async def all(self) -> bytes:
         """The whole body."""
@@ -294,7 +402,7 @@ class _Answer:
     def __init__(self, send: Send, path: str, body: _Body) -> None:
         self._send = send
         self._body = body
-        self._policy = API_POLICY if path.startswith(_API) else PAGE_POLICY
+        self._policy = API_POLICY if path.startswith(_API) else page_policy()
         self._started = False
         self._replaced = False
         self.status = 0

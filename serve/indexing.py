@@ -21,13 +21,15 @@ from bind import pipeline
 from preprocess.media import Limits, MediaError, Source
 from serve import scan
 from serve.catalogue import ContentKey, FileRow, NewFile, NewSegment, Writer
-from serve.scan import Found, Probed, TemporaryError, Unlisted
+from serve.scan import Found, LeftOut, Probed, TemporaryError, Unlisted
 
 if TYPE_CHECKING:
     from bind.model import BindModel
 
 Progress = Callable[[int, int], None]
 """Called with (files done, files in all)."""
+Embed = Callable[[Iterator[tuple[Source, str | None]]], Iterator[pipeline.Embedded | pipeline.Failed]]
+"""(source, modality) pairs -> what came of them, as `bind.pipeline.embed` says."""
 
 COMMIT_FILES = 128
 COMMIT_S = 2.0
@@ -42,7 +44,8 @@ class Report:
     """What a run did, in numbers of files: `added` and `updated` are in the library now, `renamed` ones were moved.
 
     `embedded` counts contents that were decoded and encoded (a copy of a known file needs neither). `skipped` are
-    (path, reason) of files that could not be used; `duplicates` the paths of files with equal content, a group each.
+    (path, reason) of files that could not be used; `duplicates` the paths of files with equal content, a group each;
+    `left_out` the number of links that lead out of the folder and were not followed.
     """
 
     added: int = 0
@@ -53,6 +56,7 @@ class Report:
     embedded: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)
     duplicates: list[tuple[str, ...]] = field(default_factory=list)
+    left_out: int = 0
     seconds: float = 0.0
 
 
@@ -84,6 +88,8 @@ class Run:
         batch_size: int,
         retry: bool,
         progress: Progress | None,
+        follow_links: bool = True,
+        embed: Embed | None = None,
     ) -> None:
         self._writer = writer
         self._model = model
@@ -93,6 +99,11 @@ class Run:
         self._batch_size = batch_size
         self._retry = retry
         self._progress = progress
+        self._follow_links = follow_links
+        self._is_upload = Path(root).is_relative_to(library)
+        self._embed = embed or (
+            lambda sources: pipeline.embed(model, sources, plan="segments", batch_size=batch_size, limits=limits)
+        )
         # A file that failed is tried again when there is another program or modality to try it with.
         self._reader = f"{metadata.version('crossbind')} {','.join(model.modalities)}"
         self._report = Report()
@@ -112,11 +123,9 @@ class Run:
         """Does it. Raises LibraryError when the library cannot be written; what was committed stays."""
         started = time.monotonic()
         if self._progress:
-            self._total = sum(1 for _ in scan.walk(self._root, self._library))
+            self._total = sum(1 for found in self._walk() if not isinstance(found, LeftOut))
         try:
-            for result in pipeline.embed(
-                self._model, self._sources(), plan="segments", batch_size=self._batch_size, limits=self._limits
-            ):
+            for result in self._embed(self._sources()):
                 self._collect(result)
         except KeyboardInterrupt:
             self._commit()
@@ -163,7 +172,10 @@ class Run:
 
     def _new(self) -> Iterator[tuple[Found, FileRow | None]]:
         """The files that have to be opened. The stamp decides, so others are not."""
-        for found in scan.walk(self._root, self._library):
+        for found in self._walk():
+            if isinstance(found, LeftOut):
+                self._report.left_out += 1
+                continue
             if isinstance(found, Unlisted):
                 self._unlisted.append(found.path)
                 self._report.skipped.append((found.path, found.reason))
@@ -176,6 +188,9 @@ class Run:
                     self._tick()
                     continue
             yield found, row
+
+    def _walk(self) -> Iterator[Found | Unlisted | LeftOut]:
+        return scan.walk(self._root, self._library, self._follow_links)
 
     def _is_settled(self, row: FileRow, found: Found) -> bool:
         if row.content is not None:
@@ -209,7 +224,7 @@ class Run:
     def _close(self, job: _Job) -> None:
         """All of a content is there: it is stored with the next commit, unless its file changed meanwhile."""
         read, _ = job.files[0]
-        reason = scan.changed(read.found)
+        reason = scan.changed(read)
         if reason is None and job.segments:
             job.notes.extend(f"{part}: {why}" for part, why in job.failures.items() if why != _SILENT)
             self._report.embedded += 1
@@ -272,6 +287,8 @@ class Run:
 
     def _finish(self) -> None:
         """Forgets what is not there any more. Only a run that saw everything comes here."""
+        if self._is_upload:
+            return  # it is one file, which is there, and looking for others would take longer the larger the library is
         gone: list[int] = []
         for number, path, content in self._writer.files_below(self._root):
             if number in self._seen or self._is_hidden(path):

@@ -1,21 +1,31 @@
-"""Files that a library keeps itself: each in a folder of its own, which appears with all that is in it or never."""
+"""Files that a library keeps itself: each in a folder of its own, which appears with all that is in it or never.
+
+A file is written to `files/.incoming-ID/`, entered into the catalogue as `files/ID/NAME`, and only then does its folder
+get that name. So whatever is still called `.incoming-` and is not in the catalogue was never finished, and nothing else
+is ever swept. The catalogue has paths relative to the library, which may be moved, copied or reached through a link.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
-import shutil
-import tempfile
+import sqlite3
 import unicodedata
+import uuid
 from collections.abc import Callable, Mapping
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
+from bind.owned import NotOwnedError, OwnedFolder
 from preprocess.media import MAX_SIDECAR_BYTES, Limits, MediaError
 
+FOLDER = "files"
 _INCOMING = ".incoming-"
+_ID = re.compile(r"[0-9a-f]{32}")
 _CHUNK_BYTES = 2**20
 _NAME_BYTES = 180
 """File systems take 255; the sidecar's suffix and a little more must fit."""
@@ -34,25 +44,39 @@ def safe_name(name: str) -> str:
     return (encoded[: _NAME_BYTES - len(end)] + end).decode("utf-8", "ignore") or "file"
 
 
-class Kept:
-    """The files below `folder`. One writer at a time."""
+def key_of(path: str, library: Path) -> bytes:
+    """The absolute path of a file -> how the catalogue has it: of one that is kept, relative to the library."""
+    inside = os.path.relpath(path, library).split(os.sep) if path.startswith(f"{library}{os.sep}") else []
+    if len(inside) == 3 and inside[0] == FOLDER:
+        return os.fsencode("/".join((FOLDER, inside[1].removeprefix(_INCOMING), inside[2])))
+    return os.fsencode(path)
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+
+def path_of(key: bytes, library: Path) -> str:
+    """What `key_of` made of a path -> the path, where the library lies now."""
+    return os.fsdecode(key) if key.startswith(b"/") else os.path.join(library, os.fsdecode(key))
+
+
+class Kept:
+    """The files that the library in the folder `library` keeps. One writer at a time."""
+
+    def __init__(self, library: Path) -> None:
+        self.folder = library / FOLDER
+        self._owned = OwnedFolder(library, FOLDER)
 
     def put(self, content: IO[bytes], name: str, metadata: Mapping[str, Any], limits: Limits) -> Path:
-        """Stores a file with its sidecar -> its path, the same for the same file, name and metadata.
+        """Stores a file with its sidecar -> where it is until `finish`; the same for the same file, name and metadata.
 
         Raises MediaError for what is empty, above `limits.max_bytes` or has unusable metadata; OSError.
         """
         name = safe_name(name)
         sidecar = _sidecar(name, metadata)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(prefix=_INCOMING, dir=self.folder))
+        aside = f"{_INCOMING}{uuid.uuid4().hex}.part"
+        place = self._owned.make().folder(aside).make()
         try:
             digest = hashlib.sha256(name.encode() + b"\0" + sidecar + b"\0")
             size = 0
-            with open(place / name, "xb") as file:
+            with place.create(name) as file:
                 while block := content.read(_CHUNK_BYTES):
                     size += len(block)
                     if size > limits.max_bytes:
@@ -63,31 +87,91 @@ class Kept:
             if size == 0:
                 raise MediaError(name, "is empty (0 bytes)")
             if sidecar:
-                with open(place / f"{name}.json", "xb") as file:
+                with place.create(f"{name}.json") as file:
                     file.write(sidecar)
                     _sync(file)
-            final = self.folder / digest.hexdigest()[:32]
-            if not final.exists():
-                place.chmod(0o755)
-                _sync_folder(place)
-                os.rename(place, final)
-                _sync_folder(self.folder)
+            place.sync()
+            incoming = f"{_INCOMING}{digest.hexdigest()[:32]}"
+            self._owned.delete(incoming)
+            self._owned.replace(aside, self._owned, incoming)
+            self._owned.sync()
         finally:
-            shutil.rmtree(place, ignore_errors=True)
-        return final / name
+            self._owned.delete(aside)
+        return self.folder / incoming / name
+
+    def finish(self, incoming: Path) -> Path:
+        """Gives what `put` stored, and the catalogue has now, its name -> its path. Raises OSError."""
+        name = incoming.parent.name.removeprefix(_INCOMING)
+        self._owned.delete(name)  # an earlier copy, which may be damaged
+        self._owned.replace(incoming.parent.name, self._owned, name)
+        self._owned.sync()
+        return self.folder / name / incoming.name
+
+    def open(self, key: bytes) -> BufferedReader:
+        """A kept file by its key in the catalogue. Raises OSError, also for a key that leads elsewhere."""
+        try:
+            folder, place, name = os.fsdecode(key).split("/")
+            if folder != FOLDER:
+                raise ValueError
+            try:
+                return self._owned.folder(place).open(name)
+            except FileNotFoundError:  # committed, and not yet renamed
+                return self._owned.folder(_INCOMING + place).open(name)
+        except ValueError:
+            raise FileNotFoundError(f"{os.fsdecode(key)} is no file that the library keeps") from None
 
     def drop(self, path: Path) -> None:
         """Deletes a file with its sidecar if it is one of these; any other path is left alone."""
         if path.parent.parent == self.folder:
-            shutil.rmtree(path.parent, ignore_errors=True)
+            name = path.parent.name.removeprefix(_INCOMING)
+            for place in (name, _INCOMING + name):
+                self._owned.delete(place)
+
+    def discard(self, incoming: Path) -> None:
+        """Deletes what `put` stored and nothing came of."""
+        if incoming.parent.parent == self.folder and incoming.parent.name.startswith(_INCOMING):
+            self._owned.delete(incoming.parent.name)
 
     def sweep(self, is_wanted: Callable[[Path], bool]) -> None:
-        """Deletes what interrupted calls left: whatever has no file that is wanted."""
-        if not self.folder.is_dir():
-            return
-        for place in self.folder.iterdir():
-            if place.name.startswith(_INCOMING) or not any(map(is_wanted, place.iterdir())):
-                shutil.rmtree(place, ignore_errors=True)
+        """Finishes or deletes what interrupted calls left unfinished. Nothing else is touched. Raises OSError."""
+        for place in self._owned.names():
+            if not place.startswith(_INCOMING):
+                continue
+            name = place.removeprefix(_INCOMING)
+            files: list[str] = []
+            if _ID.fullmatch(name):
+                with contextlib.suppress(NotOwnedError):
+                    files = self._owned.folder(place).names()
+            if any(is_wanted(self.folder / name / file) for file in files):
+                self.finish(self.folder / place / "x")
+            else:
+                self._owned.delete(place)
+
+
+def relative_kept_paths(connection: sqlite3.Connection, folder: Path) -> None:
+    """Catalogues of format 1 have absolute paths of kept files: they become relative, wherever the library lay then.
+
+    A row is one of them when the library still has its file. Called inside of a transaction.
+    """
+    owned = OwnedFolder(folder, FOLDER)
+    for number, path in connection.execute("SELECT id, path FROM files WHERE substr(path, 1, 1) = X'2F'").fetchall():
+        parts = os.fsdecode(path).split("/")[-3:]
+        if len(parts) < 3 or parts[0] != FOLDER or not _ID.fullmatch(parts[1]):
+            continue
+        try:
+            if owned.folder(parts[1]).check(parts[2]) is None:
+                continue
+        except (OSError, ValueError):
+            continue
+        key = "/".join(parts)
+        stored = os.fsencode(key)
+        if connection.execute("SELECT 1 FROM files WHERE path = ?", (stored,)).fetchone():
+            # The library was moved and the same uploaded again: one of them is enough.
+            connection.execute("DELETE FROM words WHERE rowid = ?", (number,))
+            connection.execute("DELETE FROM files WHERE id = ?", (number,))
+            continue
+        shown = stored.decode("utf-8", "replace")
+        connection.execute("UPDATE files SET path = ?, shown = ? WHERE id = ?", (stored, shown, number))
 
 
 def _sidecar(name: str, metadata: Mapping[str, Any]) -> bytes:
@@ -105,11 +189,3 @@ def _sidecar(name: str, metadata: Mapping[str, Any]) -> bytes:
 def _sync(file: IO[bytes]) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

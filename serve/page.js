@@ -29,7 +29,7 @@ function icon(name) {
   const use = document.createElementNS('http://www.w3.org/2000/svg', 'use');
   svg.setAttribute('class', 'icon');
   svg.setAttribute('aria-hidden', 'true');
-  use.setAttribute('href', '#i-' + (find('#i-' + name) ? name : 'file'));  // a modality of one's own has no icon
+  use.setAttribute('href', '#i-' + (find('#i-' + CSS.escape(name)) ? name : 'file'));  // a modality of one's own has no icon
   svg.append(use);
   return svg;
 }
@@ -247,7 +247,7 @@ async function search(event, attempt = 0) {
     return;
   }
   const ms = performance.now() - began;
-  say(answer.count + (answer.count === 1 ? ' result' : ' results') + ', best first, in ' + (ms < 1000 ? Math.ceil(ms) + ' ms' : (ms / 1000).toFixed(1) + ' s'));
+  say((answer.unlikely ? 'Nothing here looks like that. The nearest: ' : '') + answer.count + (answer.count === 1 ? ' result' : ' results') + ', best first, in ' + (ms < 1000 ? Math.ceil(ms) + ' ms' : (ms / 1000).toFixed(1) + ' s'));
   results.innerHTML = answer.html;
 }
 

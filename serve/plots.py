@@ -1,6 +1,6 @@
 """What sound, depth maps, thermal images and motion look like: small pictures with a scale, for people.
 
-The readers run in decode workers (see `preprocess.isolation`), so that a bad file costs no more here than in a search.
+The readers run in decode workers (see `preprocess.decoding`), so that a bad file costs no more here than in a search.
 """
 
 from __future__ import annotations

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 from bind import modalities
-from preprocess.media import Hints, Limits, MediaError, Source, read_sidecar
+from preprocess.media import Hints, IrregularFileError, Limits, MediaError, Source, open_regular, read_sidecar
 
+_HAS_PROC = os.path.isdir("/proc/self/fd")
 _LAST_SECOND = 253_402_300_799  # of the year 9999; file systems can store later ones, datetime cannot
 
 
@@ -22,7 +26,8 @@ class Found:
     """A file as its folder lists it. `path` is absolute, bytes that are no UTF-8 in it as surrogate escapes.
 
     `folder` is relative to the indexed one ('' for that itself). The stamp of `size_bytes`, `mtime_ns` and `sidecar`
-    (that of `NAME.json`, '' without one) tells whether it changed.
+    (that of `NAME.json`, '' without one) tells whether it changed. Where links out of a folder are left out, `inside`
+    is that folder's real path.
     """
 
     path: str
@@ -30,6 +35,7 @@ class Found:
     size_bytes: int
     mtime_ns: int
     sidecar: str
+    inside: str | None = None
 
 
 @dataclass(frozen=True)
@@ -41,10 +47,21 @@ class Unlisted:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """A link that leads out of the indexed folder."""
+
+    path: str
+
+
+@dataclass(frozen=True)
 class Probed:
-    """What a file is: the SHA-256 of its bytes, its modality, the hints and free metadata of its sidecar."""
+    """What a file is: the SHA-256 of its bytes, its modality, the hints and free metadata of its sidecar.
+
+    `identity` (device, inode, time of change in ns) is that of the file that was hashed.
+    """
 
     found: Found
+    identity: tuple[int, int, int]
     digest: bytes
     modality: str
     hints: Hints
@@ -55,17 +72,19 @@ class TemporaryError(MediaError):
     """A file that could not be used this time; trying again may help."""
 
 
-def walk(root: str, without: Path) -> Iterator[Found | Unlisted]:
+def walk(root: str, without: Path, follow_links: bool = True) -> Iterator[Found | Unlisted | LeftOut]:
     """The absolute path of a folder (or file) -> the files below it, hidden ones, sidecars and `without` left out.
 
     Links to files stand for the files. Folders behind links come after all others; each folder is listed once, however
-    many links lead to it, and one that contains `root` is not followed out of it. One folder's names of folders are
+    many links lead to it, and one that contains `root` is not followed out of it. Without `follow_links`, those that
+    lead out of `root` are left out. One folder's names of folders are
     held in memory, never its files. Raises FileNotFoundError when `root` does not exist.
     """
     status = os.stat(root)
     if not stat.S_ISDIR(status.st_mode):
-        yield _found(root, "")
+        yield _found(root, "")  # the caller's word, wherever it leads
         return
+    inside_of = None if follow_links else os.path.realpath(root)
     listed = {(status.st_dev, status.st_ino), *_identities(os.path.realpath(root)), *_identities(str(without))[:1]}
     waiting: list[str] = [""]
     links: list[str] = []
@@ -78,7 +97,7 @@ def walk(root: str, without: Path) -> Iterator[Found | Unlisted]:
             with os.scandir(os.path.join(root, folder)) as entries:
                 for entry in entries:
                     if not entry.name.startswith("."):
-                        yield from _entry(entry, folder, listed, inside, links)
+                        yield from _entry(entry, folder, inside_of, listed, inside, links)
         except OSError as error:
             yield Unlisted(os.path.join(root, folder), f"the folder could not be listed: {error.strerror}")
         waiting.extend(sorted(inside, reverse=True))
@@ -86,29 +105,39 @@ def walk(root: str, without: Path) -> Iterator[Found | Unlisted]:
 
 def probe(found: Found, limits: Limits) -> Probed:
     """Opens, recognises and hashes a file, reads its sidecar. Raises MediaError, a TemporaryError where it may pass."""
-    metadata = _sidecar(found.path) if found.sidecar else {}
+    metadata = _sidecar(found) if found.sidecar else {}
     hints = Hints.from_mapping(metadata, found.path)
     try:
-        descriptor = os.open(found.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        file = _open(found.path, found.inside)
     except OSError as error:
         raise TemporaryError(found.path, f"could not be opened: {error.strerror}") from None
-    with os.fdopen(descriptor, "rb") as file:
+    with file:
         modality = modalities.detect(Source(Path(found.path), found.path, hints), limits)
         try:
             digest = hashlib.file_digest(file, "sha256").digest()
         except OSError as error:
             raise TemporaryError(found.path, f"could not be read: {error.strerror}") from None
+        identity = _identity(os.fstat(file.fileno()))
     known = set(Hints.__dataclass_fields__)
-    return Probed(found, digest, modality, hints, {key: value for key, value in metadata.items() if key not in known})
+    return Probed(
+        found, identity, digest, modality, hints, {key: value for key, value in metadata.items() if key not in known}
+    )
 
 
-def changed(found: Found) -> str | None:
-    """Why a file is not the one that was found any more, None where it is."""
+def changed(probed: Probed) -> str | None:
+    """Why a file is not the one that was hashed any more, None where it is."""
+    found = probed.found
     try:
-        now = _found(found.path, found.folder)
+        status = os.stat(found.path)
+        now = _found(found.path, found.folder, status, found.inside)
     except OSError as error:
         return f"went away while it was read ({error.strerror})"
-    return None if now == found else "changed while it was read; index again once it is complete"
+    # Its inode and its time of change, which no program can choose: nobody has put another file in between.
+    return (
+        None
+        if now == found and _identity(status) == probed.identity
+        else "changed while it was read; index again once it is complete"
+    )
 
 
 def date_of(probed: Probed) -> str:
@@ -130,10 +159,18 @@ def _follow(root: str, link: str, listed: set[tuple[int, int]]) -> str | None:
 
 
 def _entry(
-    entry: os.DirEntry[str], folder: str, listed: set[tuple[int, int]], inside: list[str], links: list[str]
-) -> Iterator[Found | Unlisted]:
+    entry: os.DirEntry[str],
+    folder: str,
+    inside_of: str | None,
+    listed: set[tuple[int, int]],
+    inside: list[str],
+    links: list[str],
+) -> Iterator[Found | Unlisted | LeftOut]:
     relative = os.path.join(folder, entry.name)
     try:
+        if entry.is_symlink() and _leads_out(entry.path, inside_of):
+            yield LeftOut(entry.path)
+            return
         status = entry.stat()
         if stat.S_ISDIR(status.st_mode):
             identity = (status.st_dev, status.st_ino)
@@ -145,20 +182,39 @@ def _entry(
         elif not stat.S_ISREG(status.st_mode):
             yield Unlisted(entry.path, "is not a regular file (a pipe, socket or device)")
         elif not (entry.name.endswith(".json") and os.path.lexists(entry.path.removesuffix(".json"))):
-            yield _found(entry.path, folder, status)
+            yield _found(entry.path, folder, status, inside_of)
     except OSError as error:
         broken = entry.is_symlink() and isinstance(error, FileNotFoundError)
         yield Unlisted(entry.path, "is a link to a missing file" if broken else f"could not be read: {error.strerror}")
 
 
-def _found(path: str, folder: str, status: os.stat_result | None = None) -> Found:
+def _found(path: str, folder: str, status: os.stat_result | None = None, inside: str | None = None) -> Found:
     status = status or os.stat(path)
-    try:
+    sidecar = ""
+    with contextlib.suppress(OSError):
         side = os.stat(path + ".json")
-        sidecar = f"{side.st_mtime_ns}:{side.st_size}"
-    except OSError:
-        sidecar = ""
-    return Found(path, folder, status.st_size, status.st_mtime_ns, sidecar)
+        if not _leads_out(path + ".json", inside):
+            sidecar = f"{side.st_mtime_ns}:{side.st_size}"
+    return Found(path, folder, status.st_size, status.st_mtime_ns, sidecar, inside)
+
+
+def _leads_out(path: str, inside: str | None) -> bool:
+    """Whether what lies at a path, behind any links, is out of the real path of a folder."""
+    return inside is not None and not Path(os.path.realpath(path)).is_relative_to(inside)
+
+
+def _open(path: str, inside: str | None) -> BufferedReader:
+    """A regular file, open. Raises IrregularFileError, also for one that lies out of `inside`; OSError."""
+    file = os.fdopen(open_regular(path), "rb")
+    try:
+        # Where the descriptor leads, not where the path does by now.
+        real = os.readlink(f"/proc/self/fd/{file.fileno()}") if _HAS_PROC else os.path.realpath(path)
+        if inside is not None and not Path(real).is_relative_to(inside):
+            raise IrregularFileError(errno.EPERM, "became a link that leads out of the folder", path)
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 def _identities(path: str) -> list[tuple[int, int]]:
@@ -173,8 +229,15 @@ def _identities(path: str) -> list[tuple[int, int]]:
     return found
 
 
-def _sidecar(path: str) -> dict[str, Any]:
+def _identity(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_dev, status.st_ino, status.st_ctime_ns
+
+
+def _sidecar(found: Found) -> dict[str, Any]:
+    path = found.path
     try:
+        if _leads_out(f"{path}.json", found.inside):
+            raise IrregularFileError(errno.EPERM, "became a link that leads out of the folder", path)
         return read_sidecar(path)
     except OSError as error:
         reason = f"its sidecar {os.path.basename(path)}.json could not be read: {error.strerror}"

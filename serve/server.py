@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import signal
 import socket
 import sys
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from serve.guard import client_of
 from serve.settings import Settings
 
 _KEEP_ALIVE_S = 15
+_SWITCH_S = 0.001
+"""Python lets a thread go on for 5 ms while others wait, which adds up over the steps of a request."""
 _DESCRIPTORS = 512
 """Open files beside the connections: the library's, pipes to decode workers, uploads."""
 
@@ -52,14 +57,22 @@ def configure_logging(level: str) -> None:
 
 
 def protocol(settings: Settings) -> type[asyncio.Protocol]:
-    """uvicorn's protocol, which ends connections whose request does not come, and those above `max_connections`."""
+    """uvicorn's protocol, which ends connections whose request does not come, and those that are too many.
 
-    class BoundedProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+    It is the one in Python, whose heads are bounded (64 KiB): the other reads on for ever.
+    """
+
+    held: Counter[str] = Counter()
+
+    class BoundedProtocol(H11Protocol):
         _timer: asyncio.TimerHandle | None = None
+        _whose = ""
 
-        def connection_made(self, transport: asyncio.Transport) -> None:
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            if len(self.connections) > settings.max_connections:
+            own = self._whose = client_of(self.client)
+            held[own] += 1
+            if len(self.connections) > settings.max_connections or held[own] > settings.max_connections_each:
                 transport.abort()
                 return
             self._await_head()
@@ -70,6 +83,9 @@ def protocol(settings: Settings) -> type[asyncio.Protocol]:
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_timer()
+            held[self._whose] -= 1
+            if held[self._whose] <= 0:
+                del held[self._whose]
             super().connection_lost(exc)
 
         def _await_head(self) -> None:
@@ -101,6 +117,10 @@ class Server(uvicorn.Server):
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serves until SIGTERM or SIGINT, then answers what was asked. Both are the way to end it, so no failure."""
+        # Whoever answers must not wait long for a thread that computes, nor for a look at all objects of the model.
+        sys.setswitchinterval(_SWITCH_S)
+        gc.collect()
+        gc.freeze()
         before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             super().run(sockets)

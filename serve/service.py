@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
+import functools
+import os
+import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -14,13 +20,16 @@ from typing import IO, Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from bind import arithmetic
+from bind import arithmetic, pipeline
 from bind.modalities import specs
 from bind.space import NORM_TOLERANCE, Embeddings
-from preprocess.media import Source
-from serve import plane, thumbnails
+from preprocess.decoding.protocol import Read
+from preprocess.media import Segment, Source
+from serve import fairness, plane, thumbnails
 from serve.batching import Batcher, Busy, Embedded, ItemError, LateError
 from serve.catalogue import UnknownItemError, WriterBusyError, shown
+from serve.decoding import Decoder
+from serve.fairness import CLIENT, StoppedError, Turns
 from serve.library import Hit, Item, Library
 from serve.metrics import Metrics
 from serve.settings import Settings
@@ -38,10 +47,18 @@ __all__ = [
     "UnknownItemError",
 ]
 
-_SEARCH_THREADS = 2  # searching one library is serial but for the index itself
+_SEARCH_THREADS = 2
+_READ_THREADS = 4
+_DRAW_THREADS = 4  # they wait for decode workers most of the time
+_ADD_THREADS = 8  # likewise
+_ADDS_EACH = 2
+QUICK_SEARCH_S = 0.3
+"""Of a processor. A search that takes longer starts again where only such are done, one after the other."""
+_MAX_READS = 1024
 _MAX_SEARCHES = 256
 _MAX_WRITES = 16
 _WRITE_RETRY_S = 2
+_LOOK_S = 0.1
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -90,7 +107,7 @@ class About:
 class Service:
     """Searching, embedding and changing a library for many callers at once. `close` finishes what was taken.
 
-    All that waits is `async`; the other methods answer at once. Terms of a query are as in `serve.terms`.
+    All that waits is `async`. Terms of a query are as in `serve.terms`.
     """
 
     def __init__(self, library: Library, settings: Settings | None = None) -> None:
@@ -98,17 +115,25 @@ class Service:
         self.model = library.model
         self.settings = settings or Settings()
         self.limits = self.settings.limits
+        self.library_limits = self.settings.library_limits
         self.metrics = Metrics()
+        self._decoder = Decoder(pipeline.shared_pool())
         self._batcher = Batcher(
             library.model,
             self.metrics,
             max_batch=self.settings.max_batch,
             max_waiting=self.settings.max_waiting,
+            max_waiting_each=self.settings.max_waiting_each,
             limits=self.limits,
+            decoder=self._decoder,
         )
-        self._searching = _Threads("search", _SEARCH_THREADS, _MAX_SEARCHES)
-        self._drawing = _Threads("draw", _SEARCH_THREADS, _MAX_SEARCHES)
-        self._writing = _Threads("write", 1, _MAX_WRITES)
+        share = self.settings.client_share
+        self._reading = _Threads("read", _READ_THREADS, _MAX_READS, share)
+        self._searching = _Threads("search", _SEARCH_THREADS, _MAX_SEARCHES, share)
+        self._searching_long = _Threads("search-long", 1, _MAX_SEARCHES, share, is_background=True)
+        self._drawing = _Threads("draw", _DRAW_THREADS, _MAX_SEARCHES, share)
+        self._adding = _Threads("add", _ADD_THREADS, _MAX_WRITES, share, each=_ADDS_EACH)
+        self._removing = _Threads("remove", 1, _MAX_WRITES, share)
         self._points: tuple[int, list[Point]] | None = None
         self._laying_out = asyncio.Lock()
         self._closed = False
@@ -124,8 +149,16 @@ class Service:
     def close(self) -> None:
         """Takes nothing more and finishes what was taken. Safe to call twice. The library stays open."""
         self._closed = True
+        self._adding.close()  # these still ask the batcher
         self._batcher.close()
-        for threads in (self._searching, self._drawing, self._writing):
+        for threads in (
+            self._reading,
+            self._searching,
+            self._searching_long,
+            self._drawing,
+            self._adding,
+            self._removing,
+        ):
             threads.close()
 
     async def embed(self, terms: Sequence[Term], *, deadline_s: float | None = None) -> list[Embedded]:
@@ -173,9 +206,10 @@ class Service:
         k: int = 10,
         want: Sequence[str] | None = None,
         where: str | None = None,
+        min_probability: float | None = None,
         deadline_s: float | None = None,
     ) -> list[Hit]:
-        """The k best hits for a query, best first; `want` and `where` as in `Library.search`.
+        """The k best hits for a query, best first; `want`, `where` and `min_probability` as in `Library.search`.
 
         Words are also looked for in names, captions and metadata where a query has nothing but words. Files of items
         that the query adds are left out of its hits. Raises as `embed`; WhereError, which points at the character;
@@ -188,53 +222,85 @@ class Service:
         said = [term for term in terms if isinstance(term.content, str)]
         words = " ".join(str(term.content) for term in said if term.weight > 0) if len(said) == len(terms) else ""
         own = [term.content for term in terms if isinstance(term.content, int) and term.weight > 0]
+        deadline_s = self.settings.deadline_s if deadline_s is None else deadline_s
         try:
-            async with asyncio.timeout(self.settings.deadline_s if deadline_s is None else deadline_s):
-                query = await self.compose(terms, deadline_s=deadline_s)
-                return await self._searching.run(self._find, query, k, want, where, words, own)
-        except TimeoutError:
+            async with asyncio.timeout(deadline_s):
+                parts = await self.embed(terms, deadline_s=deadline_s)
+                kinds = {part.modality for part in parts}
+                modality = (kinds.pop() or None) if len(kinds) == 1 else None
+                query = self.combined(parts, terms)
+                find = functools.partial(self._find, query, k, want, where, words, own, modality, min_probability)
+                with contextlib.suppress(StoppedError):
+                    return await _stopped_after(QUICK_SEARCH_S, self._searching.run, find, time.thread_time)
+                return await _stopped_after(deadline_s, self._searching_long.run, find)
+        except (TimeoutError, StoppedError):
             raise LateError from None
 
-    def item(self, item_id: int) -> Item:
+    async def item(self, item_id: int) -> Item:
         """The item with an id. Raises UnknownItemError."""
-        return self.library.item(item_id)
+        return await self.read(self.library.item, item_id)
 
-    def related(self, item_id: int) -> list[Item]:
+    async def related(self, item_id: int) -> list[Item]:
         """All items of the same content: the stretches of a film, and its sound track. Raises UnknownItemError."""
-        return self.library.related(item_id)
+        return await self.read(self.library.related, item_id)
+
+    async def sample(self, limit: int) -> list[Item]:
+        """At most `limit` items, spread evenly over the library."""
+        return [item for item, _ in await self.read(self.library.sample, limit)]
+
+    async def revision(self) -> int:
+        """A number that grows with every change of what can be searched."""
+        return await self.read(lambda: self.library.revision)
 
     async def original(self, item_id: int) -> Path:
         """The file of an item, as it was indexed. Raises UnknownItemError, also when it is gone or another by now."""
-        return await self._drawing.run(self.library.original, item_id)
+        return await self._drawing.run(functools.partial(self.library.original, item_id))
 
-    async def thumbnail(self, item_id: int) -> Path:
+    async def open_original(self, item_id: int) -> IO[bytes]:
+        """As `original`, open: what is read is what was checked, whatever lies at its path by then."""
+        return await self._drawing.run(functools.partial(self.library.open_original, item_id))
+
+    async def thumbnail(self, item_id: int) -> bytes:
         """A small JPEG of an item, made when first asked for. Raises UnknownItemError, PictureError."""
-        item = self.item(item_id)
+        item = await self.item(item_id)
         if item.modality not in thumbnails.MODALITIES:
             raise PictureError(f"{item.modality} has no picture; these have: {', '.join(thumbnails.MODALITIES)}")
-        place = self.library.folder / "thumbnails"
-        made = await self._drawing.run(thumbnails.make, [item], place, self.limits)
+        draw = functools.partial(thumbnails.make, self.library, [item], self.library_limits, self._decoder)
+        made = await self._drawing.run(draw)
         if item_id not in made:
             raise PictureError("its file is gone or can no longer be read; index its folder again")
-        return made[item_id]
+        return await self._drawing.run(functools.partial(thumbnails.read, self.library, item_id))
 
     async def add(self, content: IO[bytes], name: str, metadata: Mapping[str, Any]) -> list[Item]:
         """Keeps a file in the library and makes it searchable -> its items.
 
         Raises MediaError for a file that cannot be used, Busy when too much is waiting or another process is writing.
         """
-        return await self._writing.run(self._write, self.library.add, content, name, metadata, self.limits)
+
+        def add() -> list[Item]:
+            return self._write(self.library.add, content, name, metadata, self.limits, embed=self._embed_for_adding)
+
+        try:
+            return await _stopped_after(self.settings.add_deadline_s, self._adding.run, add)
+        except StoppedError:
+            raise LateError from None
 
     async def remove(self, item_id: int) -> list[Item]:
         """Forgets the content of an item (see `Library.remove`) -> its items. Raises UnknownItemError, and Busy."""
-        return await self._writing.run(self._write, self.library.remove, item_id)
+        return await self._removing.run(functools.partial(self._write, self.library.remove, item_id))
+
+    async def figure(self, read: Read, source: Source) -> Segment:
+        """A file of the library -> its one segment, read by a worker in this client's turn. Raises MediaError."""
+        reading = self._decoder.submit(read, source, None, self.library_limits, "whole")
+        (segment,) = await asyncio.wrap_future(reading)
+        return segment
 
     def counts(self) -> dict[str, int]:
-        """Modality -> number of its items."""
+        """Modality -> number of its items. Reads the catalogue: not for the event loop."""
         return self.library.count()
 
     def about(self) -> About:
-        """What is served."""
+        """What is served. Reads the catalogue: not for the event loop."""
         description = self.model.description
         return About(
             description.name,
@@ -252,9 +318,9 @@ class Service:
     async def points(self, limit: int = 2000) -> list[Point]:
         """At most `limit` items on a plane, near where they are alike (see `serve.plane`); made once a revision."""
         async with self._laying_out:
-            revision = self.library.revision
+            revision = await self.revision()
             if self._points is None or self._points[0] != revision:
-                self._points = revision, await self._drawing.run(_plane, self.library, limit)
+                self._points = revision, await self._drawing.run(functools.partial(_plane, self.library, limit))
             return self._points[1]
 
     def _find(
@@ -265,15 +331,55 @@ class Service:
         where: str | None,
         words: str,
         own: Sequence[int],
+        modality: str | None,
+        min_probability: float | None,
     ) -> list[Hit]:
-        paths = {path for number in own for item in [self.item(number)] for path in (item.path, *item.also)}
-        hits = self.library.find(query, k + len(own), want, where, words=words)
+        paths = {path for number in own for item in [self.library.item(number)] for path in (item.path, *item.also)}
+        hits = self.library.find(
+            query, k + len(own), want, where, words=words, modality=modality, min_probability=min_probability
+        )
         return [hit for hit in hits if hit.path not in paths][:k]
 
     async def _stored(self, item_id: int) -> Embedded:
-        item = self.item(item_id)
-        vectors = await self._searching.run(self.library.vectors, [item_id])
-        return Embedded(vectors.vectors[0], item.modality)
+        def stored() -> Embedded:
+            item = self.library.item(item_id)
+            return Embedded(self.library.vectors([item_id]).vectors[0], item.modality)
+
+        return await self.read(stored)
+
+    async def read(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """What a call returns that reads the catalogue, made in a thread. Raises Busy, and LateError."""
+        try:
+            return await _stopped_after(
+                self.settings.deadline_s, self._reading.run, functools.partial(work, *arguments, **named)
+            )
+        except StoppedError:
+            raise LateError from None
+
+    def _embed_for_adding(
+        self, sources: Iterator[tuple[Source, str | None]]
+    ) -> Iterator[pipeline.Embedded | pipeline.Failed]:
+        """As `bind.pipeline.embed`, by decode workers and batches that everybody shares. Raises StoppedError."""
+        for position, (source, modality) in enumerate(sources):
+            future = self._batcher.submit_segments(source, modality, self.settings.add_deadline_s, self.limits)
+            try:
+                while True:
+                    if fairness.is_over():
+                        raise StoppedError
+                    with contextlib.suppress(TimeoutError):
+                        (parts,) = future.result(_LOOK_S)
+                        break
+            except ItemError as error:
+                yield pipeline.Failed(position, error.error)
+                continue
+            except LateError:
+                raise StoppedError from None
+            finally:
+                future.cancel()
+            for part in parts:
+                yield pipeline.Embedded(
+                    position, part.modality, part.vector, part.start_s, part.end_s, part.notes, part is parts[-1]
+                )
 
     def _checked(self, place: int, vector: np.ndarray) -> Embedded:
         vector = np.asarray(vector, np.float32)
@@ -288,24 +394,108 @@ class Service:
             raise Busy(_WRITE_RETRY_S, "another process is writing to the library") from None
 
 
+@dataclass(eq=False)
+class _Call:
+    future: Future[Any]
+    work: Callable[[], Any]
+    context: contextvars.Context
+
+
 class _Threads:
-    """A few threads, and a bound on what waits for them."""
+    """A few threads, in which clients take turns (see `serve.fairness`), and bounds on what waits for them.
 
-    def __init__(self, name: str, count: int, most: int) -> None:
-        self._pool = ThreadPoolExecutor(count, name)
-        self._room = threading.Semaphore(most)
+    A client has at most `share` of the places to wait, and at most `each` calls running at once.
+    """
 
-    async def run(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    def __init__(
+        self, name: str, count: int, most: int, share: float, *, each: int | None = None, is_background: bool = False
+    ) -> None:
+        self._pool = ThreadPoolExecutor(count, name, _give_way if is_background else None)
+        self._count = count
+        self._most = most
+        self._most_each = max(1, int(share * most))
+        self._each = each or max(1, count - 1)
+        self._lock = threading.Lock()
+        self._waiting: Turns[_Call] = Turns()
+        self._running: Counter[str] = Counter()
+
+    async def run(self, work: Callable[[], T]) -> T:
         """What a call returns, made in one of the threads. Raises Busy when too many are waiting."""
-        if not self._room.acquire(blocking=False):
-            raise Busy(1)
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: work(*arguments, **named))
-        finally:
-            self._room.release()
+        call = _Call(Future(), work, contextvars.copy_context())
+        client = CLIENT.get()
+        with self._lock:
+            if len(self._waiting) >= self._most or self._waiting.held(client) >= self._most_each:
+                raise Busy(1)
+            self._waiting.push(client, call, call)
+        call.future.add_done_callback(lambda _: self._forget(client, call))
+        self._start()
+        result: T = await asyncio.wrap_future(call.future)
+        return result
 
     def close(self) -> None:
+        """Finishes what was taken, and ends the threads. Safe to call twice."""
+        with self._lock:
+            self._most = 0
+        while True:
+            with self._lock:
+                if not len(self._waiting) and not self._running.total():
+                    break
+            time.sleep(0.01)
         self._pool.shutdown()
+
+    def _start(self) -> None:
+        with self._lock:
+            while self._running.total() < self._count:
+                found = self._waiting.pop(lambda client, _: self._running[client] < self._each)
+                if found is None:
+                    return
+                self._running[found[0]] += 1
+                self._pool.submit(self._do, *found)
+
+    def _do(self, client: str, call: _Call) -> None:
+        started = time.monotonic()
+        if not call.future.done():
+            try:
+                result = call.context.run(call.work)
+            except BaseException as error:
+                with contextlib.suppress(InvalidStateError):
+                    call.future.set_exception(error)
+            else:
+                with contextlib.suppress(InvalidStateError):
+                    call.future.set_result(result)
+        with self._lock:
+            self._waiting.charge(client, time.monotonic() - started)
+            self._running[client] -= 1
+            self._running += Counter()  # without what is 0
+        self._start()
+
+    def _forget(self, client: str, call: _Call) -> None:
+        with self._lock:
+            self._waiting.remove(client, call)
+
+
+def _give_way() -> None:
+    """Other threads go first, where the system has a priority for each."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+
+
+async def _stopped_after(
+    seconds: float,
+    run: Callable[[Callable[[], T]], Awaitable[T]],
+    work: Callable[[], T],
+    clock: Callable[[], float] = time.monotonic,
+) -> T:
+    """What `run(work)` returns. Raises StoppedError after some seconds of work; it ends too where nobody waits."""
+
+    def limited() -> T:
+        # The time it waited for its turn does not count.
+        stop.begin(seconds, clock)
+        return work()
+
+    with fairness.stopping() as stop:
+        return await run(limited)
 
 
 def _source(place: int, term: Term) -> tuple[Source, str | None]:

@@ -24,8 +24,10 @@ class Settings:
     `allowed_hosts` are the names it answers to (its own address and, there, the loopback names when left empty; any
     name where keys are asked for). `max_body_bytes` bounds one request, `max_bodies_bytes` those being received
     together, `max_terms` the texts and media of one request, `max_waiting` those of all requests together,
-    `max_batch` what is encoded at once, `max_hits` the k of a search. A request's head must be there after
-    `head_timeout_s`, its body after `body_timeout_s`, its answer after `deadline_s`.
+    `max_batch` what is encoded at once, `max_hits` the k of a search. One client (an address; of IPv6, its network of
+    64 bits) has at most `client_share` of the connections, of the bytes received and of the places to wait. A request's
+    head must be there after `head_timeout_s`, its body after `body_timeout_s`, its answer after `deadline_s`, the
+    answer to an upload that is added after `add_deadline_s`.
     """
 
     host: str = "127.0.0.1"
@@ -43,6 +45,8 @@ class Settings:
     head_timeout_s: float = 10.0
     body_timeout_s: float = 30.0
     deadline_s: float = 30.0
+    add_deadline_s: float = 600.0
+    client_share: float = 0.5
 
     def __post_init__(self) -> None:
         wrong = []
@@ -51,9 +55,11 @@ class Settings:
         for name in ("max_body_bytes", "max_bodies_bytes", "max_terms", "max_waiting", "max_batch", "max_hits"):
             if getattr(self, name) < 1:
                 wrong.append(f"{name}: expected at least 1, got {getattr(self, name)}")
-        for name in ("head_timeout_s", "body_timeout_s", "deadline_s"):
+        for name in ("head_timeout_s", "body_timeout_s", "deadline_s", "add_deadline_s"):
             if not getattr(self, name) > 0:
                 wrong.append(f"{name}: expected more than 0 s, got {getattr(self, name)}")
+        if not 0 < self.client_share <= 1:
+            wrong.append(f"client_share: expected more than 0 and at most 1, got {self.client_share}")
         if self.max_terms > self.max_waiting:
             wrong.append(
                 f"max_terms: expected at most max_waiting ({self.max_waiting}), got {self.max_terms}: such a request "
@@ -98,8 +104,23 @@ class Settings:
         return () if self.api_keys else (*LOOPBACK_NAMES, self.host)
 
     @property
+    def max_waiting_each(self) -> int:
+        """Texts and media of one client that may wait: one request's at least."""
+        return max(self.max_terms, int(self.client_share * self.max_waiting))
+
+    @property
+    def max_bodies_bytes_each(self) -> int:
+        """Bytes that may be received from one client: one request's at least."""
+        return max(self.max_body_bytes, int(self.client_share * self.max_bodies_bytes))
+
+    @property
+    def max_connections_each(self) -> int:
+        """Connections of one client."""
+        return max(1, int(self.client_share * self.max_connections))
+
+    @property
     def limits(self) -> Limits:
-        """What one medium may be: less than in a folder of one's own, as others send it."""
+        """What a medium of a request may be: less than a file of the library, as others send it."""
         return Limits(
             max_bytes=self.max_body_bytes,
             max_pixels=50_000_000,
@@ -109,3 +130,8 @@ class Settings:
             decode_bytes_per_s=20e6,
             worker_memory_bytes=3 * 2**30,
         )
+
+    @property
+    def library_limits(self) -> Limits:
+        """What a file of the library may be, to be shown: as large as `crossbind index` takes, in less time."""
+        return Limits(decode_timeout_s=min(15.0, self.deadline_s), decode_bytes_per_s=20e6)

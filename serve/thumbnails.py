@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import io
+import os
+import re
+import struct
+import uuid
+import zlib
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from PIL import Image
 
+from bind.owned import NotOwnedError, OwnedFolder
 from bind.pipeline import shared_pool
 from preprocess import depth, image, thermal, video
-from preprocess.isolation import Read
-from preprocess.media import Limits, MediaError, Segment, Source
+from preprocess.decoding.protocol import Read
+from preprocess.media import Limits, MediaError, Plan, Segment, Source
+from serve.catalogue import UnknownItemError
 
 if TYPE_CHECKING:
-    from serve.library import Item
+    from serve.library import Item, Library
 
+FOLDER = "thumbnails"
 SIZE = 256
+_NAME = re.compile(r"([0-9]{1,18})\.jpg")
+_UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.part")
 _READERS: dict[str, tuple[Read, object]] = {
     "image": (image.read, image.ImageConfig(size=SIZE, resize=SIZE)),
     "video": (video.read, video.VideoConfig(size=SIZE, clips=1, frames_per_clip=1, stack_frames=False)),
@@ -27,40 +39,97 @@ _READERS: dict[str, tuple[Read, object]] = {
     "thermal": (thermal.read, thermal.ThermalConfig(size=SIZE)),
 }
 MODALITIES = tuple(_READERS)
+_MARK = b"CRC:"
+_SEAL = struct.Struct("<4sI")
 
 
-def make(items: Iterable[Item], folder: Path, limits: Limits | None = None) -> dict[int, Path]:
-    """Items -> the JPEG (SIZE x SIZE) of each by its id, written to `folder` unless it is there already.
+class Reader(Protocol):
+    """Whatever decodes: a `DecodePool`, or what hands out its workers."""
 
-    Sound, motion and text have none, nor has a file that can no longer be read. Raises OSError for the folder.
+    def submit(self, read: Read, source: Source, config: Any, limits: Limits, plan: Plan) -> Future[list[Segment]]:
+        """As `DecodePool.submit`."""
+
+
+def make(
+    library: Library, items: Iterable[Item], limits: Limits | None = None, reader: Reader | None = None
+) -> dict[int, Path]:
+    """Items -> the JPEG (SIZE x SIZE) of each by its id, in the library's folder, made unless it is there already.
+
+    Sound, motion and text have none, nor has a file that is not as it was indexed. Raises OSError for the folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    place = OwnedFolder(library.folder, FOLDER).make()
     limits = limits or Limits()
     found: dict[int, Path] = {}
-    reading: list[tuple[int, Path, Future[list[Segment]]]] = []
+    reading: list[tuple[int, Future[list[Segment]]]] = []
     for item in items:
         if item.modality not in _READERS:
             continue
-        target = folder / f"{item.item_id}.jpg"
-        if target.is_file():
-            found[item.item_id] = target
-            continue
+        with contextlib.suppress(NotOwnedError):
+            if place.check(f"{item.item_id}.jpg"):
+                found[item.item_id] = place.path / f"{item.item_id}.jpg"
+                continue
         read, config = _READERS[item.modality]
         try:
-            source = Source.from_path(item.path)
-        except MediaError:
+            source = Source.from_path(library.original(item.item_id))
+        except (MediaError, UnknownItemError):
             continue
         if item.start_s is not None:
             source = replace(source, hints=replace(source.hints, start_s=item.start_s, end_s=item.end_s))
-        reading.append((item.item_id, target, shared_pool().submit(read, source, config, limits, "whole")))
-    for number, target, future in reading:
+        future = (reader or shared_pool()).submit(read, source, config, limits, "whole")
+        reading.append((item.item_id, future))
+    for number, future in reading:
         try:
             (segment,) = future.result()
         except MediaError:
             continue
-        _picture(segment.views[0]).save(target, "JPEG", quality=85)
-        found[number] = target
+        # Whole or not at all: whoever asks meanwhile, or after a power cut, finds no half of one.
+        aside = f".{uuid.uuid4().hex}.part"
+        try:
+            picture = io.BytesIO()
+            _picture(segment.views[0]).save(picture, "JPEG", quality=85)
+            with place.create(aside) as file:
+                file.write(sealed(picture.getvalue()))
+                file.flush()
+                os.fsync(file.fileno())
+            place.delete(f"{number}.jpg")  # a link or a pipe of that name
+            place.replace(aside, place, f"{number}.jpg")
+        finally:
+            place.delete(aside)
+        found[number] = place.path / f"{number}.jpg"
     return found
+
+
+def sealed(picture: bytes) -> bytes:
+    """A JPEG -> the same with its checksum behind its end, where decoders do not look."""
+    return picture + _SEAL.pack(_MARK, zlib.crc32(picture))
+
+
+def is_whole(picture: bytes) -> bool:
+    """Whether a JPEG is what `sealed` made."""
+    return picture[-_SEAL.size :] == _SEAL.pack(_MARK, zlib.crc32(picture[: -_SEAL.size]))
+
+
+def read(library: Library, item_id: int) -> bytes:
+    """The JPEG of an item that `make` made. Raises OSError."""
+    with OwnedFolder(library.folder, FOLDER).open(f"{item_id}.jpg") as file:
+        return file.read()
+
+
+def forget(library: Path, item_ids: Iterable[int]) -> None:
+    """Deletes the pictures of items that are gone from the library in a folder."""
+    for number in item_ids:
+        OwnedFolder(library, FOLDER).delete(f"{number}.jpg")
+
+
+def sweep(library: Path, existing: Callable[[Sequence[int]], set[int]]) -> None:
+    """Deletes the pictures of all items that do not exist, and unfinished ones. Raises OSError."""
+    place = OwnedFolder(library, FOLDER)
+    names = place.names()
+    made = [int(match[1]) for name in names if (match := _NAME.fullmatch(name))]
+    forget(library, set(made) - existing(made))
+    for name in names:
+        if _UNFINISHED.fullmatch(name):
+            place.delete(name)
 
 
 def _picture(view: np.ndarray) -> Image.Image:

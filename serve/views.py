@@ -11,7 +11,6 @@ from html import escape
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
-from bind.pipeline import shared_pool
 from preprocess.media import Limits, MediaError, Source
 from serve import plots
 from serve.batching import Busy
@@ -38,12 +37,12 @@ _NAMES = {
 }
 """What people call one and several; any other modality is called by its name."""
 _MEANINGS = (
-    (5.0, "strong", "strong match"),
-    (3.0, "likely", "likely match"),
-    (2.0, "weak", "weak match"),
-    (float("-inf"), "chance", "may be chance"),
+    (0.8, 5.0, "strong", "strong match"),
+    (0.5, 3.0, "likely", "likely match"),
+    (0.2, 2.0, "weak", "weak match"),
+    (0.0, float("-inf"), "chance", "may be chance"),
 )
-"""From which score on which words hold; see `serve.calibration`."""
+"""From which probability on which words hold and, without one, from which score on; see `serve.calibration`."""
 
 
 def text(value: object) -> str:
@@ -83,9 +82,12 @@ def _from(item: Item) -> str:
     return f"from {times}" if times else ""
 
 
-def meaning(score: float) -> tuple[str, str]:
-    """A calibrated score -> its CSS class and its words."""
-    return next((name, words) for least, name, words in _MEANINGS if score >= least)
+def meaning(score: float, probability: float | None = None) -> tuple[str, str]:
+    """A calibrated score, and how likely it is right where that is known -> its CSS class and its words."""
+    for likely, standing_out, name, words in _MEANINGS:
+        if score >= standing_out if probability is None else probability >= likely:
+            return name, words
+    return _MEANINGS[-1][2:]
 
 
 def quote(path: Path, limits: Limits) -> str:
@@ -147,10 +149,10 @@ class Figures:
         try:
             path = await self._service.original(item.item_id)
             if item.modality == "text":
-                words = await asyncio.to_thread(quote, path, self._service.limits)
+                words = await self._service.read(quote, path, self._service.library_limits)
                 found = f"<blockquote>{text(words)}</blockquote>"
             elif item.modality in _READERS:
-                found = await _measured(item, path, self._service.limits)
+                found = await _measured(item, path, self._service)
             else:
                 found = _icon("file")
         except MediaError as error:
@@ -165,12 +167,12 @@ class Figures:
         return found
 
 
-async def _measured(item: Item, path: Path, limits: Limits) -> str:
-    source = Source.from_path(path)
+async def _measured(item: Item, path: Path, service: Service) -> str:
+    source = await service.read(Source.from_path, path)
     if item.start_s is not None:
         source = replace(source, hints=replace(source.hints, start_s=item.start_s, end_s=item.end_s))
     read = _READERS[item.modality]
-    (segment,) = await asyncio.wrap_future(shared_pool().submit(read, source, None, limits, "whole"))
+    segment = await service.figure(read, source)
     if item.modality == "audio":
         return plots.sound_picture(segment)
     if item.modality == "imu":
@@ -194,12 +196,14 @@ def _icon(name: str) -> str:
 def card(hit: Hit, rank: int, shows: str) -> str:
     """A hit, its rank from 1 on, and its figure -> a card with what it is, what its score means, and what to do."""
     name, folder = text(name_of(hit)), text(shown(PurePath(hit.path).parent.name))
-    style, words = meaning(hit.score)
+    style, words = meaning(hit.score, hit.probability)
     number = f"{round(hit.score, 1) + 0.0:.1f}".replace("-", "\N{MINUS SIGN}")
     explained = (
         f"{number} standard deviations above the usual {singular(hit.modality)} of this library for this query. "
         f"0 is any item, 2 may be chance, 5 or more stands out. Cosine {hit.cosine:.2f}."
     )
+    if hit.probability is not None:
+        explained += f" It is what you asked for with a probability of {hit.probability:.0%}."
     times = span(hit)
     caption = hit.metadata.get("caption")
     filled = max(0.0, min(1.0, hit.score / 8))
@@ -216,7 +220,7 @@ def card(hit: Hit, rank: int, shows: str) -> str:
     {f'<p class="caption">{text(caption)}</p>' if isinstance(caption, str) and caption else ""}
     <p class="score {style}" tabindex="0" aria-describedby="why-{rank}">
       <i class="meter" style="--filled: {filled:.3f}"></i><span>{words}</span><b>{number}</b>
-      <span class="tip" role="tooltip" id="why-{rank}">{explained}</span></p>
+      <span class="tip" role="tooltip" id="why-{rank}">{text(explained)}</span></p>
     <div class="acts">
       <button type="button" data-do="more" aria-label="More like {name}">More like this</button>
       <button type="button" data-do="less" aria-label="Less like {name}">Less</button>

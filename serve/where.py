@@ -39,6 +39,8 @@ MAX_LENGTH = 10_000
 MAX_VALUES = 500
 """Together these keep an expression below SQLite's own limits (depth 1,000, 32,766 bound values)."""
 MAX_DEPTH = 50
+MAX_PATTERN = 256
+"""Characters after `like`: SQLite compares a text of n characters with a pattern of m in n x m steps, in one go."""
 
 _TOKEN = re.compile(
     r"""\s*(?:
@@ -174,6 +176,8 @@ class _Parser:
         if self.take("like"):
             if self.token.kind != "text":
                 self.fail("expected a text in quotes after `like`", self.token.position)
+            if len(self.token.text) > MAX_PATTERN + 2:
+                self.fail(f"the pattern has more than {MAX_PATTERN} characters", self.token.position)
             return f"({column} {negated}LIKE {self.value()})"
         if self.take("in"):
             self.expect("(")

@@ -31,7 +31,7 @@ HEAVY = ("timm", "open_clip", "transformers", "faiss", "gradio", "torch")
     [
         ("import bind", ()),
         ("import serve.cli", ()),
-        ("import preprocess.isolation, preprocess.image, preprocess.video, preprocess.audio, preprocess.imu", ()),
+        ("import preprocess.decoding.pool, preprocess.image, preprocess.video, preprocess.audio, preprocess.imu", ()),
         ("import bind.zoo, bind.index, bind.model", ("torch",)),
         ("import bind; bind.load; bind.Index; bind.combine", ("torch",)),
     ],

@@ -9,11 +9,16 @@ import os
 import signal
 import sys
 
-from train import run as runs
-
 
 def main(arguments: list[str]) -> int:
     """Run file's path -> exit status."""
+    try:
+        _begin()
+    except ImportError as error:
+        print(error, file=sys.stderr)
+        return 2
+    from train import run as runs
+
     if len(arguments) != 1:
         print("usage: python -m train RUN.toml", file=sys.stderr)
         return 2
@@ -35,6 +40,20 @@ def main(arguments: list[str]) -> int:
     if result.reason.startswith("SIG"):
         return 128 + signal.Signals[result.reason]
     return 0
+
+
+def _begin() -> None:
+    """Raises ImportError, one sentence, where a file of somebody else's has the name of one of our packages."""
+    import bind
+
+    try:
+        from bind import origin
+    except ImportError:
+        raise ImportError(
+            f"Crossbind cannot start: its package 'bind' is hidden by {bind.__file__}; rename that file or folder"
+        ) from None
+    origin.check()
+    origin.leave_folder()
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from bind import modalities
 from bind.model import BindModel
 from bind.pipeline import shared_pool
 from preprocess import manifest
-from preprocess.isolation import available_cores, read_here
+from preprocess.decoding.cores import available_cores
+from preprocess.decoding.protocol import read_here
 from preprocess.manifest import Event
 from preprocess.media import Limits, MediaError, Segment, Source
 from train import augment
@@ -107,11 +108,13 @@ class Side:
         self._autocast = dtype == "bfloat16" and device.type == "cuda"
         self._limits = limits
         self._sources: dict[bytes, Source] = {}
-        shape = modalities.spec(part.modality).shape(part.config)
+        spec = modalities.spec(part.modality)
+        shape = spec.shape(part.config)
         self._picture = augment.is_picture(shape)
         self._variants = settings.views if self._picture and part.encode else 1
         self._kept = cache.features if part.encode else cache.views
         name: dict[str, Any] = {"modality": part.modality, "config": asdict(part.config), **part.identity}
+        name |= spec.identity
         if part.encode:
             keys = ("views", "crop", "flip", "jitter") if self._variants > 1 else ()
             name |= {"augment": {key: getattr(settings, key) for key in keys}, "type": dtype}

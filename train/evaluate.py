@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -89,28 +90,7 @@ class Report:
 
         Raises ValueError where matplotlib is not installed.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError:
-            raise ValueError("a plot of the scores needs matplotlib: pip install 'crossbind[train]'") from None
-        shown = [s for s in self.scores if s.metric != "median rank"]
-        figure = Figure(figsize=(11, 1 + 0.22 * len(shown)), layout="constrained")
-        axes = figure.add_subplot()
-        for row, s in enumerate(shown):
-            face = "white" if s.kind == "emergent" else "tab:blue"
-            spread = [[s.value - s.low], [s.high - s.value]]
-            axes.errorbar(
-                s.value, row, xerr=spread, fmt="o", color="tab:blue", markerfacecolor=face, gid=f"score-{row}"
-            )
-        axes.set_xlim(-0.02, 1.02)
-        axes.set_ylim(len(shown) - 0.5, -0.5)
-        names = [
-            f"{s.manifest}: {s.query} \u2192 {s.target}, {s.task} {s.metric} {s.kind and f'({s.kind})'}" for s in shown
-        ]
-        axes.set_yticks(range(len(shown)), names, fontsize=8)
-        axes.grid(axis="x", alpha=0.4)
-        axes.set_title(f"{self.model}, 95% intervals")
-        figure.savefig(file)
+        plot(self.model, [s for s in self.scores if s.metric != "median rank"], file)
 
 
 def evaluate(
@@ -131,7 +111,7 @@ def evaluate(
     for entry in manifests:
         found = entry if isinstance(entry, Manifest) else manifest.read(entry)
         sets = {
-            name: _embed(model, name, found, report, batch_size, limits)
+            name: embedded(model, name, found.events, report.skipped, batch_size, limits)
             for name in found.modalities
             if name in model.modalities
         }
@@ -155,6 +135,32 @@ def evaluate(
             for result in _few_shot(items, found.events, classes, shots, rng):
                 report.scores.append(Score(found.name, "few-shot", name, "labels", "", *result))
     return report
+
+
+def plot(model: str, shown: Sequence[Score], file: Path) -> None:
+    """Draws shares with their intervals, emergent ones hollow, as SVG, PNG or PDF by the suffix of the file.
+
+    Raises ValueError where matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ValueError("a plot of the scores needs matplotlib: pip install 'crossbind[train]'") from None
+    figure = Figure(figsize=(11, 1 + 0.22 * len(shown)), layout="constrained")
+    axes = figure.add_subplot()
+    for row, s in enumerate(shown):
+        face = "white" if s.kind == "emergent" else "tab:blue"
+        spread = [[s.value - s.low], [s.high - s.value]]
+        axes.errorbar(s.value, row, xerr=spread, fmt="o", color="tab:blue", markerfacecolor=face, gid=f"score-{row}")
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_ylim(len(shown) - 0.5, -0.5)
+    names = [
+        f"{s.manifest}: {s.query} \u2192 {s.target}, {s.task} {s.metric} {s.kind and f'({s.kind})'}" for s in shown
+    ]
+    axes.set_yticks(range(len(shown)), names, fontsize=8)
+    axes.grid(axis="x", alpha=0.4)
+    axes.set_title(f"{model}, 95% intervals")
+    figure.savefig(file)
 
 
 def pair_kind(description: Description, first: str, second: str) -> str:
@@ -260,20 +266,34 @@ def probe(train: np.ndarray, labels: np.ndarray, test: np.ndarray, classes: int,
 
 
 @dataclass(frozen=True)
-class _Items:
-    """Vectors (N, D) of one modality, the event each belongs to, and a name of its content."""
+class Items:
+    """Vectors (N, D) of one modality, (N,) the position of the event each belongs to, and a name of its content."""
 
     vectors: np.ndarray
     events: np.ndarray
     contents: list[object]
 
+    def of(self, kept: np.ndarray) -> Items:
+        """(N,) bool -> these items only."""
+        contents = [content for content, one in zip(self.contents, kept, strict=True) if one]
+        return Items(self.vectors[kept], self.events[kept], contents)
 
-def _embed(
-    model: BindModel, modality: str, found: Manifest, report: Report, batch_size: int, limits: Limits | None
-) -> _Items:
+
+def embedded(
+    model: BindModel,
+    modality: str,
+    found: Sequence[Event],
+    skipped: list[tuple[str, str]],
+    batch_size: int = 64,
+    limits: Limits | None = None,
+) -> Items:
+    """Events -> what they have of one modality as vectors, all captions where it is text.
+
+    Media that cannot be read are left out and appended to `skipped` as (path, reason).
+    """
     sources: list[Source] = []
     events: list[int] = []
-    for number, event in enumerate(found.events):
+    for number, event in enumerate(found):
         if modality == "text":
             sources += [Source(text, f"text:{text[:60]}") for text in event.texts]
             events += [number] * len(event.texts)
@@ -286,28 +306,35 @@ def _embed(
     for result in tqdm(stream, desc=modality, total=len(sources), unit="item", delay=2, disable=None):
         if isinstance(result, Failed):
             good[result.position] = False
-            report.skipped.append((result.error.path, result.error.reason))
+            skipped.append((result.error.path, result.error.reason))
         else:
             vectors[result.position] = result.vector
     contents = [(str(source.content), source.hints) for source, kept in zip(sources, good, strict=True) if kept]
-    return _Items(vectors[good], np.array(events, np.int64)[good], list(contents))
+    return Items(vectors[good], np.array(events, np.int64)[good], list(contents))
 
 
-def _retrieval(
-    query: _Items, target: _Items, rng: np.random.Generator
-) -> Iterable[tuple[str, float, float, float, int]]:
+def paired(query: Items, target: Items) -> tuple[Items, Items, np.ndarray, np.ndarray]:
+    """Items of two modalities -> those of events that have both, with (Q,) and (T,) labels of what is right.
+
+    Events that share a content (one caption of two clips) are one item: either answer is right.
+    """
     both = np.intersect1d(query.events, target.events)
-    if len(both) < 2:
-        return
-    asked, given = np.isin(query.events, both), np.isin(target.events, both)
-    # Events that share a content (one caption of two clips) are one item: either answer is right.
-    rows = np.concatenate([query.events[asked], target.events[given]])
-    named = [("a", query.contents[i]) for i in np.flatnonzero(asked)]
-    named += [("b", target.contents[i]) for i in np.flatnonzero(given)]
+    query, target = (items.of(np.isin(items.events, both)) for items in (query, target))
+    if not len(both):
+        return query, target, query.events, target.events
+    named = [("a", content) for content in query.contents] + [("b", content) for content in target.contents]
     numbers: dict[object, int] = {}
-    labels = same_item([rows, np.array([numbers.setdefault(name, len(numbers)) for name in named])])
-    count = int(asked.sum())
-    found = ranks(query.vectors[asked], target.vectors[given], labels[:count], labels[count:])
+    contents = np.array([numbers.setdefault(name, len(numbers)) for name in named])
+    labels = same_item([np.concatenate([query.events, target.events]), contents])
+    return query, target, labels[: len(query.events)], labels[len(query.events) :]
+
+
+def _retrieval(query: Items, target: Items, rng: np.random.Generator) -> Iterable[tuple[str, float, float, float, int]]:
+    query, target, asked, given = paired(query, target)
+    if len(np.unique(query.events)) < 2:
+        return
+    count = len(asked)
+    found = ranks(query.vectors, target.vectors, asked, given)
     for k in RECALLS:
         hits = (found <= k).astype(np.float64)
         yield f"recall@{k}", float(hits.mean()), *bootstrap(hits, lambda drawn: drawn.mean(-1), rng), count
@@ -315,25 +342,33 @@ def _retrieval(
     yield "median rank", float(np.median(found)), *spread, count
 
 
+def class_scores(model: BindModel, vectors: np.ndarray, classes: Sequence[str], templates: Sequence[str]) -> np.ndarray:
+    """(N, D) unit rows -> (N, classes) cosines with each class: the mean of its name in all templates.
+
+    A class may go by several names ("person | man"); the best of them counts (ImageBind, appendix B).
+    """
+    names = [(number, name) for number, entry in enumerate(classes) for name in entry.split(manifest.OR)]
+    prompts = [template.format(name) for _, name in names for template in templates]
+    said = model.embed(prompts, "text").vectors.reshape(len(names), len(templates), -1).mean(1)
+    said /= np.linalg.norm(said, axis=1, keepdims=True)
+    first_names = np.flatnonzero(np.diff([number for number, _ in names], prepend=-1))
+    scores: np.ndarray = np.maximum.reduceat(vectors @ said.T, first_names, axis=1)
+    return scores
+
+
 def _zero_shot(
     model: BindModel,
-    items: _Items,
+    items: Items,
     labels: Sequence[tuple[str, ...]],
     classes: Sequence[str],
     templates: Sequence[str],
     rng: np.random.Generator,
 ) -> Iterable[tuple[str, float, float, float, int]]:
-    # A class may go by several names ("person | man"); the best of them counts (ImageBind, appendix B).
-    names = [(number, name) for number, entry in enumerate(classes) for name in entry.split(manifest.OR)]
-    prompts = [template.format(name) for _, name in names for template in templates]
-    vectors = model.embed(prompts, "text").vectors.reshape(len(names), len(templates), -1).mean(1)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    first_names = np.flatnonzero(np.diff([number for number, _ in names], prepend=-1))
     numbers = {name: number for number, name in enumerate(classes)}
     labelled = np.array([bool(labels[event]) for event in items.events])
     if not labelled.any():
         return
-    scores = np.maximum.reduceat(items.vectors[labelled] @ vectors.T, first_names, axis=1)
+    scores = class_scores(model, items.vectors[labelled], classes, templates)
     truth = np.zeros(scores.shape, bool)
     for row, event in enumerate(items.events[labelled]):
         truth[row, [numbers[name] for name in labels[event]]] = True
@@ -352,7 +387,7 @@ def _zero_shot(
 
 
 def _few_shot(
-    items: _Items, events: Sequence[Event], classes: Sequence[str], shots: Sequence[int], rng: np.random.Generator
+    items: Items, events: Sequence[Event], classes: Sequence[str], shots: Sequence[int], rng: np.random.Generator
 ) -> Iterable[tuple[str, float, float, float, int]]:
     numbers: Mapping[str, int] = {name: number for number, name in enumerate(classes)}
     single = np.array([len(events[event].labels) == 1 for event in items.events])
@@ -378,7 +413,20 @@ def _few_shot(
         yield f"accuracy, {k} shots", float(hits.mean()), *spread, len(hits)
 
 
-def write(report: Report, folder: Path) -> None:
+class Written(Protocol):
+    """A report that can be written."""
+
+    def table(self) -> str:
+        """Aligned text."""
+
+    def json(self) -> str:
+        """Everything."""
+
+    def plot(self, file: Path) -> None:
+        """A drawing."""
+
+
+def write(report: Written, folder: Path) -> None:
     """Writes `scores.txt`, `scores.json`, `scores.svg` and `scores.png` into a folder. Raises as `Report.plot` does."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "scores.txt").write_text(report.table() + "\n")

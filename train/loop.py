@@ -182,9 +182,9 @@ class _Trainer:
             )
         }
         # Before the base is loaded and media are read: a changed run must be told at once.
-        self.identity = run.model_dump(mode="json") | {
-            "content of manifests": {path: found.sha256 for path, found in self.manifests.items()}
-        }
+        self.identity = runs.identity(
+            run.model_dump(mode="json"), {path: found.sha256 for path, found in self.manifests.items()}
+        )
         self._check_unchanged()
         self.base: BindModel = zoo.load(
             run.base.model, run.base.weights, str(device), modalities=run.base.modalities or None
@@ -218,7 +218,12 @@ class _Trainer:
         if self.progress.step == 0:
             self._save()
         started = time.monotonic() - self.progress.seconds
-        with _signals() as caught, ThreadPoolExecutor(1) as ahead, self._bar() as bar, contextlib.ExitStack() as stack:
+        with (
+            _signals(self.ranks.count == 1) as caught,
+            ThreadPoolExecutor(1) as ahead,
+            self._bar() as bar,
+            contextlib.ExitStack() as stack,
+        ):
             if log:
                 stack.callback(log.close)
             following = ahead.submit(self._batch, self.progress.step)
@@ -464,6 +469,8 @@ class _Trainer:
             return
         with safe_open(file, "pt") as state:
             stored = json.loads((state.metadata() or {}).get("run", "{}"))
+        if "out" in stored:  # written before the identity was one of contents
+            stored = runs.identity(stored, stored.pop("content of manifests"))
         if lines := list(runs.changed(stored, self.identity)):
             raise TrainError(
                 "\n  ".join([f"{file} was begun with another run file; undo these, or choose another `out`:", *lines])
@@ -557,13 +564,22 @@ def _optimizer(learner: Learner, run: Run) -> torch.optim.AdamW:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Signals that ask for an end, collected instead of acted upon: a step is finished and saved first."""
+def _signals(alone: bool) -> Iterator[list[int]]:
+    """Signals that ask for an end, collected instead of acted upon: a step is finished and saved first.
+
+    The same signal again ends this process at once, in whatever step, with the last saved state on disk. Not so for
+    one of several ranks: torchrun passes a signal on that the terminal has sent to all of them, and ends late ones.
+    """
     caught: list[int] = []
-    old = {
-        number: signal.signal(number, lambda which, _: caught.append(which))
-        for number in (signal.SIGTERM, signal.SIGINT)
-    }
+    numbers = (signal.SIGTERM, signal.SIGINT)
+
+    def catch(which: int, _: object) -> None:
+        caught.append(which)
+        if alone:
+            signal.signal(which, signal.SIG_DFL)  # by the system itself: a long kernel call returns to no handler
+            tqdm.write(f"{signal.Signals(which).name}: this step is finished and saved; once more ends at once")
+
+    old = {number: signal.signal(number, catch) for number in numbers}
     try:
         yield caught
     finally:

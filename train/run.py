@@ -37,6 +37,7 @@ from bind import description as descriptions
 from bind import encoders, heads, modalities, zoo
 from bind.checkpoint import TABLE
 from bind.description import Description, ModalityTable
+from bind.files import SUMS, sha256
 
 Stage = Literal["views", "features", "vectors"]
 """What a batch holds of a modality: prepared views, features of its frozen trunk, or vectors of a frozen tower."""
@@ -280,6 +281,27 @@ def changed(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") ->
             yield from changed(numbered[0], numbered[1], f"{prefix}{key}.")
         elif before != after:
             yield f"{prefix}{key}: {before!r} -> {after!r}"
+
+
+def identity(dumped: Mapping[str, Any], contents: Mapping[str, str]) -> dict[str, Any]:
+    """A dumped run and the SHA-256 of each of its manifests by path -> what its course depends on.
+
+    That is neither where its files lie nor what it logs: a run goes on in another folder, and with another `log_every`.
+    """
+    found = copy.deepcopy({key: value for key, value in dumped.items() if key not in ("out", "cache")})
+    for key in ("log_every", "save_every"):
+        found["train"].pop(key, None)
+    for table in (*found["train"]["pairs"], found["evaluate"]):
+        table["manifests"] = [Path(manifest).name for manifest in table["manifests"]]
+    for model in (found["base"], *filter(None, (pair.get("teacher") for pair in found["train"]["pairs"]))):
+        folder = Path(model["model"])
+        if (folder / TABLE).is_file():
+            listing = folder / SUMS
+            model["model"] = f"SHA-256 {sha256(listing if listing.is_file() else folder / TABLE)}"
+        if model["weights"] and Path(model["weights"]).exists():
+            model["weights"] = Path(model["weights"]).name
+    numbered = {f"{number} {Path(path).name}": digest for number, (path, digest) in enumerate(contents.items())}
+    return found | {"content of manifests": numbered}
 
 
 def kept(base: Description, run: Run) -> Description:

@@ -1,7 +1,10 @@
 """The modalities. One file of this folder = one modality = one `SPEC`; the folder is the registry.
 
 To add one, write `bind/modalities/NAME.py` with a `SPEC` (see `ModalitySpec`), and a reader in `preprocess/` if no
-reader fits. Without touching an installed Crossbind, write it into a folder that CROSSBIND_MODALITIES names.
+reader fits. Without touching an installed Crossbind, write it into a folder that CROSSBIND_MODALITIES names. A file
+without a `SPEC` is a helper of the others, which import it as `bind.modalities.NAME`.
+
+These files are code and run with all rights of this process; decode workers import them inside their sandbox.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ import importlib
 import os
 import pkgutil
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from preprocess.isolation import Read
+from preprocess.decoding.protocol import Read
 from preprocess.media import Limits, MediaError, Source, sniff
 
 if TYPE_CHECKING:
@@ -27,7 +30,8 @@ if TYPE_CHECKING:
     from preprocess.trusted import ReadMany
 
 # As modules of this package, so that decode workers find their readers under the same name.
-__path__.extend(filter(None, os.environ.get("CROSSBIND_MODALITIES", "").split(os.pathsep)))
+# Absolute, so that a later change of the current folder changes nothing.
+__path__.extend(os.path.abspath(p) for p in os.environ.get("CROSSBIND_MODALITIES", "").split(os.pathsep) if p)
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class ModalitySpec:
     `read_on_gpu` does what `read` does to many trusted sources at once, in this process (see `Limits.decode`).
     `families` are the content families (see `preprocess.media.Format`) it reads; `default_for` those it takes when
     nothing else is said; `name_hints` the words in a file's or its folder's name that choose it (`x.depth.png`).
+    `revision` counts the changes of `read` and `prepare` after which the same file gives other tensors: it is a part of
+    the space's identity and of what is cached, so that vectors from before and after are never compared.
     `encoder` is the default trainable encoder as a `model.toml` table (`{"module": ..., ...}`), `head` likewise;
     None where the modality has frozen encoders only. `anchor` is the modality it is bound to in training.
     """
@@ -60,6 +66,12 @@ class ModalitySpec:
     anchor: str | None = "image"
     encoder: Mapping[str, Any] | None = None
     head: Mapping[str, Any] | None = None
+    revision: int = 1
+
+    @property
+    def identity(self) -> dict[str, int]:
+        """What a hash over a space or a cache has to hold of the code. Nothing at first, as before there was any."""
+        return {"revision": self.revision} if self.revision != 1 else {}
 
 
 @cache
@@ -68,7 +80,9 @@ def specs() -> dict[str, ModalitySpec]:
     found: dict[str, ModalitySpec] = {}
     for module in pkgutil.iter_modules(__path__):
         loaded = importlib.import_module(f"{__name__}.{module.name}")
-        spec: ModalitySpec = loaded.SPEC
+        spec: ModalitySpec | None = getattr(loaded, "SPEC", None)
+        if spec is None:
+            continue
         if spec.name != module.name:
             raise ValueError(f"{loaded.__file__}: SPEC.name is {spec.name!r}, expected {module.name!r}")
         found[spec.name] = spec
@@ -81,6 +95,11 @@ def spec(name: str) -> ModalitySpec:
         return specs()[name]
     except KeyError:
         raise KeyError(f"no modality {name!r}; known: {', '.join(specs())}") from None
+
+
+def revisions(names: Iterable[str]) -> dict[str, int]:
+    """Names of modalities -> the revision of each one's preprocessing."""
+    return {name: spec(name).revision for name in names}
 
 
 def detect(source: Source, limits: Limits) -> str:

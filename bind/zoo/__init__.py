@@ -10,10 +10,12 @@ import torch
 
 from bind import checkpoint, description
 from bind.description import Description
+from bind.files import sha256
+from bind.modalities import specs
 from bind.model import BindModel
+from bind.options import LoadOptions
 
 _HERE = Path(__file__).parent
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def names() -> list[str]:
@@ -46,11 +48,11 @@ def load(
     open_clip's hub, a file (the official ImageBind `.pth`, an open_clip checkpoint) or a checkpoint folder.
     `modalities` loads only those. Raises ValueError (CheckpointError for damaged or missing files).
     """
-    if dtype not in _DTYPES:
-        raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(_DTYPES)}")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device is {device!r}, but this PyTorch sees no CUDA device; use device='cpu'")
-    number = _DTYPES[dtype]
+    LoadOptions(name, weights, device, dtype, modalities).check()
+    for modality in modalities or ():
+        if modality not in specs():
+            raise ValueError(f"no modality {modality!r}; known: {', '.join(specs())}")
+    number: torch.dtype = getattr(torch, dtype)
     if (Path(name) / checkpoint.TABLE).is_file():
         if weights is not None:
             raise ValueError(f"{name} is a checkpoint folder and brings its own weights; leave out weights=")
@@ -92,7 +94,7 @@ def _from_weights(
 
 def _with_source(found: Description, file: Path) -> Description:
     """The same model, the weights of all its encoders in one file."""
-    where = {"source": f"file:{file.resolve()}", "sha256": checkpoint.sha256(file)}
+    where = {"source": f"file:{file.resolve()}", "sha256": sha256(file)}
     tables = {
         name: table.model_copy(update={"encoder": table.encoder and table.encoder | where})
         for name, table in found.modalities.items()

@@ -11,6 +11,7 @@ from bind import checkpoint
 from bind.cache import cache_folder
 from bind.description import Description
 from bind.encoders import imagebind
+from bind.files import SUMS
 
 
 def converted(pth: Path, description: Description) -> Path:
@@ -27,7 +28,7 @@ def converted(pth: Path, description: Description) -> Path:
     status = pth.stat()
     identity = f"{pth.resolve()} {status.st_size} {status.st_mtime_ns} {description.space({})}"
     folder = cache_folder() / f"{description.name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
-    if (folder / checkpoint.SUMS).is_file():
+    if (folder / SUMS).is_file():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=".converting-", dir=folder.parent))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from typing import Any, TypeVar
 
-from preprocess.isolation import available_cores
+from preprocess.decoding.cores import available_cores
 from tests.bench import table
 
 Part = TypeVar("Part")

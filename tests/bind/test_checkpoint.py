@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import bind
-from bind import checkpoint, description, zoo
+from bind import checkpoint, description, modalities, zoo
 from bind.checkpoint import CheckpointError
 from bind.model import BindModel
 
@@ -54,6 +59,41 @@ def test_saving_again_replaces_it_whole(saved: Path, tiny: BindModel) -> None:
     assert bind.load(saved).space == tiny.space
 
 
+@pytest.mark.skipif(sys.platform not in ("linux", "darwin"), reason="only Linux and macOS exchange folders")
+def test_a_checkpoint_is_never_missing_while_it_is_replaced(
+    saved: Path, tiny: BindModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing: list[str] = []
+    steps: list[str] = []
+
+    def watched(name: str, call: Any) -> Any:
+        def step(*arguments: Any, **options: Any) -> Any:
+            result = call(*arguments, **options)
+            steps.append(f"{name} {Path(arguments[0]).name}")
+            if not (saved / "model.toml").is_file():
+                missing.append(name)
+            return result
+
+        return step
+
+    for module, name in ((os, "replace"), (shutil, "rmtree"), (checkpoint, "sync"), (checkpoint, "exchange")):
+        monkeypatch.setattr(module, name, watched(name, getattr(module, name)))
+    tiny.save(saved)
+    assert not missing
+    exchanged = next(number for number, step in enumerate(steps) if step.startswith("exchange"))
+    # On the disk before it is seen: a power cut finds whole files behind the name.
+    assert {"sync SHA256SUMS", "sync model.toml", "sync imu.safetensors"} <= set(steps[:exchanged])
+    monkeypatch.setattr(checkpoint, "exchange", lambda *_: False)  # a system that cannot: the instant is there
+    tiny.save(saved)
+    assert missing == ["replace"]
+
+
+def test_damaged_checksums_are_named(saved: Path) -> None:
+    (saved / "SHA256SUMS").write_bytes(b"\xff\xfe")
+    with pytest.raises(CheckpointError, match=r"SHA256SUMS: is not UTF-8 text; the file is damaged"):
+        bind.load(saved)
+
+
 @pytest.mark.parametrize("name", ["model.toml", "depth.safetensors"])
 def test_a_flipped_byte_is_found(saved: Path, name: str) -> None:
     content = bytearray((saved / name).read_bytes())
@@ -94,6 +134,15 @@ def test_weights_and_configuration_make_the_space(tiny: BindModel, saved: Path) 
     assert len(spaces) == 3
     renamed = checkpoint.random(description.parse(TINY | {"name": "b", "about": "x"}, "b"), "cpu", torch.float32)
     assert renamed.space == tiny.space
+
+
+def test_the_revision_of_the_preprocessing_is_a_part_of_the_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    described = description.parse(TINY, "tiny")
+    assert described.space({"all": "x"}) == "f83c6d6dc42b571c"  # as before there were revisions
+    known = modalities.specs()
+    monkeypatch.setattr(modalities, "specs", lambda: known | {"imu": replace(known["imu"], revision=2)})
+    assert described.space({"all": "x"}) != "f83c6d6dc42b571c"
+    assert modalities.revisions(["depth", "imu"]) == {"depth": 1, "imu": 2}
 
 
 def test_all_errors_of_a_description_at_once() -> None:

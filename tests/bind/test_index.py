@@ -396,12 +396,12 @@ def test_a_save_that_fails_anywhere_leaves_the_old_generation(
     while True:
         left = failed
 
-        def broken(*arguments: object) -> None:
+        def broken(*arguments: object, **named: object) -> None:
             nonlocal left
             if left == 0:
                 raise OSError(28, "No space left on device")
             left -= 1
-            real(*arguments)
+            real(*arguments, **named)
 
         with monkeypatch.context() as patch:
             patch.setattr(os, call, broken)
@@ -516,3 +516,41 @@ def test_half_rows_behind_the_index_rank_like_the_exact_shelf(monkeypatch: pytes
     expected_scores, expected_ids = exact.search(queries, 10)
     np.testing.assert_allclose(scores, expected_scores, atol=1e-3)
     assert recall(ids, expected_ids) >= 0.95
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("name", ["0.vectors", "0.ids", "index.json", "SHA256SUMS", "generation", "CURRENT"])
+@pytest.mark.parametrize("kind", ["link", "hard link", "pipe"])
+def test_a_file_of_an_index_that_leads_elsewhere_is_refused(saved: Path, tmp_path: Path, name: str, kind: str) -> None:
+    inside = generation(saved)
+    place = {"generation": inside, "CURRENT": saved / "CURRENT"}.get(name, inside / name)
+    if name == "generation" and kind == "hard link":
+        kind = "link"  # folders have none
+    elsewhere = tmp_path / "elsewhere"
+    place.rename(elsewhere)
+    if kind == "link":
+        place.symlink_to(elsewhere)
+    elif kind == "hard link":
+        os.link(elsewhere, place)
+    else:
+        os.mkfifo(place)
+    with pytest.raises(IndexCorrupt):
+        Index.load(saved)
+
+
+@pytest.mark.attack
+def test_saving_an_index_deletes_nothing_elsewhere(saved: Path, tmp_path: Path) -> None:
+    index = Index.load(saved)
+    precious = tmp_path / "precious" / "photo.jpg"
+    precious.parent.mkdir()
+    precious.write_bytes(b"x")
+    (saved / "generation-old").symlink_to(precious.parent)
+    index.save(saved)
+    assert precious.is_file()
+    assert not os.path.lexists(saved / "generation-old")
+
+
+@pytest.mark.attack
+def test_an_index_folder_may_itself_be_reached_through_a_link(saved: Path, tmp_path: Path) -> None:
+    (tmp_path / "way").symlink_to(saved)
+    assert len(Index.load(tmp_path / "way")) == len(Index.load(saved))

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import pickle
+import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -165,3 +169,72 @@ def test_names_choose_the_modality(tmp_path: Path) -> None:
 def test_large_batch_of_photographs(small: BindModel) -> None:
     paths = [sample.path for sample in EVERYDAY] * 20
     assert len(small.embed(paths)) == len(paths)
+
+
+def test_odd_arguments_say_what_is_known(small: BindModel) -> None:
+    for ask in (lambda: small.embed(["x.jpg"], modality="imge"), lambda: bind.load("small", modalities=["imge"])):
+        with pytest.raises(ValueError, match="no modality 'imge'; known: audio, depth, image"):
+            ask()
+    with pytest.raises(ValueError, match=r"expected a collection of names, such as \['image'\], got one text"):
+        bind.load("small", modalities="image")
+    for one in ("dog.jpg", b"bytes", Path("dog.jpg")):
+        with pytest.raises(ValueError, match="items: expected several"):
+            small.embed(one)
+
+
+def test_a_batch_error_can_be_pickled(small: BindModel, tmp_path: Path) -> None:
+    with pytest.raises(BatchError) as caught:
+        small.embed(["text:a dog", tmp_path / "missing.jpg", tmp_path / "gone.jpg"])
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert str(again) == str(caught.value)
+    assert [error.reason for error in again.errors] == ["does not exist"] * 2
+    assert again.rows.tolist() == [0]
+    assert (again.embeddings.vectors == caught.value.embeddings.vectors).all()
+
+
+def test_a_reader_that_returns_nothing_is_reported(small: BindModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = replace(modalities.spec("image"), read=lambda *_: [], isolated=False)
+    monkeypatch.setitem(modalities.specs(), "image", spec)
+    with pytest.raises(BatchError, match="nothing in it can be embedded") as caught:
+        small.embed(["text:a dog", b"\x89PNG\r\n\x1a\n"])
+    assert caught.value.rows.tolist() == [0]
+
+
+SENSOR = """
+import dataclasses
+import numpy as np
+from bind.modalities import ModalitySpec
+from bind.modalities.shared_maths import doubled
+from preprocess.media import MediaError, Segment
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    size: int = 4
+
+def read(source, config, limits, plan):
+    with source.open(limits) as file:
+        return [Segment(doubled(np.frombuffer(file.read(config.size), np.uint8))[None])]
+
+SPEC = ModalitySpec(name="smell", config=Config, read=read, prepare=None, shape=None, families=frozenset())
+"""
+
+
+def test_a_folder_of_modalities_may_hold_helpers(tmp_path: Path) -> None:
+    folder = tmp_path / "sensors"
+    folder.mkdir()
+    (folder / "shared_maths.py").write_text("def doubled(x):\n    return 2 * x\n")
+    (folder / "smell.py").write_text(SENSOR)
+    (tmp_path / "x.bin").write_bytes(b"\1\2\3\4")
+    program = (
+        "from bind import modalities; from preprocess.decoding.pool import DecodePool\n"
+        "from preprocess.media import Limits, Source\n"
+        "s = modalities.spec('smell')\n"
+        "with DecodePool(1) as pool:\n"
+        "    task = pool.submit(s.read, Source.from_path('x.bin'), s.config(), Limits(), 'whole')\n"
+        "    print(task.result()[0].views.tolist(), 'shared_maths' in modalities.specs())"
+    )
+    environment = dict(os.environ, CROSSBIND_MODALITIES="sensors", PYTHONPATH=str(Path(bind.__file__).parents[1]))
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "[[2, 4, 6, 8]] False\n", done.stderr

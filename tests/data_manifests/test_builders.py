@@ -370,26 +370,224 @@ def resource_file(files: dict[str, bytes]) -> bytes:
     return struct.pack(">4s4I", b"qres", 1, 20 + len(data) + len(names), 20, 20 + len(data)) + data + names + tree
 
 
+def flickr8k(root: Path) -> None:
+    lists = {"train": ["1000_a.jpg", "1001_b.jpg"], "dev": ["1002_c.jpg"], "test": ["1003_d.jpg"]}
+    rows = []
+    for split, names in lists.items():
+        put(root, f"Flickr_8k.{split}Images.txt", "\n".join(names) + "\n")
+        for name in names:
+            put_picture(root, f"Flicker8k_Dataset/{name}")
+            rows += [f"{name}#{i}\tA dog runs {i} ." for i in range(5)]
+    # The official table names a picture that is not in the data set, and one line is cut off.
+    rows += ["2258277193_586949ec62.jpg.1#0\tpeople waiting", "1000_a.jpg#5"]
+    put(root, "Flickr8k.token.txt", "\n".join(rows) + "\n")
+
+
+def flickr30k(root: Path) -> None:
+    names = ["1000092795.jpg", "10002456.jpg", "1000268201.jpg"]
+    for split, name in zip(("train", "val", "test"), names, strict=True):
+        put(root, f"{split}.txt", name.removesuffix(".jpg") + "\n")
+        put_picture(root, f"flickr30k-images/{name}")
+    rows = [f"{name}#{i}\tTwo young guys {i}" for name in names for i in range(5)]
+    put(root, "results_20130124.token", "\n".join(rows) + "\n")
+
+
+def coco(root: Path) -> None:
+    for split, number in (("train", 9), ("val", 139)):
+        pictures = [{"id": number + i, "file_name": f"{number + i:012d}.jpg", "license": 3} for i in range(2)]
+        said = [
+            {"image_id": number + i % 2, "id": i, "caption": f"A woman stands {i}.\n" if i else " "} for i in range(5)
+        ]
+        table = {"info": {}, "licenses": [], "images": pictures, "annotations": said}
+        put(root, f"annotations/captions_{split}2017.json", json.dumps(table))
+        for picture in pictures:
+            put_picture(root, f"{split}2017/{picture['file_name']}")
+
+
+def caltech101(root: Path) -> None:
+    for kind in ("accordion", "car_side", "Faces", "Faces_easy", "BACKGROUND_Google", "sea_horse"):
+        for number in (1, 2):
+            put_picture(root, f"101_ObjectCategories/{kind}/image_{number:04d}.jpg")
+    put(root, "101_ObjectCategories/BACKGROUND_Google/tmp", "")
+
+
+def grocery(root: Path) -> None:
+    put(
+        root,
+        "dataset/classes.csv",
+        "Class Name (str),Class ID (int),Coarse Class Name (str),Coarse Class ID (int),Iconic Image Path (str),"
+        "Product Description Path (str)\n"
+        "Golden-Delicious,0,Apple,0,/iconic/a.jpg,/iconic-images-and-descriptions/Fruit/Golden-Delicious.txt\n"
+        "Arla-Sour-Milk,1,Sour-Milk,1,/iconic/b.jpg,/iconic-images-and-descriptions/Packages/none.txt\n",
+    )
+    put(root, "dataset/iconic-images-and-descriptions/Fruit/Golden-Delicious.txt", "White juicy\n pulp.\n")
+    for split in ("train", "val", "test"):
+        names = [f"{split}/Fruit/Apple/Golden-Delicious/Golden-Delicious_001.jpg"]
+        names += [f"{split}/Packages/Sour-Milk/Arla-Sour-Milk/Arla-Sour-Milk_001.jpg"]
+        put(root, f"dataset/{split}.txt", "".join(f"{name}, {i}, {i}\n" for i, name in enumerate(names)))
+        for name in names:
+            put_picture(root, f"dataset/{name}")
+
+
+def esc10(root: Path) -> None:
+    put(root, "README.md", "ESC-10")
+    for name in ("001 - Dog bark/1-100032-A", "001 - Dog bark/2-114280-B", "010 - Fire crackling/1-100032-B"):
+        put_sound(root, f"{name}.ogg")
+
+
+def urbansound8k(root: Path) -> None:
+    rows = ["slice_file_name,fsID,start,end,salience,fold,classID,class"]
+    rows += ["101415-3-0-2.wav,101415,0.0,4.0,1,1,3,dog_bark", "101415-3-0-3.wav,101415,4.0,8.0,1,1,3,dog_bark"]
+    rows += ["100648-1-0-0.wav,100648,4.8,5.4,2,10,1,car_horn"]
+    put(root, "metadata/UrbanSound8K.csv", "\n".join(rows) + "\n")
+    for row in rows[1:]:
+        name, *_, fold, _, _ = row.split(",")
+        put_sound(root, f"audio/fold{fold}/{name}")
+
+
+def fsdkaggle2018(root: Path) -> None:
+    tables = {
+        "train": ("train_post_competition.csv", "fname,label,manually_verified,freesound_id,license"),
+        "test": ("test_post_competition_scoring_clips.csv", "fname,label,usage,freesound_id,license"),
+    }
+    for split, (table, header) in tables.items():
+        rows = [f"00{split}{i}.wav,{label},1,{77 + i},Attribution" for i, label in enumerate(("Hi-hat", "Bass_drum"))]
+        put(root, f"FSDKaggle2018.meta/{table}", "\n".join([header, *rows]) + "\n")
+        for row in rows:
+            put_sound(root, f"FSDKaggle2018.audio_{split}/{row.split(',')[0]}")
+
+
+def roadscene(root: Path) -> None:
+    for name in ("FLIR_00006", "FLIR_00018"):
+        put_picture(root, f"crop_LR_visible/{name}.jpg")
+        put_picture(root, f"cropinfrared/{name}.jpg", np.full((24, 32), 120, np.uint8))
+    put_picture(root, "crop_HR_visible/FLIR_00006.jpg")
+
+
+def msrs(root: Path) -> None:
+    for name in ("train/{}/00001D", "train/{}/00002N", "test/{}/00004N"):
+        put_picture(root, f"{name.format('vi')}.png")
+        put_picture(root, f"{name.format('ir')}.png", np.full((24, 32), 120, np.uint8))
+
+
+def tno(root: Path) -> None:
+    base = "TNO_Image_Fusion_Dataset"
+    for name in (
+        "Athena_images/2_men_in_front_of_house/IR_meting003_g",
+        "Athena_images/2_men_in_front_of_house/VIS_meting003_r",
+        "DHV_images/Fire_sequence/part_1/thermal/RAD01",
+        "DHV_images/Fire_sequence/part_1/dhv/DHV01",
+        "FEL_images/Nato_camp_sequence/thermal/1800i",
+        "FEL_images/Nato_camp_sequence/thermal/1801i",
+        "FEL_images/Nato_camp_sequence/visual/1800v",
+        "FEL_images/Nato_camp_sequence/visual/1801v",
+        "Triclobs_images/Bosnia/IR",
+        "Triclobs_images/Bosnia/NIR",
+        "Triclobs_images/Bosnia/Vis",
+        "Triclobs_images/Bosnia/Vis_2",  # has no partner
+        "tank/LWIR",
+        "tank/Vis",
+    ):
+        put_picture(root, f"{base}/{name}.png", np.full((24, 32), 120, np.uint8))
+
+
+def hituav(root: Path) -> None:
+    kinds = [{"id": i, "name": name} for i, name in enumerate(("Person", "Car", "Bicycle", "OtherVehicle", "DontCare"))]
+    for split, time in (("train", 0), ("val", 0), ("test", 1)):
+        frames = [f"{time}_100_30_0_03{number}.jpg" for number in (280, 288, 301)]
+        pictures = [{"id": i, "filename": name, "width": 640, "height": 512} for i, name in enumerate(frames)]
+        boxes = [(0, 1)] * 6 + [(0, 0)] + [(1, 4), (1, 2)] + [(2, 4)]
+        box = {"bbox": [1, 2, 3, 4], "ignore": 0}
+        marks = [box | {"image_id": image, "category_id": kind, "id": i} for i, (image, kind) in enumerate(boxes)]
+        table = {"info": {}, "images": pictures, "annotation": marks, "categories": kinds}
+        put(root, f"normal_json/annotations/{split}.json", json.dumps(table))
+        for name in frames:
+            put_picture(root, f"normal_json/{split}/{name}", np.full((24, 32), 120, np.uint8))
+
+
+def sevenscenes(root: Path) -> None:
+    values = DEPTH_MM.copy()
+    values[:4] = 65535
+    for scene, sequences in (("chess", (1, 2)), ("heads", (1, 2))):
+        put(root, f"{scene}/TrainSplit.txt", "sequence1\n")
+        put(root, f"{scene}/TestSplit.txt", "sequence2 \n")
+        for sequence in sequences:
+            for frame in range(22):
+                name = f"{scene}/seq-{sequence:02d}/frame-{frame:06d}"
+                put_picture(root, f"{name}.color.png")
+                put_picture(root, f"{name}.depth.png", values)
+                put(root, f"{name}.pose.txt", "1 0 0 0")
+    for scene in ("fire", "office", "pumpkin", "redkitchen", "stairs"):
+        for split in ("Train", "Test"):
+            put(root, f"{scene}/{split}Split.txt", "sequence1\n")
+
+
+def utdmhad(root: Path) -> None:
+    for take in ("a1_s1_t1", "a27_s1_t1", "a10_s2_t4"):
+        for folder, kind, variable, values in (
+            ("Inertial", "inertial", "d_iner", np.tile(np.arange(6.0), (160, 1))),
+            ("Depth", "depth", "d_depth", np.stack([DEPTH_MM + i for i in range(5)], 2).astype(np.float64)),
+        ):
+            content = io.BytesIO()
+            savemat(content, {variable: values})
+            put(root, f"{folder}/{take}_{kind}.mat", content.getvalue())
+
+
+def wisdm51(root: Path) -> None:
+    for person in (1600, 1601):
+        for sensor, first_ns, every_ns in (
+            ("accel", 1_000_000_000_000_000, 50_000_000),
+            ("gyro", 10**15 + 10**9, 49_500_000),
+        ):
+            rows = [f"{person},A,{first_ns + i * every_ns},{i}.0,{9.8},0.5;" for i in range(500)]
+            rows += [f"{person},B,{first_ns + i * every_ns},1,2,3;" for i in range(20)]  # a second: too short
+            rows += [f"{person},A,17"]
+            put(root, f"wisdm-dataset/raw/watch/{sensor}/data_{person}_{sensor}_watch.txt", "\n".join(rows) + "\n")
+
+
+def sisfall(root: Path) -> None:
+    row = "  17,-179, -99, -18,-504,-352,  76,-697,-279;\n"
+    for place in ("SA01/D01_SA01_R01", "SA01/F15_SA01_R05", "SE04/D14_SE04_R01"):
+        put(root, f"SisFall_dataset/{place}.txt", row * 400)
+    put(root, "SisFall_dataset/Readme.txt", "about")
+
+
 TREES: dict[str, Callable[[Path], None]] = {
     "audiocaps": audiocaps,
     "audioset": audioset,
     "basicmotions": basicmotions,
+    "caltech101": caltech101,
     "clotho": clotho,
+    "coco": coco,
     "ego4d": ego4d_tree,
     "emoji": emoji,
-    "openclipart": openclipart,
+    "esc10": esc10,
     "esc50": esc50,
+    "flickr30k": flickr30k,
+    "flickr8k": flickr8k,
+    "fsdkaggle2018": fsdkaggle2018,
+    "grocery": grocery,
+    "hituav": hituav,
     "icons": icons,
     "llvip": llvip,
+    "msrs": msrs,
     "msrvtt": msrvtt,
     "nyud": nyud,
+    "openclipart": openclipart,
+    "roadscene": roadscene,
     "seglearn": seglearn,
+    "sevenscenes": sevenscenes,
     "simulated": simulated,
+    "sisfall": sisfall,
     "sounds": sounds,
     "spoken": spoken,
     "stamps": stamps,
     "sunrgbd": sunrgbd,
+    "tno": tno,
+    "urbansound8k": urbansound8k,
+    "utdmhad": utdmhad,
     "vggsound": vggsound,
+    "wisdm51": wisdm51,
 }
 
 
@@ -430,9 +628,11 @@ def test_reads_back_and_all_media_exist(kind: str, tree: Callable[[str], Path]) 
 
 # Data sets whose media come out of one archive, or are computed, and so are there as a whole or not.
 IN_ARCHIVES = {"basicmotions", "nyud", "seglearn", "simulated"}
+# Data sets whose recordings are rewritten one by one; below are tests of what happens where one is missing.
+REWRITTEN = {"sisfall", "utdmhad", "wisdm51"}
 
 
-@pytest.mark.parametrize("kind", sorted(set(builders()) - IN_ARCHIVES))
+@pytest.mark.parametrize("kind", sorted(set(builders()) - IN_ARCHIVES - REWRITTEN))
 @pytest.mark.parametrize("content", [None, b""], ids=["deleted", "empty"])
 def test_missing_medium_is_reported_and_the_rest_is_kept(
     kind: str, content: bytes | None, tree: Callable[[str], Path]
@@ -873,3 +1073,178 @@ def test_basicmotions_from_a_folder_and_from_a_wheel(tree: Callable[[str], Path]
             archive.write(root / "BasicMotions" / name, f"aeon/datasets/data/BasicMotions/{name}")
     report = build("basicmotions", wheel, root.parent / "wheel")
     assert report.events == {"train": 2, "test": 2}
+
+
+def test_sentences_follow_their_pictures(tree: Callable[[str], Path]) -> None:
+    report, found = built("flickr8k", tree("flickr8k"))
+    assert report.events == {"train": 2, "dev": 1, "test": 1}
+    assert found["dev"].events[0].texts == tuple(f"A dog runs {i} ." for i in range(5))
+    assert counts(report) == {"sentence in Flickr8k.token.txt": 1}
+    report, found = built("flickr30k", tree("flickr30k"))
+    assert report.events == {"train": 1, "val": 1, "test": 1}
+    assert found["val"].events[0].id == "10002456" and len(found["val"].events[0].texts) == 5
+    report, found = built("coco", tree("coco"))
+    assert report.events == {"train": 2, "val": 2}
+    assert [event.texts for event in found["val"].events] == [
+        ("A woman stands 2.", "A woman stands 4."),
+        ("A woman stands 1.", "A woman stands 3."),
+    ]
+
+
+def test_flickr30k_without_lists_is_one_manifest(tree: Callable[[str], Path]) -> None:
+    root = tree("flickr30k")
+    for split in ("train", "val", "test"):
+        (root / f"{split}.txt").unlink()
+    report, _ = built("flickr30k", root)
+    assert report.events == {"all": 3} and counts(report) == {"list of a split (Flickr30k Entities)": 1}
+
+
+def test_caltech101_says_what_things_are(tree: Callable[[str], Path]) -> None:
+    _, found = built("caltech101", tree("caltech101"))
+    assert found[""].classes == ("accordion", "car seen from the side", "human face", "sea horse")
+    assert {event.texts[0] for event in found[""].events} == {
+        "a photo of an accordion",
+        "a photo of a car seen from the side",
+        "a photo of a human face",
+        "a photo of a sea horse",
+    }
+
+
+def test_grocery_has_the_description_of_its_product(tree: Callable[[str], Path]) -> None:
+    _, found = built("grocery", tree("grocery"))
+    assert list(found) == ["train", "val", "test"]
+    apple, milk = found["test"].events
+    assert apple.texts == ("a photo of golden delicious in a grocery store", "White juicy pulp.")
+    assert milk.texts == ("a photo of arla sour milk in a grocery store",) and milk.labels == ("arla sour milk",)
+
+
+def test_grocery_reads_no_description_outside(tree: Callable[[str], Path]) -> None:
+    root = tree("grocery")
+    table = (root / "dataset/classes.csv").read_text()
+    put(root.parent, "secret.txt", "secret")
+    put(
+        root,
+        "dataset/classes.csv",
+        table.replace("/iconic-images-and-descriptions/Packages/none.txt", "../../secret.txt"),
+    )
+    _, found = built("grocery", root)
+    assert "secret" not in str([event.texts for event in found["test"].events])
+
+
+def test_sounds_of_one_recording_are_one_group(tree: Callable[[str], Path]) -> None:
+    report, found = built("esc10", tree("esc10"))
+    assert report.events == {"fold1": 2, "fold2": 1}
+    assert {(event.labels[0], event.group) for event in found["fold1"].events} == {
+        ("dog barking", "100032"),
+        ("a crackling fire", "100032"),
+    }
+    assert len(found["fold1"].classes) == 10
+    report, found = built("urbansound8k", tree("urbansound8k"))
+    assert report.events == {"fold1": 2, "fold10": 1}
+    assert {event.group for event in found["fold1"].events} == {"101415"}
+    assert found["fold10"].events[0].texts == ("the sound of a car horn",)
+    report, found = built("fsdkaggle2018", tree("fsdkaggle2018"))
+    assert report.events == {"train": 2, "test": 2}
+    assert found["test"].classes == ("bass drum", "hi-hat")
+    assert [(event.labels, event.group) for event in found["train"].events] == [
+        (("hi-hat",), "77"),
+        (("bass drum",), "78"),
+    ]
+
+
+def test_thermal_pictures_find_their_photographs(tree: Callable[[str], Path]) -> None:
+    _, found = built("roadscene", tree("roadscene"))
+    for event in found[""].events:
+        assert (event.media["image"].content.name, event.media["thermal"].content.name) == (f"{event.id}.jpg",) * 2
+        assert event.media["image"].content.parent.name == "crop_LR_visible"
+    report, found = built("msrs", tree("msrs"))
+    assert report.events == {"train": 2, "test": 1}
+    report, found = built("tno", tree("tno"))
+    pairs = {
+        event.id: tuple(event.media[side].content.stem for side in ("thermal", "image")) for event in found[""].events
+    }
+    assert pairs == {
+        "Athena_images/2_men_in_front_of_house/003": ("IR_meting003_g", "VIS_meting003_r"),
+        "DHV_images/Fire_sequence/part_1/01": ("RAD01", "DHV01"),
+        "FEL_images/Nato_camp_sequence/1800": ("1800i", "1800v"),
+        "FEL_images/Nato_camp_sequence/1801": ("1801i", "1801v"),
+        "Triclobs_images/Bosnia": ("IR", "Vis"),
+        "tank": ("LWIR", "Vis"),
+    }
+    assert counts(report) == {"one thermal and one visible picture": 1}
+    assert len({event.group for event in found[""].events}) == 5
+
+
+def test_hituav_counts_what_is_boxed(tree: Callable[[str], Path]) -> None:
+    _, found = built("hituav", tree("hituav"))
+    many, bicycle, nothing = found["train"].events
+    assert many.texts == (
+        "a thermal picture from a drone by day, with many cars and one person",
+        "many cars and one person",
+    )
+    assert (many.labels, many.group) == (("car",), "0_032")
+    assert bicycle.texts[1] == "one bicycle"
+    assert nothing.labels == () and nothing.group == "0_033"
+    assert found["test"].events[1].texts[0] == "a thermal picture from a drone at night, with one bicycle"
+
+
+def test_sevenscenes_has_no_depth_where_none_was_measured(tree: Callable[[str], Path]) -> None:
+    report, found = built("sevenscenes", tree("sevenscenes"))
+    assert report.events == {"train": 4, "test": 4}  # frames 0 and 20 of a sequence in two scenes
+    event = found["test"].events[0]
+    assert (event.id, event.group) == ("chess/seq-02/frame-000000", "chess/seq-02")
+    written = np.asarray(Image.open(event.media["depth"].content))
+    assert (written[:4] == 0).all() and (written[4:] == DEPTH_MM[4:]).all()
+    assert counts(report) == {"folder": 10}
+    (segment,) = depth.read(event.media["depth"], depth.DepthConfig(), Limits(), "whole")
+    assert np.isfinite(segment.views).all()
+
+
+def test_utdmhad_is_split_by_person(tree: Callable[[str], Path]) -> None:
+    root = tree("utdmhad")
+    report, found = built("utdmhad", root)
+    assert report.events == {"train": 2, "test": 1}
+    (event,) = found["test"].events
+    assert (event.labels[0], event.group) == ("drawing a circle counter clockwise with the right hand", "s2")
+    series = imu.read_imu(event.media["imu"], Limits())
+    np.testing.assert_allclose(series.values[0, :3], np.arange(3) * 9.80665, rtol=1e-4)
+    np.testing.assert_allclose(series.values[0, 3:], np.radians(np.arange(3, 6)), rtol=1e-4)
+    assert series.period_s == pytest.approx(1 / 50)
+    assert (np.asarray(Image.open(event.media["depth"].content)) == DEPTH_MM + 2).all()
+    (root / "Depth/a1_s1_t1_depth.mat").unlink()
+    put(root, "Inertial/a27_s1_t1_inertial.mat", "no MATLAB file")
+    report, found = built("utdmhad", root)
+    assert report.events == {"test": 1} and counts(report) == {"depth": 1, "readable motion": 1}
+
+
+def test_wisdm_joins_both_sensors_on_one_clock(tree: Callable[[str], Path]) -> None:
+    root = tree("wisdm51")
+    report, found = built("wisdm51", root)
+    assert report.events == {"train": 2, "test": 2}  # 23.95 s of both sensors are two pieces of 10 s; 1,600 is tested
+    first, second = found["test"].events
+    assert (first.id, first.group, first.texts) == ("1600-A-0", "1600", ("a person walking", "walking"))
+    assert (second.media["imu"].hints.start_s, second.media["imu"].hints.end_s) == (10.0, 20.0)
+    values = np.load(first.media["imu"].content)
+    assert len(values) == pytest.approx(23.95 * 20, abs=1)
+    # The gyroscope starts a second (20 samples) later, and runs a hundredth faster.
+    assert values[0, 0] == pytest.approx(20, abs=0.01) and values[0, 3] == pytest.approx(0, abs=0.01)
+    assert values[200, 3] == pytest.approx(200 / 0.99, abs=0.1)
+    lost = counts(report)
+    assert lost["10 s of both sensors at once"] == 2 and lost["activity"] == 32
+    assert sum(count for what, count in lost.items() if "complete line" in what) == 4
+    (root / "wisdm-dataset/raw/watch/gyro/data_1600_gyro_watch.txt").unlink()
+    report, _ = built("wisdm51", root)
+    assert report.events == {"train": 2} and counts(report)["recording"] == 1
+
+
+def test_sisfall_has_units_and_people(tree: Callable[[str], Path]) -> None:
+    root = tree("sisfall")
+    report, found = built("sisfall", root)
+    assert report.events == {"train": 2, "test": 1}
+    assert found["test"].events[0].group == "SE04" and len(found["test"].classes) == 34
+    series = imu.read_imu(found["train"].events[0].media["imu"], Limits())
+    assert np.linalg.norm(series.values[0, :3]) == pytest.approx(0.802 * 9.80665, rel=1e-2)  # 205 of 256 bits a g
+    assert series.values[0, 3] == pytest.approx(np.radians(-18 * 4000 / 65536), rel=1e-4)
+    put(root, "SisFall_dataset/SA01/D01_SA01_R01.txt", "1,2;")
+    report, _ = built("sisfall", root)
+    assert report.events == {"train": 1, "test": 1} and counts(report) == {"readable recording": 1}

@@ -14,7 +14,8 @@ import torch
 from torchaudio.compliance import kaldi
 
 from preprocess.audio import AudioConfig, _mixed, clip_starts, prepare, read, shape
-from preprocess.isolation import DecodePool, read_here
+from preprocess.decoding.pool import DecodePool
+from preprocess.decoding.protocol import read_here
 from preprocess.media import Hints, Limits, MediaError, Plan, Segment, Source
 
 CONFIG = AudioConfig()

@@ -13,8 +13,9 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
+from preprocess.decoding.pool import DecodePool
+from preprocess.decoding.protocol import read_here
 from preprocess.depth import DepthConfig, prepare, read, read_depth_m, shape
-from preprocess.isolation import DecodePool, read_here
 from preprocess.media import Hints, Limits, MediaError, Source
 
 CONFIG = DepthConfig()

@@ -14,8 +14,9 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
+from preprocess.decoding.pool import DecodePool
+from preprocess.decoding.protocol import read_here
 from preprocess.image import ImageConfig, prepare, read, shape
-from preprocess.isolation import DecodePool, read_here
 from preprocess.media import Limits, MediaError, Source
 
 CONFIG = ImageConfig()

@@ -11,9 +11,10 @@ from PIL import Image
 from skimage import data
 
 from preprocess import image, image_gpu, raster
+from preprocess.decoding.pool import DecodePool
+from preprocess.decoding.protocol import read_here
 from preprocess.image import ImageConfig
 from preprocess.image_gpu import read_many, resize_crop
-from preprocess.isolation import DecodePool, read_here
 from preprocess.media import Limits, MediaError, Segment, Source
 from preprocess.trusted import TrustedPool
 

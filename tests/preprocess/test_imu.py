@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from preprocess.decoding.pool import DecodePool
+from preprocess.decoding.protocol import read_here
 from preprocess.imu import CHANNELS, ImuConfig, ImuSeries, prepare, read, read_imu, shape
-from preprocess.isolation import DecodePool, read_here
 from preprocess.media import Hints, Limits, MediaError, Source
 
 CONFIG = ImuConfig()
@@ -418,7 +419,9 @@ def test_limits_hold(tmp_path):
         with pytest.raises(MediaError, match="the limit is 2,999"):
             read_imu(Source(source, str(source)[:200] if isinstance(source, Path) else "array"), Limits(max_rows=2999))
     with pytest.raises(MediaError, match="lasts 30 s, the limit is 20"):
-        read_imu(Source(path, str(path)), Limits(max_duration_s=20.0))
+        read(Source(path, str(path)), CONFIG, Limits(max_duration_s=20.0), "whole")
+    stretch = Source(path, str(path), Hints(start_s=3.0, end_s=23.0))
+    assert read(stretch, CONFIG, Limits(max_duration_s=20.0), "whole")[0].end_s == 23.0
     with pytest.raises(MediaError, match="max_bytes"):
         read_imu(Source(path, str(path)), Limits(max_bytes=1000))
 

@@ -151,3 +151,13 @@ def test_refusals_leave_no_file_open(tmp_path: Path) -> None:
         with pytest.raises(MediaError):
             sniff(Source.from_path(tmp_path), LIMITS)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.attack
+@pytest.mark.timeout(10)
+def test_a_pipe_beside_a_medium_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    file = tmp_path / "dog.jpg"
+    os.mkfifo(tmp_path / "dog.jpg.json")
+    with pytest.raises(MediaError, match=r"its sidecar dog.jpg.json is not a regular file") as caught:
+        Source.from_path(file)
+    assert caught.value.path == str(file)

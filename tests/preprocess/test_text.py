@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess.isolation import read_here
+from preprocess.decoding.protocol import read_here
 from preprocess.media import Limits, MediaError, Source
 from preprocess.text import MAX_CHARACTERS, TextConfig, read, shape, windows
 

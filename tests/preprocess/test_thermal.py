@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize, ToTensor
 
-from preprocess.isolation import DecodePool, read_here
+from preprocess.decoding.pool import DecodePool
+from preprocess.decoding.protocol import read_here
 from preprocess.media import Hints, Limits, MediaError, Source
 from preprocess.thermal import ThermalConfig, prepare, read, read_thermal, shape
 

@@ -20,7 +20,8 @@ from av.stream import Disposition
 from PIL import Image
 
 from preprocess import video
-from preprocess.isolation import DecodePool, read_here
+from preprocess.decoding.pool import DecodePool
+from preprocess.decoding.protocol import read_here
 from preprocess.media import Hints, Limits, MediaError, Segment, Source
 from preprocess.video import VideoConfig
 

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from bind import modalities
 from bind.model import BindModel
-from preprocess.isolation import available_cores
+from preprocess.decoding.cores import available_cores
 from preprocess.media import Limits, Plan, Segment, Source
+from serve import batching
 from serve.batching import Batcher, Busy, Embedded, ItemError, LateError
 from serve.metrics import Metrics
 from tests.serve import tiny
@@ -94,10 +95,12 @@ def test_many_callers_get_what_the_model_gives_each_of_them(batcher: Batcher, mo
 
 
 def test_what_waits_is_encoded_together(batcher: Batcher, model: BindModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "_PASS_S", LONG_S)
     gate = Gate(model, monkeypatch)
     first = hold(batcher, gate)
     others = [batcher.submit([text(f"text {number}")], LONG_S) for number in range(20)]
-    batcher._texts.submit(lambda: None).result()  # all of them are prepared
+    with batcher._changed:  # all of them are prepared
+        assert batcher._changed.wait_for(lambda: len(batcher._ready) == 20, LONG_S)
     gate.open.set()
     wait([first, *others])
     assert gate.sizes == [1, 8, 8, 4]
@@ -209,8 +212,8 @@ def test_few_decoded_media_are_held_in_memory(
     assert gate.reached.wait(LONG_S)
     room = 2 + available_cores()
     with batcher._changed:  # everything that may be decoded now is
-        assert batcher._changed.wait_for(lambda: len(batcher._ready["image"]) == room, LONG_S)
-        assert len(batcher._undecoded) >= 60 - 2 - room
+        assert batcher._changed.wait_for(lambda: batcher._decoding >= room, LONG_S)
+    assert len(batcher._decoder._waiting) >= 60 - 2 - room - available_cores()
     gate.open.set()
     assert len(future.result()) == 60
     batcher.close()

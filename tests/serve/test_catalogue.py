@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +14,17 @@ from hypothesis import strategies as st
 
 from serve import where
 from serve.catalogue import (
+    COMMITTED,
     FILE,
     LOCK,
     Catalogue,
     ContentKey,
+    DamagedError,
     LibraryError,
     NewFile,
     NewSegment,
     Writer,
+    connect,
     words_of,
 )
 from serve.where import WhereError
@@ -226,13 +231,156 @@ def test_what_is_no_library_is_refused(tmp_path: Path) -> None:
         Catalogue(broken, "space", 4, "model")
 
 
-def test_an_empty_file_is_a_catalogue_whose_making_was_interrupted(tmp_path: Path) -> None:
-    (tmp_path / FILE).touch()
-    assert Catalogue(tmp_path, "space", 4, "model").facts["space"] == "space"
+@pytest.mark.attack
+@pytest.mark.parametrize("log", ["", "-wal"])
+def test_an_emptied_catalogue_is_not_taken_for_a_new_one(catalogue: Catalogue, log: str) -> None:
+    catalogue.close()
+    (catalogue.folder / FILE).write_bytes(b"")
+    if log:
+        (catalogue.folder / f"{FILE}{log}").write_bytes(b"x" * 100)
+    for read in (lambda: Catalogue(catalogue.folder, "space", 4, "model"), lambda: Catalogue.peek(catalogue.folder)):
+        with pytest.raises(DamagedError, match=r"empty \(0 bytes\).*restore a backup or index into a new library"):
+            read()
+    assert (catalogue.folder / FILE).read_bytes() == b""
+
+
+@pytest.mark.attack
+def test_a_lost_catalogue_is_not_made_anew(catalogue: Catalogue) -> None:
+    catalogue.close()
+    (catalogue.folder / FILE).unlink()
+    with pytest.raises(DamagedError, match="missing, though something was committed"):
+        Catalogue(catalogue.folder, "space", 4, "model")
+
+
+@pytest.mark.attack
+def test_another_database_is_refused(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / FILE) as connection:
+        connection.execute("CREATE TABLE bookmarks (title)")
+    with pytest.raises(LibraryError, match="is an SQLite database, but no catalogue"):
+        Catalogue(tmp_path, "space", 4, "model")
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("key", ["format", "space", "dim", "model", "revision"])
+def test_missing_and_changed_facts_are_named(catalogue: Catalogue, key: str) -> None:
+    with connect(catalogue.folder / FILE) as connection:
+        kept = connection.execute("SELECT value FROM facts WHERE key = ?", (key,)).fetchone()[0]
+        other = kept + 1 if isinstance(kept, int) and key != "format" else kept if key == "format" else "other"
+        connection.execute("UPDATE facts SET value = ?, checksum = checksum WHERE key = ?", (other, key))
+        if key == "format":
+            connection.execute("UPDATE facts SET checksum = 0 WHERE key = ?", (key,))
+    with pytest.raises(DamagedError, match=f"its fact '{key}' does not match its checksum"):
+        Catalogue(catalogue.folder, "space", 4, "model")
+    with connect(catalogue.folder / FILE) as connection:
+        connection.execute("DELETE FROM facts WHERE key = ?", (key,))
+    with pytest.raises(DamagedError, match=f"its fact '{key}' is None"):
+        Catalogue(catalogue.folder, "space", 4, "model")
+
+
+@pytest.mark.attack
+def test_an_older_copy_and_a_lost_log_are_told(catalogue: Catalogue, tmp_path: Path) -> None:
+    shutil.copy(catalogue.folder / FILE, tmp_path / "older")
+    held = connect(catalogue.folder / FILE)  # a reader: what is written stays in the log
+    held.execute("BEGIN")
+    held.execute("SELECT * FROM files").fetchall()
+    with catalogue.write() as writer:
+        put(writer, "/trip/new.jpg", 7)
+    assert (catalogue.folder / f"{FILE}-wal").stat().st_size > 0
+    lost = tmp_path / "lost"
+    lost.mkdir()
+    for name in (FILE, COMMITTED):
+        shutil.copy(catalogue.folder / name, lost / name)  # as without -wal
+    held.close()
+    with pytest.raises(DamagedError, match=r"holds revision 3, but 4 was committed: catalogue.sqlite-wal is lost"):
+        Catalogue(lost, "space", 4, "model")
+    catalogue.close()
+    shutil.copy(tmp_path / "older", catalogue.folder / FILE)
+    with pytest.raises(DamagedError, match="an older copy is in its place"):
+        Catalogue(catalogue.folder, "space", 4, "model")
+    Catalogue(tmp_path / "another", "space", 4, "model").close()
+    shutil.copy(tmp_path / "another" / FILE, catalogue.folder / FILE)
+    with pytest.raises(DamagedError, match="the catalogue of another library"):
+        Catalogue(catalogue.folder, "space", 4, "model")
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ("UPDATE vectors SET vector = zeroblob(16) WHERE segment = 1", "vector 1 does"),
+        ("UPDATE files SET path = CAST('/trip/cat.jpG' AS BLOB) WHERE id = 1", "segment, or the file it is of, 1"),
+        ("UPDATE files SET metadata = '{' WHERE id = 1", "segment, or the file it is of, 1"),
+        ("UPDATE segments SET end_s = 2 WHERE id = 1", "segment, or the file it is of, 1"),
+        ("UPDATE contents SET modality = 'audio' WHERE id = 1", "segment, or the file it is of, 1"),
+    ],
+)
+def test_no_changed_value_is_passed_on(catalogue: Catalogue, change: str, what: str) -> None:
+    assert len(catalogue.vectors([1, 2, 3])[0]) == len(catalogue.entries([1, 2, 3])) == 3
+    with connect(catalogue.folder / FILE) as connection:
+        connection.execute(change)
+    with pytest.raises(DamagedError, match=what):
+        (catalogue.vectors if "vectors" in change else catalogue.entries)([1, 2, 3])
+    assert len(catalogue.vectors([2, 3])[0]) == len(catalogue.entries([2, 3])) == 2  # the others go on
+
+
+def test_a_library_of_format_1_is_brought_up(tmp_path: Path) -> None:
+    folder = tmp_path / "old"
+    with closing(sqlite3.connect(tmp_path / FILE)) as connection:
+        connection.executescript(FORMAT_1)
+    folder.mkdir()
+    (tmp_path / FILE).rename(folder / FILE)
+    assert Catalogue.peek(folder)["space"] == "space"
+    for _ in range(2):
+        opened = Catalogue(folder, "space", 4, "model")
+        assert opened.facts["format"] == 2
+        assert opened.entries([1])[1].path == "/trip/cat.jpg"
+        np.testing.assert_array_equal(opened.vectors([1])[1], [[1, 0, 0, 0]])
+        assert opened.removed_since(0).tolist() == [7]
+        with opened.write() as writer:
+            put(writer, "/trip/dog.jpg", 2)
+        opened.close()
+    with sqlite3.connect(folder / FILE) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
 def test_a_newer_format_is_refused(catalogue: Catalogue) -> None:
     with sqlite3.connect(catalogue.folder / FILE) as connection:
         connection.execute("UPDATE facts SET value = 99 WHERE key = 'format'")
-    with pytest.raises(LibraryError, match="expected format 1, got 99; update"):
+    with pytest.raises(LibraryError, match="expected format 2, got 99; update"):
         Catalogue(catalogue.folder, "space", 4, "model")
+
+
+FORMAT_1 = """
+PRAGMA journal_mode = WAL;
+CREATE TABLE facts (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE contents (
+    id INTEGER PRIMARY KEY, digest BLOB NOT NULL, modality TEXT NOT NULL, hints TEXT NOT NULL,
+    parts TEXT NOT NULL, duration_s REAL, notes TEXT NOT NULL, UNIQUE (digest, modality, hints)
+);
+CREATE TABLE segments (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, content INTEGER NOT NULL REFERENCES contents, modality TEXT NOT NULL,
+    start_s REAL, end_s REAL, born INTEGER NOT NULL
+);
+CREATE INDEX segments_by_content ON segments (content);
+CREATE INDEX segments_by_modality ON segments (modality);
+CREATE INDEX segments_by_revision ON segments (born);
+CREATE TABLE vectors (segment INTEGER PRIMARY KEY REFERENCES segments, vector BLOB NOT NULL);
+CREATE TABLE removed (segment INTEGER PRIMARY KEY, revision INTEGER NOT NULL);
+CREATE TABLE files (
+    id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, content INTEGER REFERENCES contents,
+    size_bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, sidecar TEXT NOT NULL,
+    shown TEXT NOT NULL, name TEXT NOT NULL, folder TEXT NOT NULL, date TEXT NOT NULL, caption TEXT NOT NULL,
+    metadata TEXT NOT NULL, reason TEXT, reader TEXT
+);
+CREATE INDEX files_by_content ON files (content);
+CREATE VIRTUAL TABLE words USING fts5 (name, caption, metadata, tokenize = 'porter unicode61 remove_diacritics 2');
+INSERT INTO facts VALUES ('format', 1), ('space', 'space'), ('dim', 4), ('model', 'model'), ('revision', 2);
+INSERT INTO contents VALUES (1, x'00', 'image', '{}', 'image', NULL, '[]');
+INSERT INTO segments VALUES (1, 1, 'image', NULL, NULL, 1);
+INSERT INTO vectors VALUES (1, x'0000803f000000000000000000000000');
+INSERT INTO removed VALUES (7, 2);
+INSERT INTO files VALUES (1, CAST('/trip/cat.jpg' AS BLOB), 1, 10, 5, '', '/trip/cat.jpg', 'cat.jpg', 'trip', '', '',
+    '{}', NULL, NULL);
+INSERT INTO words (rowid, name, caption, metadata) VALUES (1, 'cat jpg', '', '');
+"""
+"""What `Catalogue` wrote before its rows had checksums."""

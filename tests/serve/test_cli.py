@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -202,3 +203,29 @@ def test_search_says_what_is_wrong(arguments: list[str], reason: str, library: P
     done = crossbind("search", *arguments, "--library", place)
     assert done.returncode == 2, done.stdout
     assert reason in done.stderr
+
+
+def test_checks_backs_up_and_restores(library: Path, tmp_path: Path) -> None:
+    done = crossbind("check", library)
+    assert done.returncode == 0 and "no findings" in done.stdout
+    assert crossbind("backup", library, tmp_path / "copy.tar").stdout.startswith(f"{library} -> ")
+    done = crossbind("backup", tmp_path / "again", tmp_path / "copy.tar", "--restore")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(crossbind("check", tmp_path / "again", "--json").stdout)
+    assert report["whole"] and report["looked_at"]["files"] == 4
+    with sqlite3.connect(tmp_path / "again" / "catalogue.sqlite") as connection:
+        connection.execute("UPDATE vectors SET vector = zeroblob(1536) WHERE segment = 1")
+    done = crossbind("search", "red", "--library", tmp_path / "again")
+    assert done.returncode == 2 and "vector 1 does not match its checksum; `crossbind check" in done.stderr
+    done = crossbind("check", tmp_path / "again")
+    assert done.returncode == 1 and "with --repair: read again from its file" in done.stdout
+    done = crossbind("check", tmp_path / "again", "--repair")
+    assert done.returncode == 0 and "repaired: catalogue.sqlite: " in done.stdout
+    found = [
+        json.loads(crossbind("search", "red", "--library", place, "--json").stdout)
+        for place in (library, tmp_path / "again")
+    ]
+    assert [hit["path"] for hit in found[0]] == [hit["path"] for hit in found[1]]
+    for arguments in (("check", tmp_path / "none"), ("backup", tmp_path / "none", tmp_path / "x.tar")):
+        done = crossbind(*arguments)
+        assert done.returncode == 2 and "no library" in done.stderr

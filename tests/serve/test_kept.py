@@ -61,7 +61,7 @@ def test_names_keep_what_tells_the_kind() -> None:
 
 
 def test_what_is_too_large_or_empty_leaves_nothing(tmp_path: Path) -> None:
-    kept = Kept(tmp_path / "files")
+    kept = Kept(tmp_path)
     for content, reason in ((b"", "empty"), (b"x" * 11, "more than 10 bytes")):
         with pytest.raises(MediaError, match=reason):
             kept.put(io.BytesIO(content), "x.png", {}, Limits(max_bytes=10))
@@ -70,8 +70,8 @@ def test_what_is_too_large_or_empty_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_only_its_own_files_are_deleted(tmp_path: Path) -> None:
-    kept = Kept(tmp_path / "files")
-    own, other = kept.put(io.BytesIO(b"x"), "x.txt", {}, Limits()), tmp_path / "y.txt"
+    kept = Kept(tmp_path)
+    own, other = kept.finish(kept.put(io.BytesIO(b"x"), "x.txt", {}, Limits())), tmp_path / "y.txt"
     other.write_text("y")
     kept.drop(other)
     assert other.is_file()

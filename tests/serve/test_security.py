@@ -17,13 +17,14 @@ from typing import Any
 
 import httpx
 import pytest
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from bind import modalities
+from bind import modalities, owned
 from preprocess.media import Limits, Plan, Segment, Source
 from serve import guard, kept, server
 from serve import where as filters
 from serve.library import Library
+from serve.originals import Originals
 from serve.settings import Settings, SettingsError
 from serve.where import Where
 from tests.serve import bad, tiny
@@ -81,7 +82,7 @@ def other_name(running: Live) -> bool:
 
 def other_page(running: Live) -> bool:
     """A form of another site that a browser sends here, to add and to delete."""
-    picture = {"file": ("x.png", Path(running.service.item(1).path).read_bytes())}
+    picture = {"file": ("x.png", Path(running.service.library.item(1).path).read_bytes())}
     address = f"{running.address}/v1/items"
     answers = [
         httpx.post(address, files=picture, headers={"origin": "http://evil.example"}),
@@ -173,7 +174,7 @@ def _refused(connection: socket.socket) -> bool:
 
 def escape(running: Live) -> bool:
     """A file name that leads out of the place where uploads are kept."""
-    picture = Path(running.service.item(1).path).read_bytes()
+    picture = Path(running.service.library.item(1).path).read_bytes()
     names = ["../../escaped.png", "..\\..\\escaped.png", str(running.service.library.folder / "escaped.png")]
     for name in names:
         httpx.post(f"{running.address}/v1/items", files={"file": (name, picture)})
@@ -182,7 +183,7 @@ def escape(running: Live) -> bool:
 
 def swapped(running: Live) -> bool:
     """A file of the library that became a link to somebody else's since."""
-    place = Path(running.service.item(1).path)
+    place = Path(running.service.library.item(1).path)
     place.unlink()
     place.symlink_to(place.parent.parent / "secret.png")
     return SECRET in httpx.get(f"{running.address}/v1/items/1/media").text
@@ -211,6 +212,11 @@ def set_attribute(target: object, name: str, value: object) -> Patch:
     return lambda patch: patch.setattr(target, name, value)
 
 
+def any_name_is_taken(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(kept, "safe_name", lambda name: name)
+    patch.setattr(owned, "_check_name", lambda name: name)
+
+
 NOTHING: Callable[..., None] = lambda *_, **__: None  # noqa: E731
 QUICK = Settings(
     port=0,
@@ -228,14 +234,14 @@ ATTACKS: dict[str, tuple[Callable[[Live], bool], Settings, Patch]] = {
     "endless body": (endless_body, QUICK, set_attribute(guard._Body, "_refuse_size", NOTHING)),
     "announced body": (announced_body, QUICK, set_attribute(guard._Body, "expect", NOTHING)),
     "slow body": (slow_body, QUICK, set_attribute(guard._Body, "__call__", lambda body: body._receive())),
-    "slow head": (slow_head, QUICK, set_attribute(server, "protocol", lambda _: AutoHTTPProtocol)),
-    "crowd": (crowd, PATIENT, set_attribute(server, "protocol", lambda _: AutoHTTPProtocol)),
-    "flood": (flood, PATIENT, set_attribute(guard.Guard, "has_room", True)),
-    "escape": (escape, Settings(port=0), set_attribute(kept, "safe_name", lambda name: name)),
+    "slow head": (slow_head, QUICK, set_attribute(server, "protocol", lambda _: H11Protocol)),
+    "crowd": (crowd, PATIENT, set_attribute(server, "protocol", lambda _: H11Protocol)),
+    "flood": (flood, PATIENT, set_attribute(guard.Guard, "has_room", lambda *_: True)),
+    "escape": (escape, Settings(port=0), any_name_is_taken),
     "swapped": (
         swapped,
         Settings(port=0),
-        set_attribute(Library, "original", lambda library, number: Path(library.item(number).path)),
+        set_attribute(Originals, "check", lambda *_: None),
     ),
     "bomb": (bomb, Settings(port=0), set_attribute(Settings, "limits", Limits())),
     "injection": (injection, Settings(port=0), set_attribute(filters, "parse", lambda where: Where(where, ()))),

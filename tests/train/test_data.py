@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bind import modalities
 from preprocess.media import Limits, Source
 from tests.train import scenes
 from tests.train.conftest import MakeRun, table
 from train import augment, loop
 from train import run as runs
-from train.cache import Table, content_digest
-from train.data import DataError
+from train.cache import Table, content_digest, table_name
+from train.data import DataError, Part, Side
 from train.run import Augment
 
 
@@ -90,13 +92,27 @@ def test_second_run_reads_everything_from_the_cache(
         raise AssertionError("a frozen encoder was asked again")
 
     monkeypatch.setattr("bind.model.BindModel.encode_views", refuse)
-    monkeypatch.setattr("preprocess.isolation.DecodePool.submit", refuse)
+    monkeypatch.setattr("preprocess.decoding.pool.DecodePool.submit", refuse)
     loop.train(make_run(tmp_path / "second"))
     assert losses(tmp_path / "first") == losses(tmp_path / "second")
 
 
 def digest(number: int) -> bytes:
     return number.to_bytes(32, "little")
+
+
+def test_another_revision_of_the_preprocessing_has_tables_of_its_own(tmp_path: Path) -> None:
+    known = modalities.specs()
+    config = modalities.spec("depth").config(size=16)
+
+    def table_of(revision: int) -> str:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(modalities, "specs", lambda: known | {"depth": replace(known["depth"], revision=revision)})
+            cache, cpu = runs.Cache(folder=str(tmp_path)), torch.device("cpu")
+            return Side(Part("depth", config), Augment(), cache, cpu, "float32", Limits())._table.folder.name
+
+    assert table_of(1) == table_name("depth", {"modality": "depth", "config": asdict(config)})  # as it always was
+    assert len({table_of(1), table_of(2), table_of(3)}) == 3
 
 
 @given(counts=st.lists(st.integers(1, 4), min_size=1, max_size=20), cut=st.integers(0, 10_000))

@@ -148,6 +148,60 @@ def test_sigterm_to_the_command_saves_and_the_same_command_goes_on(data: Path, t
     assert_equal(state(whole), load_file(tmp_path / "parts" / loop.STATE))
 
 
+def test_the_second_signal_ends_a_step(data: Path, tmp_path: Path) -> None:
+    file = data / "twice.toml"
+    file.write_text(tomli_w.dumps(table(tmp_path / "parts", save_every=3)))
+    with subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(file)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        while "in step 7" not in (line := process.stdout.readline()):
+            assert line, "it ended before step 7"
+        process.send_signal(signal.SIGINT)
+        while "once more ends at once" not in (line := process.stdout.readline()):
+            assert line, "the first signal ended it"
+        process.send_signal(signal.SIGINT)  # the step waits for a line that never comes
+        assert process.wait(60) == -signal.SIGINT
+    done = subprocess.run([sys.executable, "-m", "train", file], cwd=ROOT, capture_output=True, text=True)
+    assert "finished after 12 steps" in done.stdout, done.stderr
+
+
+def test_a_moved_run_goes_on_and_may_log_otherwise(tmp_path: Path) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    scenes.build(before, "train", range(16))
+    settings = table(Path("out"), steps=6, save_every=2)
+    whole = loop.train(runs.parse(table(tmp_path / "whole", steps=6), before))
+    with pytest.MonkeyPatch.context() as patch:
+        at_step(patch, 4, crash)
+        with pytest.raises(Crash):
+            loop.train(runs.parse(settings, before))
+    before.rename(after)
+    settings["train"] |= {"log_every": 4, "save_every": 5}
+    assert loop.train(runs.parse(settings, after)).step == whole.step == 6
+    assert_equal(load_file(after / "out" / loop.STATE), load_file(tmp_path / "whole" / loop.STATE))
+    # A manifest of other content is no moved one.
+    scenes.build(after, "train", range(17))
+    with pytest.raises(loop.TrainError, match="content of manifests"):
+        loop.train(runs.parse(settings, after))
+
+
+def test_a_state_from_before_goes_on(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "out")
+    loop.train(run)
+    file = tmp_path / "out" / loop.STATE
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+    for digest in (json.loads(metadata["run"])["content of manifests"]["0 train.jsonl"], "other"):
+        contents = {run.train.pairs[0].manifests[0]: digest}
+        old = run.model_dump(mode="json") | {"content of manifests": contents}
+        save_file(load_file(file), file, metadata | {"run": json.dumps(old)})
+        if digest == "other":
+            with pytest.raises(loop.TrainError, match="content of manifests"):
+                loop.train(run)
+        else:
+            assert loop.train(run).reason == "finished"
+
+
 def test_changed_run_file_is_refused_with_the_changed_keys(make_run: MakeRun, tmp_path: Path, data: Path) -> None:
     loop.train(make_run(tmp_path / "out"))
     with pytest.raises(loop.TrainError) as caught:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 import bind
 from bind import checkpoint, description
+from bind.files import SUMS
 from bind.model import BindModel
 from preprocess import manifest
 from train import loop
@@ -90,7 +91,7 @@ def test_two_checkpoints_of_one_base_become_one_model(
     assert after.modalities == (*KEPT, "depth", "thermal")
     assert set(after.description.trained) == {("image", "text"), ("image", "depth"), ("image", "thermal")}
     assert sorted(file.name for file in named.iterdir()) == sorted(
-        [checkpoint.SUMS, *(f"{name}.safetensors" for name in ("image", "text", "depth", "thermal"))]
+        [SUMS, *(f"{name}.safetensors" for name in ("image", "text", "depth", "thermal"))]
     )
     assert sorted(file.name for file in named.parent.iterdir()) == ["one", "one.toml"]
     for name in ("image", "text", "depth", "thermal"):

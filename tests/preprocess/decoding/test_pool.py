@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from preprocess.isolation import DecodePool
+from preprocess.decoding.pool import DecodePool
 from preprocess.media import Limits, MediaError, Plan, Segment, Source
 
 LIMITS = Limits(decode_timeout_s=30)
@@ -98,7 +98,7 @@ def test_a_killed_worker_is_replaced() -> None:
         submit(pool, echo).result()
         (thread,) = pool._threads
         assert thread.is_alive()
-        children = os.popen(f"pgrep -P {os.getpid()} -f preprocess.isolation").read().split()
+        children = os.popen(f"pgrep -P {os.getpid()} -f preprocess.decoding.worker").read().split()
         for child in children:
             os.kill(int(child), signal.SIGKILL)
         results = []

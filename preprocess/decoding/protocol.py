@@ -1,0 +1,188 @@
+"""What goes between a decode pool and its workers, and what a reader may send back.
+
+Tasks reach a worker pickled (they are ours), a file as an open descriptor beside its task. What comes back was touched
+by a decoder that may have been subverted, so it is JSON and raw array bytes only, never a pickle, and it is held
+against what the reader has declared before a byte of it is read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
+
+from preprocess.media import Limits, MediaError, Plan, Segment, Source
+
+Read = Callable[[Source, Any, Limits, Plan], list[Segment]]
+"""`(source, preprocessing constants, limits, plan) -> segments`. A module-level function; raises MediaError."""
+
+LENGTH = struct.Struct("<Q")
+MAX_HEADER_BYTES = 2**24
+_MAX_NOTES = 1000
+_MAX_WORDS = 10_000
+_MAX_DIMENSIONS = 8
+
+
+class MalformedReplyError(Exception):
+    """A worker sent what no reader returns."""
+
+
+@dataclass(frozen=True)
+class Returns:
+    """What a reader returns at most: `segments` of up to `views` views (K, *shape) of type `dtype`.
+
+    An entry of `shape` that is None may have any length; `elements` then bounds the numbers of a view. `is_film`: it
+    may keep several cores busy for the whole of its time.
+    """
+
+    dtype: str
+    shape: tuple[int | None, ...]
+    views: int
+    segments: int = 1
+    elements: float = math.inf
+    is_film: bool = False
+
+
+Declare = Callable[[Any, Limits, Plan], Returns]
+_Reader = TypeVar("_Reader", bound=Callable[..., list[Segment]])
+
+
+def returns(declare: Declare) -> Callable[[_Reader], _Reader]:
+    """Declares what a reader returns at most, given its constants, limits and plan: larger replies are refused.
+
+    A reader without a declaration may return whatever fits a worker's memory.
+    """
+
+    def declared(read: _Reader) -> _Reader:
+        read.returns = declare  # type: ignore[attr-defined]
+        return read
+
+    return declared
+
+
+def most(read: Read, config: Any, limits: Limits, plan: Plan) -> Returns | None:
+    """What `read` has declared to return at most; None where it has not."""
+    declare: Declare | None = getattr(read, "returns", None)
+    return None if declare is None else declare(config, limits, plan)
+
+
+def read_here(read: Read, source: Source, config: Any, limits: Limits, plan: Plan) -> list[Segment]:
+    """`read` in this process, every decoder error as a MediaError. For values already in memory, and in workers.
+
+    A reader that returns no segment is a MediaError too: an item that vanishes would be in no report.
+    """
+    try:
+        segments = read(source, config, limits, plan)
+    except MediaError:
+        raise
+    except MemoryError:
+        raise MediaError(source.name, "needs more memory than a decode worker may use") from None
+    except Exception as error:
+        # Decoders raise what they like for bad data (Pillow: SyntaxError, PyAV: its own, tifffile: LookupError).
+        raise MediaError(source.name, f"could not be decoded: {type(error).__name__}: {error}") from error
+    if not segments:
+        raise MediaError(source.name, "nothing in it can be embedded: its reader returned no segment")
+    return segments
+
+
+def header_of(segments: list[Segment]) -> bytes:
+    """The header of a reply; the bytes of each segment's views follow it."""
+    entries = [
+        {"dtype": s.views.dtype.str, "shape": s.views.shape, "start_s": s.start_s, "end_s": s.end_s, "notes": s.notes}
+        for s in segments
+    ]
+    return json.dumps({"segments": entries}).encode()
+
+
+@dataclass(frozen=True)
+class Announced:
+    """A segment whose views are still to come: `count` bytes of them."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    start_s: float | None
+    end_s: float | None
+    notes: tuple[str, ...]
+
+    @property
+    def count(self) -> int:
+        """The bytes of its views."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def announced(header: bytes | memoryview, allowed: Returns | None, max_bytes: int) -> list[Announced] | str:
+    """A reply's header -> its segments, or the reason why the medium cannot be used.
+
+    Raises MalformedReplyError for what is no header, for more than `allowed`, and for more than `max_bytes` in all.
+    """
+    try:
+        values = json.loads(bytes(header))
+        if "reason" in values:
+            return _words(values["reason"])
+        entries = [_announced(entry) for entry in values["segments"]]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        raise MalformedReplyError(f"its header is malformed ({type(error).__name__})") from None
+    if not entries:
+        _refuse("it holds no segment")
+    if sum(entry.count for entry in entries) > max_bytes:
+        _refuse(f"it holds more than {max_bytes:,} bytes")
+    if allowed is not None:
+        if len(entries) > allowed.segments:
+            _refuse(f"it holds {len(entries):,} segments of {allowed.segments:,} at most")
+        for entry in entries:
+            _check(entry, allowed)
+    return entries
+
+
+def _check(entry: Announced, allowed: Returns) -> None:
+    views, *shape = entry.shape or (-1,)
+    fits = (
+        entry.dtype == np.dtype(allowed.dtype)
+        and 0 < views <= allowed.views
+        and len(shape) == len(allowed.shape)
+        and all(wanted in (None, got) for got, wanted in zip(shape, allowed.shape, strict=True))
+        and math.prod(shape) <= allowed.elements
+    )
+    if not fits:
+        _refuse(
+            f"it holds views {entry.shape} {entry.dtype}, expected at most {allowed.views} of {allowed.shape} "
+            f"{allowed.dtype}"
+        )
+
+
+def _announced(entry: dict[str, Any]) -> Announced:
+    dtype, shape = entry["dtype"], entry["shape"]
+    if not (isinstance(dtype, str) and len(dtype) <= 8 and np.dtype(dtype).kind in "buif"):
+        _refuse("its type of numbers is unknown")
+    if not (isinstance(shape, list) and len(shape) <= _MAX_DIMENSIONS):
+        _refuse("its shape is no list")
+    if any(type(length) is not int or length < 0 for length in shape):
+        _refuse("its shape is not of whole numbers")
+    notes = entry["notes"]
+    if not isinstance(notes, list) or len(notes) > _MAX_NOTES:
+        _refuse("its notes are no list")
+    times = _seconds(entry["start_s"]), _seconds(entry["end_s"])
+    return Announced(np.dtype(dtype), tuple(shape), *times, tuple(_words(note) for note in notes))
+
+
+def _words(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > _MAX_WORDS:
+        _refuse("its words are no text, or too long")
+    return value
+
+
+def _seconds(value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        _refuse("its times are no numbers")
+    return float(value)
+
+
+def _refuse(reason: str) -> NoReturn:
+    raise MalformedReplyError(reason)

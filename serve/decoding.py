@@ -1,0 +1,155 @@
+"""Decoding for many callers: who is next is a matter of turns, and what is slow waits apart from what is quick.
+
+Every medium is first given `QUICK_S` seconds. One that takes longer starts again among the slow ones, of which at
+least one worker stays free (where there are several) and each client has one at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass, replace
+from typing import Any
+
+from preprocess.decoding.cores import available_cores
+from preprocess.decoding.pool import DecodePool
+from preprocess.decoding.protocol import Read
+from preprocess.media import Limits, MediaError, Plan, Segment, Source
+from serve.fairness import CLIENT, Turns
+
+QUICK_S = 2.0
+_GUESS_S = 0.05
+"""What a decode counts until it is known what it cost."""
+_LATE_S = 1.0
+
+
+@dataclass(eq=False)
+class _Wish:
+    future: Future[list[Segment]]
+    read: Read
+    source: Source
+    config: Any
+    limits: Limits
+    plan: Plan
+    deadline: float
+    may_start: Callable[[], bool]
+    is_slow: bool = False
+
+
+class Decoder:
+    """Hands media to a pool of decode workers, as many as these can do at once. The pool stays the caller's."""
+
+    def __init__(self, pool: DecodePool, workers: int | None = None) -> None:
+        self._pool = pool
+        self._workers = workers or available_cores()
+        self._lock = threading.Lock()
+        self._waiting: Turns[_Wish] = Turns()
+        self._running = 0
+        self._slow: Counter[str] = Counter()
+
+    def submit(
+        self,
+        read: Read,
+        source: Source,
+        config: Any,
+        limits: Limits,
+        plan: Plan,
+        *,
+        client: str | None = None,
+        request: Hashable = None,
+        deadline: float = float("inf"),
+        may_start: Callable[[], bool] = lambda: True,
+    ) -> Future[list[Segment]]:
+        """Queue one read, as `DecodePool.submit`, for a client (that of this context) and one of its requests.
+
+        It is not started while `may_start()` is false (`pump` looks again), and ended at the deadline
+        (`time.monotonic`). Cancelling the future takes it out of the queue.
+        """
+        client = CLIENT.get() if client is None else client
+        future: Future[list[Segment]] = Future()
+        wish = _Wish(future, read, source, config, limits, plan, deadline, may_start)
+        row = future if request is None else request
+        with self._lock:
+            self._waiting.push(client, row, wish)
+        self.pump()
+        return future
+
+    def forget(self, client: str, request: Hashable) -> None:
+        """Takes out what waits of a request; its futures are cancelled."""
+        with self._lock:
+            wishes = self._waiting.remove(client, request)
+        for wish in wishes:
+            wish.future.cancel()
+
+    def pump(self) -> None:
+        """Starts what can be started."""
+        while True:
+            with self._lock:
+                if self._running >= self._workers:
+                    return
+                found = self._waiting.pop(self._fits)
+                if found is None:
+                    return
+                client, wish = found
+                if wish.future.cancelled():
+                    continue
+                self._running += 1
+                self._slow[client] += wish.is_slow
+                self._waiting.charge(client, _GUESS_S)
+            self._start(client, wish)
+
+    def _fits(self, client: str, wish: _Wish) -> bool:
+        if wish.future.cancelled():
+            return True  # and is thrown away
+        if not wish.is_slow:
+            return wish.may_start()
+        return self._slow[client] == 0 and self._slow.total() < max(1, self._workers - 1)
+
+    def _start(self, client: str, wish: _Wish) -> None:
+        now = time.monotonic()
+        most_s = min(wish.limits.decode_timeout_s, max(0.1, wish.deadline - now + _LATE_S))
+        limits = replace(wish.limits, decode_timeout_s=most_s if wish.is_slow else min(most_s, QUICK_S))
+        try:
+            running = self._pool.submit(wish.read, wish.source, wish.config, limits, wish.plan)
+        except BaseException as error:
+            running = Future()
+            running.set_exception(error)
+
+        def done(finished: Future[list[Segment]]) -> None:
+            seconds = time.monotonic() - now
+            with self._lock:
+                self._running -= 1
+                self._slow[client] -= wish.is_slow
+                self._slow += Counter()  # without what is 0
+                self._waiting.charge(client, seconds - _GUESS_S)
+                # One that had little time is given more, in the other queue.
+                late = seconds >= wish.source.decode_allowance_s(limits) and limits.decode_timeout_s < most_s
+                again = late and not wish.future.cancelled() and _is_refused(finished)
+                if again:
+                    wish.is_slow = True
+                    self._waiting.push(client, ("slow", wish.future), wish)
+            if not again:
+                _pass_on(finished, wish.future)
+            self.pump()
+
+        running.add_done_callback(done)
+
+
+def _is_refused(finished: Future[list[Segment]]) -> bool:
+    return not finished.cancelled() and isinstance(finished.exception(), MediaError)
+
+
+def _pass_on(finished: Future[list[Segment]], wanted: Future[list[Segment]]) -> None:
+    if finished.cancelled():
+        wanted.cancel()
+        return
+    with contextlib.suppress(InvalidStateError):  # cancelled meanwhile
+        error = finished.exception()
+        if error is None:
+            wanted.set_result(finished.result())
+        else:
+            wanted.set_exception(error)

@@ -1,0 +1,144 @@
+"""Who is next: turns between clients by what each has cost so far, and between the requests of one client.
+
+What a request costs is told after the fact, in seconds, and whoever has cost least is next. So a client that sends
+much, or what is slow, waits for itself. What nobody waits for any more is stopped: see `Stop`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Generic, TypeVar
+
+CLIENT: ContextVar[str] = ContextVar("client", default="")
+"""Whose request is being answered: its address, '' where there is none (this process itself)."""
+
+T = TypeVar("T")
+_REMEMBERED = 4096
+
+
+class StoppedError(Exception):
+    """Work that nobody waits for any more, or that had its time."""
+
+
+class Stop:
+    """When some work is to end: when it has had its time, or as soon as `set` is called."""
+
+    def __init__(self) -> None:
+        self._clock: Callable[[], float] = time.monotonic
+        self._deadline = float("inf")
+        self._set = False
+
+    def begin(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """It has so many seconds of a clock from now on, such as `time.thread_time`: those of a processor."""
+        self._clock = clock
+        self._deadline = clock() + seconds
+
+    def set(self) -> None:
+        """Ends it now."""
+        self._set = True
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it should have ended."""
+        return self._set or self._clock() > self._deadline
+
+
+_STOP: ContextVar[Stop | None] = ContextVar("stop", default=None)
+
+
+@contextmanager
+def stopping() -> Iterator[Stop]:
+    """What is done inside, in this context or a copy of it, ends when the `Stop` says so, or with the block."""
+    stop = Stop()
+    token = _STOP.set(stop)
+    try:
+        yield stop
+    finally:
+        stop.set()
+        _STOP.reset(token)
+
+
+def is_over() -> bool:
+    """Whether the work of this context should have ended."""
+    stop = _STOP.get()
+    return stop is not None and stop.is_over
+
+
+class Turns(Generic[T]):
+    """A queue of items, in a row for each request of each client. Callers hold a lock of their own around every call.
+
+    >>> turns = Turns()
+    >>> for number in (1, 2, 3): turns.push("a", "request", number)
+    >>> turns.push("b", "another", 4)
+    >>> turns.pop(), turns.charge("a", 1.0), turns.pop()
+    (('a', 1), None, ('b', 4))
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[str, OrderedDict[Hashable, deque[T]]] = {}
+        self._spent: OrderedDict[str, float] = OrderedDict()
+        self._floor = 0.0
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def held(self, client: str) -> int:
+        """How many items of a client wait."""
+        return sum(map(len, self._rows.get(client, {}).values()))
+
+    def push(self, client: str, request: Hashable, item: T) -> None:
+        """Puts an item at the end of the row of a request."""
+        if client not in self._rows:
+            self._rows[client] = OrderedDict()
+            # Time in which a client asked for nothing is no credit.
+            self._spent[client] = max(self._spent.get(client, 0.0), self._floor)
+            self._spent.move_to_end(client)
+        self._rows[client].setdefault(request, deque()).append(item)
+        self._count += 1
+
+    def pop(self, fits: Callable[[str, T], bool] | None = None) -> tuple[str, T] | None:
+        """The client that has cost least, of those that have an item which `fits(client, item)`, and that item.
+
+        The requests of a client take turns; of each only the first item is looked at. None where nothing fits.
+        """
+        for client in sorted(self._rows, key=self._spent.__getitem__):
+            rows = self._rows[client]
+            for request, row in rows.items():
+                if fits is None or fits(client, row[0]):
+                    self._floor = max(self._floor, min(self._spent[name] for name in self._rows))
+                    item = row.popleft()
+                    rows.move_to_end(request)
+                    if not row:
+                        self._drop(client, request)
+                    self._count -= 1
+                    return client, item
+        return None
+
+    def remove(self, client: str, request: Hashable) -> list[T]:
+        """Takes out what waits of a request."""
+        if client not in self._rows or request not in self._rows[client]:
+            return []
+        row = self._rows[client][request]
+        self._drop(client, request)
+        self._count -= len(row)
+        return list(row)
+
+    def charge(self, client: str, seconds: float) -> None:
+        """Notes what a client has cost."""
+        self._spent[client] = self._spent.get(client, self._floor) + seconds
+        self._spent.move_to_end(client)
+        while len(self._spent) > _REMEMBERED:
+            oldest = next((name for name in self._spent if name not in self._rows), None)
+            if oldest is None:
+                break
+            del self._spent[oldest]
+
+    def _drop(self, client: str, request: Hashable) -> None:
+        del self._rows[client][request]
+        if not self._rows[client]:
+            del self._rows[client]

@@ -1,0 +1,51 @@
+"""Catalogues of older formats, brought to the present one: a step from each format to the next.
+
+All steps of a migration are one transaction, so that a library is of the old format or of the new one, whole.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from serve import kept
+from serve.catalogue import CHECKSUMS, FORMAT, Writer, note_commit, sign, statements_of, transaction
+
+Step = Callable[[sqlite3.Connection, Path], None]
+"""(connection inside of a transaction, the library's folder) -> the catalogue is of the next format."""
+
+
+def migrate(connection: sqlite3.Connection, folder: Path) -> None:
+    """Does the steps that a catalogue lacks, by its writer. Raises LibraryError when the disk is full."""
+    with transaction(connection):
+        (found,) = connection.execute("SELECT value FROM facts WHERE key = 'format'").fetchone()
+        for step in range(found, FORMAT):
+            STEPS[step](connection, folder)
+        connection.execute("UPDATE facts SET value = ? WHERE key = 'format'", (FORMAT,))
+        for table in CHECKSUMS:  # after all steps, so that none of them has to think of it
+            sign(connection, table)
+        facts = dict(connection.execute("SELECT key, value FROM facts"))
+    note_commit(folder, facts["library"], facts["revision"])
+
+
+def _version_2(connection: sqlite3.Connection, folder: Path) -> None:
+    """1 -> 2: rows have checksums, kept files relative paths, uploads items of their own, the library an identity.
+
+    What was kept before also answers to its old item ids.
+    """
+    kept.relative_kept_paths(connection, folder)
+    for table in CHECKSUMS:
+        if table != "uploads":
+            connection.execute(f"ALTER TABLE {table} ADD COLUMN checksum INTEGER")
+    for statement in statements_of("uploads"):
+        connection.execute(statement)
+    new = {"library": uuid.uuid4().hex, "revisions": json.dumps({})}
+    connection.executemany("INSERT INTO facts (key, value) VALUES (?, ?)", list(new.items()))
+    Writer(connection, folder).name_all_uploads()
+
+
+STEPS: dict[int, Step] = {1: _version_2}
+"""Format -> the step from it to the next."""
