@@ -1,7 +1,8 @@
-"""A small network over log-mel pictures of words and sounds: narrow in frequency first, then wide along time.
+"""Small networks over log-mel pictures: one of words, one of the sounds of the world, and both side by side.
 
-In training it varies its own input, as dropout does: other voices (a stretched frequency axis), other tempi, noise,
-loudness, and blanked stretches.
+The one of words is narrow in frequency first, then wide along time. In training it varies its own input, as dropout
+does: other voices (a stretched frequency axis), other tempi, noise, loudness, and blanked stretches. The one of sounds
+is a MobileNet that tells AudioSet's 521 classes apart.
 """
 
 from __future__ import annotations
@@ -22,6 +23,16 @@ _GROUPS = 8
 _HEADS = 8
 _SHRINK = 8
 """Frequencies that become one before time is looked along. Frames are joined by 2 there, and after a few blocks."""
+_BINS_AT_ONCE = 32
+_STAGES: tuple[tuple[int, int, tuple[int, int], int, int, bool], ...] = (
+    (16, 1, (1, 1), 1, 3, False),
+    (24, 2, (2, 2), 4, 3, False),
+    (40, 3, (2, 2), 4, 5, True),
+    (80, 3, (2, 2), 4, 3, True),
+    (112, 3, (1, 1), 4, 5, True),
+    (192, 3, (2, 1), 4, 5, True),
+)
+"""Width, blocks, stride of the first (bins, frames), expansion, kernel, squeeze-and-excitation."""
 
 
 class SoundEncoder(nn.Module):
@@ -70,10 +81,8 @@ class SoundEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1, bins, frames) -> (B, width). Raises ValueError for another shape."""
-        if tuple(x.shape[1:]) != self.shape:
-            raise ValueError(f"encoder: expected (B, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}")
-        silent = x.amax(2, keepdim=True) == x.amin(2, keepdim=True)
-        x = x.masked_fill(silent, _FLOOR)
+        _check_shape(x, self.shape)
+        x = _with_silence(x)
         if self.training and self.vary:
             x = varied(x, self.vary)
         # Bins of -16 to 10 to about -1 to 1; the loudness of a clip is kept.
@@ -98,6 +107,80 @@ class Block(nn.Module):
         """(B, channels, T) -> (B, channels, T)."""
         added: Tensor = x + self.dropout(self.fc2(F.gelu(self.fc1(self.along(self.norm(x))))))
         return added
+
+
+class TaggingEncoder(nn.Module):
+    """(B, 1, bins, frames) log energies, not normalised -> (B, width): what a sound is, by class and by features.
+
+    Inverted residual blocks (MobileNetV2, arXiv 1801.04381) with squeeze-and-excitation; `multiplier` scales their
+    widths. The features are, side by side, the largest probability of each of `classes` over three overlapping
+    stretches of the clip, and `embedding` values, the mean over the clip.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], *, classes: int = 521, embedding: int = 512, multiplier: float = 1.0
+    ) -> None:
+        super().__init__()
+        if len(shape) != 3 or shape[0] != 1 or shape[1] % _BINS_AT_ONCE or shape[2] < _BINS_AT_ONCE:
+            raise ValueError(
+                f"sound: expected a shape (1, bins, frames), bins a multiple of {_BINS_AT_ONCE}, got {shape}"
+            )
+        self.shape = shape
+        self.width = classes + embedding
+        self.classes = classes
+        width = _channels(24, multiplier)
+        layers: list[nn.Module] = [_conv(1, width, 3, 2), nn.Hardswish()]
+        for channels, count, stride, expansion, kernel, squeeze in _STAGES:
+            for number in range(count):
+                wide = _channels(channels, multiplier)
+                steps = stride if number == 0 else (1, 1)
+                layers.append(_Inverted(width, wide, steps, expansion, kernel, squeeze))
+                width = wide
+        self.trunk = nn.Sequential(*layers, _conv(width, embedding, 1, 1), nn.Hardswish())
+        self.classifier = nn.Linear(embedding, classes)
+        for module in self.trunk.modules():
+            if isinstance(module, nn.Conv2d):
+                # So that an encoder whose normalisation has seen nothing yet keeps its inputs apart.
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 1, bins, frames) -> (B, width). Raises ValueError for another shape."""
+        stretches = self.stretches(x)
+        probabilities = self.classifier(stretches).sigmoid().amax(1)
+        return torch.cat([probabilities, stretches.mean(1)], 1)
+
+    def stretches(self, x: Tensor) -> Tensor:
+        """(B, 1, bins, frames) -> (B, 3, embedding): the means over the first half, the middle and the last half."""
+        _check_shape(x, self.shape)
+        # Bins of -16 to 10 to about -1 to 1; the loudness of a clip is kept.
+        columns: Tensor = self.trunk((_with_silence(x) + 6) / 6).mean(2)
+        count = columns.shape[2]
+        half = (count + 1) // 2
+        middle = (count - half) // 2
+        return torch.stack([columns[..., i : i + half].mean(2) for i in (0, middle, count - half)], 1)
+
+
+class HearingEncoder(nn.Module):
+    """(B, 1, bins, frames) log energies, not normalised -> (B, width): words and sounds of the world, by one gate.
+
+    `words` are the options of `SoundEncoder`, `sounds` those of `TaggingEncoder`. The gate, between 0 and 1, says how
+    surely a clip is one person speaking into the microphone. The features are the words' times the gate, the sounds'
+    times its rest, and that rest itself, which is what a linear head without bias has as bias for sounds.
+    """
+
+    def __init__(self, shape: tuple[int, ...], words: Mapping[str, Any], sounds: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.shape = shape
+        self.words = SoundEncoder(shape, **words)
+        self.sounds = TaggingEncoder(shape, **sounds)
+        self.gate = nn.Linear(self.sounds.width, 1)
+        self.width = self.words.width + self.sounds.width + 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 1, bins, frames) -> (B, width). Raises ValueError for another shape."""
+        sounds = self.sounds(x)
+        spoken = self.gate(sounds).sigmoid()
+        return torch.cat([spoken * self.words(x), (1 - spoken) * sounds, 1 - spoken], 1)
 
 
 def varied(x: Tensor, strength: float) -> Tensor:
@@ -135,17 +218,84 @@ def varied(x: Tensor, strength: float) -> Tensor:
     return x
 
 
-def build(options: Mapping[str, Any]) -> SoundEncoder:
-    """A table of the arguments of `SoundEncoder` (`shape` is needed) -> a randomly initialised encoder.
+class _Inverted(nn.Module):
+    """(B, C, F, T) -> (B, C', F', T'): widened, each channel along both axes, weighted by its mean, narrowed."""
 
-    Raises ValueError that lists unknown or missing keys.
+    def __init__(
+        self, narrow: int, out: int, stride: tuple[int, int], expansion: int, kernel: int, squeeze: bool
+    ) -> None:
+        super().__init__()
+        wide = narrow * expansion
+        widened = [] if expansion == 1 else [_conv(narrow, wide, 1, 1), nn.Hardswish()]
+        weighted = [_Weighted(wide)] if squeeze else []
+        self.layers = nn.Sequential(
+            *widened, _conv(wide, wide, kernel, stride, wide), nn.Hardswish(), *weighted, _conv(wide, out, 1, 1)
+        )
+        self.residual = stride == (1, 1) and narrow == out
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, F, T) -> (B, C', F', T')."""
+        y: Tensor = self.layers(x)
+        return x + y if self.residual else y
+
+
+class _Weighted(nn.Module):
+    """(B, C, F, T) -> the same shape: each channel times a weight in 0 to 1 that the means of all channels give."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        between = channels // 16
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, between, 1), nn.ReLU(), nn.Conv2d(between, channels, 1), nn.Hardsigmoid()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, F, T) -> the same shape."""
+        weighted: Tensor = x * self.layers(x.mean((2, 3), keepdim=True))
+        return weighted
+
+
+def _conv(narrow: int, wide: int, kernel: int, stride: int | tuple[int, int], groups: int = 1) -> nn.Sequential:
+    """A convolution and its normalisation."""
+    return nn.Sequential(
+        nn.Conv2d(narrow, wide, kernel, stride, kernel // 2, groups=groups, bias=False), nn.BatchNorm2d(wide)
+    )
+
+
+def _channels(count: int, multiplier: float) -> int:
+    """A width times `multiplier`, as a multiple of 8."""
+    return max(8, round(count * multiplier / 8) * 8)
+
+
+def _check_shape(x: Tensor, shape: tuple[int, ...]) -> None:
+    if tuple(x.shape[1:]) != shape:
+        raise ValueError(f"encoder: expected (B, {', '.join(map(str, shape))}), got {tuple(x.shape)}")
+
+
+def _with_silence(x: Tensor) -> Tensor:
+    """Frames whose bins are all equal are the padding of short sounds: they become silence."""
+    silent = x.amax(2, keepdim=True) == x.amin(2, keepdim=True)
+    return x.masked_fill(silent, _FLOOR)
+
+
+_WORDS, _SOUNDS = {"channels", "blocks", "vary"}, {"classes", "embedding", "multiplier"}
+
+
+def build(options: Mapping[str, Any]) -> nn.Module:
+    """A table -> a randomly initialised encoder: arguments of `SoundEncoder`; with a table `sounds` a `HearingEncoder`.
+
+    `shape` is needed. `sounds` are arguments of `TaggingEncoder`; the others are then those of the words. Raises
+    ValueError that lists unknown or missing keys.
     """
-    check_options(options, {"shape", "channels", "blocks", "vary"})
+    check_options(options, {"shape", "sounds", *_WORDS})
     if "shape" not in options:
         raise ValueError("encoder: missing keys ['shape']")
-    return SoundEncoder(
-        tuple(options["shape"]),
-        channels=int(options.get("channels", 256)),
-        blocks=int(options.get("blocks", 8)),
-        vary=float(options.get("vary", 1.0)),
-    )
+    shape = tuple(options["shape"])
+    words = {key: _TYPES[key](options[key]) for key in _WORDS & set(options)}
+    if "sounds" not in options:
+        return SoundEncoder(shape, **words)
+    check_options(options["sounds"], _SOUNDS)
+    return HearingEncoder(shape, words, {key: _TYPES[key](value) for key, value in options["sounds"].items()})
+
+
+_TYPES = {"channels": int, "blocks": int, "vary": float, "classes": int, "embedding": int, "multiplier": float}

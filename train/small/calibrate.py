@@ -1,6 +1,8 @@
 """A model and real data -> how likely its hits are right, for each pair of modalities (see `bind.calibration`).
 
-    python -m train.small.calibrate MODEL DATA [OUT]     # calibration.safetensors in OUT, else beside the weights
+    python -m train.small.calibrate MODEL DATA [OUT] [--licence free]
+
+writes calibration.safetensors into OUT, else beside the weights.
 
 Libraries of many sizes and kinds are drawn from the sets of `data.toml` that have both modalities: of one set, of few
 classes, of all sets together. Half of the queries have a right item in the library, of the others all right items are
@@ -15,11 +17,13 @@ The report gives what matters to a person: of queries of which nothing is in the
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -27,9 +31,9 @@ import torch.nn.functional as F
 
 from bind import calibration, checkpoint, zoo
 from bind.calibration import Calibration
-from bind.model.model import BindModel
-from train.evaluate import evaluation as evaluate
-from train.small.data import Data, find, group_of
+from bind.model import BindModel
+from train import evaluate
+from train.small.data import Data, Licence, find, group_of
 from train.small.suite import parts
 
 _SIZES = (3, 8, 24, 64, 200, 600, 2000)
@@ -181,28 +185,29 @@ class Meaning:
     """What sentences say of events, for judging whether a hit may be called wrong."""
 
     def __init__(self, texts: Pool) -> None:
-        self._texts = texts
         order = np.argsort(texts.events, kind="stable")
-        vectors, events = texts.vectors[order], texts.events[order]
+        self._vectors, events = texts.vectors[order], texts.events[order]
+        self._events, self._starts = np.unique(events, return_index=True)
         twins = (events[1:] == events[:-1]) & (texts.classes[order][1:] < 0)
-        cosines = (vectors[1:] * vectors[:-1]).sum(1)[twins]
+        cosines = (self._vectors[1:] * self._vectors[:-1]).sum(1)[twins]
         self._enough = float(np.quantile(cosines, 0.75)) if len(cosines) >= _FEWEST else 2.0
-        self._size = int(texts.events.max()) + 1
 
     def alike(self, said: np.ndarray, events: np.ndarray) -> np.ndarray:
         """(S, D) sentences of a query, (n,) events -> (n,) whether a sentence of theirs is near enough to one."""
         if not len(said):
             return np.zeros(len(events), bool)
-        cosines = (self._texts.vectors @ said.T).max(1)
-        best = np.full(self._size, -1.0, np.float32)
-        np.maximum.at(best, self._texts.events, cosines)
-        found: np.ndarray = np.where(events < self._size, best[np.minimum(events, self._size - 1)], -1) >= self._enough
+        best = np.maximum.reduceat((self._vectors @ said.T).max(1), self._starts)
+        at = np.searchsorted(self._events, events).clip(max=len(self._events) - 1)
+        found: np.ndarray = (self._events[at] == events) & (best[at] >= self._enough)
         return found
 
     def of(self, event: int) -> np.ndarray:
         """The sentences of an event, (S, D)."""
-        found: np.ndarray = self._texts.vectors[self._texts.events == event]
-        return found
+        at = int(np.searchsorted(self._events, event))
+        if at == len(self._events) or self._events[at] != event:
+            return self._vectors[:0]
+        end = self._starts[at + 1] if at + 1 < len(self._starts) else len(self._vectors)
+        return self._vectors[self._starts[at] : end]
 
 
 class Asking:
@@ -323,13 +328,18 @@ def write(model: BindModel, found: Calibration, folder: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Writes the calibration of the model named first, from the data in the folder named second."""
-    name, folder, *rest = sys.argv[1:] if arguments is None else arguments
-    model = zoo.load(name)
-    if rest:
-        out = Path(rest[0])
-    else:
-        out = Path(name) if (Path(name) / checkpoint.TABLE).is_file() else Path(zoo.__file__).parent / name
-    data = find(folder)
+    parser = argparse.ArgumentParser(description="Writes calibration.safetensors for a model.")
+    parser.add_argument("model", help="a name of the zoo or a checkpoint folder")
+    parser.add_argument("data", help="the folder with manifests of real data sets")
+    parser.add_argument("out", nargs="?", type=Path, help="where to write; left out, beside the weights")
+    parser.add_argument("--licence", choices=get_args(Licence), default="all", help="which data sets to use")
+    given = parser.parse_args(arguments)
+    model = zoo.load(given.model, device="cuda" if torch.cuda.is_available() else "cpu")
+    out = given.out
+    if out is None:
+        named = Path(given.model)
+        out = named if (named / checkpoint.TABLE).is_file() else Path(zoo.__file__).parent / named
+    data = find(given.data, given.licence)
     found, fits = calibrate(model, data)
     for reason in data.left_out:
         print(f"left out: {reason}", file=sys.stderr)

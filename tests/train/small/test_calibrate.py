@@ -176,7 +176,7 @@ def test_the_command_writes_beside_the_weights(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = made(tmp_path / "data", monkeypatch)
-    monkeypatch.setattr(zoo, "load", lambda _: model)
+    monkeypatch.setattr(zoo, "load", lambda *_, **__: model)
     (tmp_path / "model").mkdir()
     (tmp_path / "model/model.toml").write_text("")
     calibrate.main([str(tmp_path / "model"), str(tmp_path / "data")])
