@@ -271,7 +271,7 @@ def features_of(trunk: nn.Module, items: Sequence[Item], pixels: np.ndarray | Te
 def train(items: Sequence[Item], pixels: np.ndarray, vectors: Mapping[str, Tensor], trunks: Trunks) -> Heads:
     """Pictures to train on, their pixels, vectors of all that is said -> both heads; tunes `trunks.image`."""
     classes = trunks.classes(class_names())
-    own = features_of(trunks.image, items, pixels, 0)
+    own = features_of(trunks.image, items, pixels, 0)[..., CLASSES:]
     material = Material(items, own[0].float(), vectors, classes)
     frozen = {name: weight.detach().clone() for name, weight in trunks.image.state_dict().items()}
     on_device = torch.as_tensor(np.ascontiguousarray(pixels)).to(trunks.device)
@@ -283,9 +283,10 @@ def train(items: Sequence[Item], pixels: np.ndarray, vectors: Mapping[str, Tenso
 
 def save(trunk: nn.Module, found: Heads, folder: Path, name: str) -> None:
     """Writes a checkpoint of image, video and text: the tuned trunk, and both heads, in float16."""
-    image_head = nn.Linear(found.image[0].shape[0], DIM)
-    image_head.load_state_dict({"weight": found.image[0].T.contiguous(), "bias": found.image[1]})
-    text_head = heads.Gated(found.text["linear.weight"].shape[1], DIM, GATED)
+    image_head, text_head = (
+        heads.Gated(state["linear.weight"].shape[1], DIM, len(state["mean"])) for state in (found.image, found.text)
+    )
+    image_head.load_state_dict(dict(found.image))
     text_head.load_state_dict(dict(found.text))
     words = encoders.load(WORDS, checkpoint.locate)
     bare = efficientnet.build({key: value for key, value in TRUNK.items() if key != "module"})
