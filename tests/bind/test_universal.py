@@ -87,7 +87,9 @@ def test_two_tokenizers_fill_a_row_side_by_side() -> None:
     assert torch.equal(row[:, 32:], text.prepare(np.array(["a dog"]), TextConfig("universal", 32)))
 
 
-@pytest.mark.parametrize("content", ["犬が雪の中で遊んでいる" * 20, "Zwei Hunde spielen im Schnee. " * 20, "dog " * 200])
+@pytest.mark.parametrize(
+    "content", ["犬が雪の中で遊んでいる" * 20, "Zwei Hunde spielen im Schnee. " * 20, "dog " * 200]
+)
 def test_long_texts_keep_every_token_of_both_tokenizers(content: str) -> None:
     rows = text.prepare(np.array([content]), TextConfig("minilm+universal", 64)).tolist()
     assert len(rows) > 1
@@ -108,7 +110,12 @@ def test_a_text_cannot_spell_a_special_piece() -> None:
 
 def test_a_caption_is_found_in_other_languages() -> None:
     model = bind.load("small", modalities=["text"])
-    captions = ["a dog plays in the snow", "a man rides a red bicycle", "a plate of food on a table", "boats at the sea"]
+    captions = [
+        "a dog plays in the snow",
+        "a man rides a red bicycle",
+        "a plate of food on a table",
+        "boats at the sea",
+    ]
     said = {
         "de": ["ein Hund spielt im Schnee", "ein Mann fährt ein rotes Fahrrad", "ein Teller Essen auf einem Tisch"],
         "ja": ["犬が雪の中で遊んでいる", "男性が赤い自転車に乗っている", "テーブルの上の料理の皿"],
