@@ -29,13 +29,17 @@ bench-gpu: .venv/installed
 docs: .venv/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict -f docs/mkdocs.yml
 
-# The weights of `small` anew, from packages to bind/zoo/small: 1.2 GB of drawings (Debian and npm clients are needed), then on two
-# cores about two hours for features and scenes; the four encoders take ten minutes on a GPU, many hours without one.
+# The weights of `small` anew, from the packages' drawings (1.2 GB; Debian and npm clients are needed) and whatever photographs
+# DATA has: `make small DATA=DIR`, and LICENCE=free for what may be used freely (small-free). Minutes on a GPU for pictures and
+# the four encoders, hours without one.
 S := out/small
+DATA ?= data
+LICENCE ?= all
+NAME := $(if $(filter free,$(LICENCE)),small-free,small)
 small: .venv/installed
 	$(BIN)/python -m train.small.fetch $(S)/packages
-	$(BIN)/python -m train.small $(S)/packages $(S)/pictures
-	cp $(S)/pictures/heads/*.safetensors bind/zoo/small/ && cd bind/zoo/small && sha256sum *.safetensors > SHA256SUMS
+	$(BIN)/python -m train.small $(DATA) $(S)/packages $(S)/pictures-$(LICENCE) --licence $(LICENCE)
+	cp $(S)/pictures-$(LICENCE)/model/*.safetensors bind/zoo/$(NAME)/ && cd bind/zoo/$(NAME) && sha256sum *.safetensors > SHA256SUMS
 	mkdir -p $(S)/runs && printf 'scenes = 3200\nseed = 0\n' > $(S)/runs/simulated.toml
 	$(BIN)/crossbind manifest simulated $(S)/runs $(S)/runs/sim
 	$(BIN)/crossbind manifest stamps $(S)/packages/stamps $(S)/stamps
@@ -46,8 +50,8 @@ small: .venv/installed
 	cp $(S)/basicmotions-*.jsonl train/runs/small-*.toml $(S)/runs/
 	for kind in audio depth thermal imu; do $(BIN)/crossbind train $(S)/runs/small-$$kind.toml; done
 	$(BIN)/python -m train.small.assemble bind/zoo/small $(foreach kind,audio depth thermal imu,$(kind)=$(S)/runs/out/small-$(kind)/model)
-	$(BIN)/python -m train.small.tables $(S)/packages $(S)/pictures
-	$(BIN)/python -m train.small.composed $(S)/pictures
+	$(BIN)/python -m train.small.tables $(DATA) $(S)/packages $(S)/pictures-$(LICENCE)
+	$(BIN)/python -m train.small.composed $(S)/pictures-$(LICENCE)
 
 lint: .venv/installed
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format . && $(BIN)/mypy && $(BIN)/lint-imports

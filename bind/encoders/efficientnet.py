@@ -63,7 +63,9 @@ class EfficientNet(nn.Module):
             raise ValueError(f"encoder: model is {model!r}, expected one of {', '.join(_MODELS)}")
         width, depth = _MODELS[model]
         stages = [_channels(stage[4], width) for stage in _STAGES]
-        widths = {"pooled": _POOLED, "probabilities": _CLASSES, "certainties": _CLASSES} | dict.fromkeys(_STATISTICS, sum(stages))
+        widths = {"pooled": _POOLED, "probabilities": _CLASSES, "certainties": _CLASSES} | dict.fromkeys(
+            _STATISTICS, sum(stages)
+        )
         widths["quarters"] = 4 * sum(stages[-_QUARTERED:])
         if not outputs or set(outputs) - set(widths):
             raise ValueError(f"encoder: outputs is {outputs!r}, expected some of {', '.join(widths)}")

@@ -1,4 +1,4 @@
-"""`python -m train.small DATA OUT`: see `train.small.pictures`."""
+"""`python -m train.small DATA PACKAGES OUT [--licence free]`: pictures and words, see `train.small.pictures`."""
 
 from train.small.pictures import main
 

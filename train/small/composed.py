@@ -4,7 +4,7 @@
 
 prints, for each form, how often the composed query ranks its target higher than either part alone does. How much the
 second part counts is chosen on the validation side; the figures are those of the test side. The features of composed
-pictures do not depend on the heads and are kept in OUT/composed.
+pictures are kept in OUT/composed.
 
 *Picture plus B*: A is an emoji, its picture Google's; B is an emoji's name, or the caption, a recording or the sound
 effect of a stamp. The target shows A as Twitter drew it beside B (Twitter's, or the stamp). Each A and each B stands in
@@ -171,7 +171,7 @@ class Pictures:
     def __init__(self, model: BindModel, folder: Path) -> None:
         self._config = model.config("image")
         self._tower = model.tower("image")
-        self._trunk = [model.description.modalities["image"].encoder, asdict(self._config)]
+        self._trunk = [model.digests.get("image"), model.description.modalities["image"].encoder, asdict(self._config)]
         self._folder = folder
 
     def vectors(self, about: object, make: Callable[[], Iterator[tuple[str, Image.Image]]]) -> dict[str, np.ndarray]:

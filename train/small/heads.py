@@ -5,7 +5,8 @@ views of the same thing, and between the classifier's class directions and its c
 name ImageNet's classes as the trunk's own classifier does. The other map is closed: the class probabilities p_c weight
 the vectors a_c of the class names, less their mean. A picture is [W x, b sum_c p_c a_c], a text is [V t, c a(t)]; of
 these 768 directions the 384 are kept that hold most of pictures and texts, the most of them first, so that the first
-64, 128 or 256 may be used alone.
+64, 128 or 256 may be used alone. To a photograph, not to a drawing, the names of those classes are added that the
+trunk is certain of (`certain`).
 
 A text is heard by MiniLM, which knows English, and by a sentence encoder of sixteen languages. A gate tells whether a
 text is English, and lets MiniLM through as far as it is.
@@ -23,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bind.heads import Gated
 from train.small.splits import key
 
 if TYPE_CHECKING:
@@ -62,31 +64,34 @@ _WORDS = 1.0
 """Size of what MiniLM's layers and the multilingual encoder say beside MiniLM's sentence vector."""
 _GAIN, _CLOSED_IMAGE, _CLOSED_TEXT = 2.0, 1.5, 1.0
 """Weight of the learned map's class probabilities after training, and of the closed map on both sides."""
+_CERTAIN = 1.25
+"""How much the names of classes count that the trunk is certain of."""
+_SHUT = 20.0
 _RIDGE = 3e-3
 SEEDS = (0, 1, 2, 3, 4)
 
 
 @dataclass(frozen=True)
 class Heads:
-    """Both heads. `image` (W, D) and (D,): weight to multiply from the right, bias. `text`: a `bind.heads.Gated`."""
+    """Both heads, the tensors of a `bind.heads.Gated` each."""
 
-    image: tuple[Tensor, Tensor]
+    image: Mapping[str, Tensor]
     text: Mapping[str, Tensor]
 
     def pictures(self, features: Tensor) -> Tensor:
         """(N, W) -> (N, D) unit rows."""
-        return F.normalize(features @ self.image[0] + self.image[1], dim=1)
+        return F.normalize(_gated(self.image, features), dim=1)
 
     def texts(self, vectors: Tensor) -> Tensor:
         """(N, V) -> (N, D) unit rows."""
-        through = through_gate(vectors, self.text["gate.weight"][0], self.text["gate.bias"], self.text["mean"])
-        return F.normalize(through @ self.text["linear.weight"].T + self.text["linear.bias"], dim=1)
+        return F.normalize(_gated(self.text, vectors), dim=1)
 
 
-def through_gate(vectors: Tensor, weight: Tensor, bias: Tensor, mean: Tensor) -> Tensor:
-    """(N, V) -> (N, V) what the gate lets through; as `bind.heads.Gated.through`."""
-    gate = (vectors @ weight + bias).sigmoid()[:, None]
-    return torch.cat([(vectors[:, : len(mean)] - mean) * gate, vectors[:, len(mean) :]], 1)
+def _gated(state: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    head = Gated(x.shape[1], len(state["linear.bias"]), len(state["mean"])).to(x.device)
+    head.load_state_dict(dict(state))
+    with torch.no_grad():
+        return head(x)
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,7 @@ class Coordinates:
         self.prototypes = torch.cat([weight / weight.std(), evidence, rest], 1)
 
     def __call__(self, features: Tensor) -> Tensor:
+        """(N, W) -> (N, coordinates)."""
         pooled, probabilities, rest = features.float().split([POOLED, CLASSES, len(self.deviation)], 1)
         return torch.cat(
             [
@@ -183,7 +189,7 @@ class Words:
             "gate.weight": gate[None],
             "gate.bias": torch.as_tensor(shift, device=weight.device).reshape(1).float(),
             "mean": self.mean[:GATED],
-            "linear.weight": weight.T,
+            "linear.weight": weight.T.contiguous(),
             "linear.bias": bias - self.mean[GATED:] @ weight[GATED:],
         }
 
@@ -229,12 +235,45 @@ def fit(
 ) -> Heads:
     """Pictures to train on, features (1 + views, N, W) of them, vectors (V,) of all that is said -> both heads.
 
-    They are the mean over all seeds. Runs on the device of the features.
+    Of the features, certainties stand first. The learned map is the mean over all seeds. Runs on the device of the
+    features.
     """
-    material = Material(items, features[0].float(), vectors, classes)
-    learned = [learn(material, features, seed) for seed in seeds]
+    rest = features[..., CLASSES:]
+    own = rest[0].float()
+    material = Material(items, own, vectors, classes)
+    learned = [learn(material, rest, seed) for seed in seeds]
     parts = zip(*((one.weight, one.bias, one.text_weight, one.text_bias) for one in learned), strict=True)
-    return material.joined(Learned(*(torch.stack(list(part)).mean(0) for part in parts)), features[0].float())
+    (weight, bias), text = material.joined(Learned(*(torch.stack(list(part)).mean(0) for part in parts)), own)
+    photographs = torch.tensor([item.is_photograph for item in items], device=own.device)
+    return certain(weight, bias, text, own, photographs, classes)
+
+
+def certain(
+    weight: Tensor, bias: Tensor, text: Mapping[str, Tensor], own: Tensor, photographs: Tensor, classes: Classes
+) -> Heads:
+    """A linear head of pictures and the text's head -> both, the pictures' with certainties before its features.
+
+    What a certainty adds is the vector of its class's name. A logistic regression on what the stages say, from features
+    `own` (N, W) and which of them are `photographs` (N,), lets it through for photographs only: of a drawing the trunk
+    is certain of the wrong class. Without photographs nothing is let through.
+    """
+    device = own.device
+    said = F.normalize(_gated(text, classes.names.to(device).float()), dim=1)
+    of = classes.of.to(device)
+    names = torch.zeros(CLASSES, said.shape[1], device=device).index_add_(0, of, said)
+    names /= torch.bincount(of, minlength=CLASSES)[:, None]
+    gate, shift = torch.zeros(CLASSES + len(weight), device=device), -_SHUT
+    if photographs.any() and not photographs.all():
+        stages = own[:, POOLED + CLASSES :]
+        gate[CLASSES + POOLED + CLASSES :], shift = _logistic(stages[photographs], stages[~photographs])
+    image = {
+        "gate.weight": gate[None],
+        "gate.bias": torch.full((1,), shift, device=device),
+        "mean": torch.zeros(CLASSES, device=device),
+        "linear.weight": torch.cat([_CERTAIN * (names - names.mean(0)), weight]).T.contiguous(),
+        "linear.bias": bias,
+    }
+    return Heads(image, text)
 
 
 class Material:
@@ -271,8 +310,11 @@ class Material:
         none = torch.zeros(SENTENCE, device=device)
         return Learned(weight, none, self.words.anchor.clone(), none.clone())
 
-    def joined(self, learned: Learned, own: Tensor) -> Heads:
-        """The learned map and the closed one, side by side, of their directions those kept that hold most."""
+    def joined(self, learned: Learned, own: Tensor) -> tuple[tuple[Tensor, Tensor], dict[str, Tensor]]:
+        """The learned map and the closed one, side by side, of their directions those kept that hold most.
+
+        -> weight (W, D) and bias (D,) of pictures, and the head of texts.
+        """
         device = own.device
         size = (self.coordinates(own) @ learned.weight + learned.bias).norm(dim=1).mean()
         text_size = (self.said @ learned.text_weight + learned.text_bias).norm(dim=1).mean()
@@ -294,7 +336,7 @@ class Material:
         size = (own @ weight + bias).norm(dim=1).mean()
         text_weight, text_bias = text_weight @ kept, text_bias @ kept
         text_size = (self.said @ text_weight + text_bias).norm(dim=1).mean()
-        return Heads((weight / size, bias / size), self.words.back(text_weight / text_size, text_bias / text_size))
+        return (weight / size, bias / size), self.words.back(text_weight / text_size, text_bias / text_size)
 
 
 class Drawn:

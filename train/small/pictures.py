@@ -3,7 +3,7 @@
     python -m train.small.pictures DATA PACKAGES OUT [--licence free]
 
 DATA has manifests of photographs (any of `SETS`, in any folder below), PACKAGES is as `train.small.fetch` leaves it.
-OUT gets manifests, pixels, features and, in `OUT/model`, the model: `train.small.tuning` tunes the image trunk, and
+OUT gets manifests, pixels and, in `OUT/model`, the model: `train.small.tuning` tunes the image trunk, and
 `train.small.heads` makes the heads of both. `--licence free` leaves out sets whose licence is not stated and free.
 """
 
@@ -28,7 +28,6 @@ from tqdm import tqdm
 import data_manifests
 from bind import checkpoint, description, encoders, heads, modalities
 from bind.description import Description
-from bind.encoders import efficientnet
 from bind.model import Tower
 from preprocess import image as reading
 from preprocess import manifest
@@ -268,31 +267,37 @@ def features_of(trunk: nn.Module, items: Sequence[Item], pixels: np.ndarray | Te
     return found
 
 
-def train(items: Sequence[Item], pixels: np.ndarray, vectors: Mapping[str, Tensor], trunks: Trunks) -> Heads:
-    """Pictures to train on, their pixels, vectors of all that is said -> both heads; tunes `trunks.image`."""
+def train(
+    items: Sequence[Item], pixels: np.ndarray, vectors: Mapping[str, Tensor], trunks: Trunks, tuned: bool
+) -> Heads:
+    """Pictures to train on, their pixels, vectors of all that is said -> both heads; tunes `trunks.image` if `tuned`."""
     classes = trunks.classes(class_names())
-    own = features_of(trunks.image, items, pixels, 0)
-    material = Material(items, own[0].float(), vectors, classes)
-    frozen = {name: weight.detach().clone() for name, weight in trunks.image.state_dict().items()}
     on_device = torch.as_tensor(np.ascontiguousarray(pixels)).to(trunks.device)
-    tuned, _ = tuning.tune(trunks.image, items, on_device, material, learning.learn(material, own, 0), own[0])
-    trunks.image.load_state_dict(tuning.between(frozen, tuned, tuning.SHARE))
-    trunks.image.half().float()  # as it is shipped
+    if tuned:
+        own = features_of(trunks.image, items, on_device, 0)[..., CLASSES:]
+        material = Material(items, own[0].float(), vectors, classes)
+        frozen = {name: weight.detach().clone() for name, weight in trunks.image.state_dict().items()}
+        start = learning.learn(material, own, 0)
+        found, _ = tuning.tune(trunks.image, items, on_device, material, start, own[0])
+        trunks.image.load_state_dict(tuning.between(frozen, found, tuning.SHARE))
+        trunks.image.half().float()  # as it is shipped
     return learning.fit(items, features_of(trunks.image, items, on_device), vectors, classes)
 
 
-def save(trunk: nn.Module, found: Heads, folder: Path, name: str) -> None:
-    """Writes a checkpoint of image, video and text: the tuned trunk, and both heads, in float16."""
-    image_head = nn.Linear(found.image[0].shape[0], DIM)
-    image_head.load_state_dict({"weight": found.image[0].T.contiguous(), "bias": found.image[1]})
-    text_head = heads.Gated(found.text["linear.weight"].shape[1], DIM, GATED)
+def save(trunk: nn.Module | None, found: Heads, folder: Path, name: str) -> None:
+    """Writes a checkpoint of image, video and text, in float16: both heads, and the tuned trunk if there is one."""
+    image_head, text_head = (
+        heads.Gated(state["linear.weight"].shape[1], DIM, len(state["mean"])) for state in (found.image, found.text)
+    )
+    image_head.load_state_dict(dict(found.image))
     text_head.load_state_dict(dict(found.text))
     words = encoders.load(WORDS, checkpoint.locate)
-    bare = efficientnet.build({key: value for key, value in TRUNK.items() if key != "module"})
-    bare.load_state_dict(trunk.state_dict())
+    bare = encoders.load(FROZEN, checkpoint.locate)
+    if trunk is not None:
+        bare.load_state_dict(trunk.state_dict())
     towers = {"image": Tower(bare, image_head).half(), "text": Tower(words, text_head).half()}
     towers["video"] = towers["image"]
-    checkpoint.write(folder, _description(name, TRUNK), towers)
+    checkpoint.write(folder, _description(name, TRUNK if trunk is not None else FROZEN), towers)
 
 
 def _description(name: str, trunk: Mapping[str, Any]) -> Description:
@@ -335,8 +340,9 @@ def main() -> None:
     items, pixels, vectors, trunks = prepared(wanted.data, wanted.packages, wanted.out, wanted.licence == "free")
     rows = [row for row, item in enumerate(items) if item.side != "test" and item.hand != NOT_TRAINED_ON]
     print(f"{len(rows):,} of {len(items):,} pictures to train on")
-    found = train([items[row] for row in rows], pixels[rows], vectors, trunks)
-    save(trunks.image, found, wanted.out / "model", "small" if wanted.licence == "all" else "small-free")
+    tuned = wanted.licence == "all"  # small-free keeps the published trunk
+    found = train([items[row] for row in rows], pixels[rows], vectors, trunks, tuned)
+    save(trunks.image if tuned else None, found, wanted.out / "model", "small" if tuned else "small-free")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """How well `small` finds pictures by name, names by picture, one hand's drawing by another's: on names held out.
 
-    python -m train.small.tables DATA OUT [HEADS]      # HEADS is a folder, else those shipped
+    python -m train.small.tables DATA PACKAGES OUT [MODEL]      # MODEL is a checkpoint folder, else `small` as shipped
 
-prints each figure with its interval (95 %, bootstrap over names) and what chance would give.
+prints each figure with its interval (95 %, bootstrap over names) and what chance would give. DATA, PACKAGES and OUT are
+those of `train.small.pictures`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from bind import zoo
-from train.small.pictures import Heads, Item, prepared
+from train.small.heads import Heads
+from train.small.pictures import Item, features_of, prepared
 from train.small.splits import key
 
 _HANDS = ("google", "twitter", "fluent", "openmoji")
@@ -45,7 +47,13 @@ class Figure:
 def read_heads(folder: Path) -> Heads:
     """A folder with `image.safetensors` and `text.safetensors` -> both heads."""
     states = (load_file(folder / f"{name}.safetensors") for name in ("image", "text"))
-    return Heads(*((state["head.weight"].float().T, state["head.bias"].float()) for state in states))
+    return Heads(*({name[5:]: one.float() for name, one in state.items() if name[:5] == "head."} for state in states))
+
+
+def read_trunk(folder: Path) -> dict[str, Tensor]:
+    """A folder with `image.safetensors` -> the weights of its trunk; none where it is the frozen one."""
+    state = load_file(folder / "image.safetensors")
+    return {name.removeprefix("encoder."): one.float() for name, one in state.items() if name.startswith("encoder.")}
 
 
 def figures(items: list[Item], features: Tensor, vectors: dict[str, Tensor], heads: Heads) -> Iterator[Figure]:
@@ -111,14 +119,40 @@ def _figure(name: str, found: list[Tensor], chance: float) -> Figure:
     return Figure(name, float(np.mean([part.mean() for part in parts])), low, high, chance, len(shares))
 
 
+def in_languages(items: list[Item], features: Tensor, vectors: dict[str, Tensor], heads: Heads) -> Iterator[Figure]:
+    """All items, their features (N, W) -> for each language, how names of held-out emoji find their pictures.
+
+    Names are CLDR's; the gallery is one hand's held-out emoji that have a name in that language.
+    """
+    galleries: dict[str, dict[str, int]] = {}
+    for row, item in enumerate(items):
+        if item.side == "test" and item.hand in _HANDS:
+            galleries.setdefault(item.hand, {}).setdefault(key(item.name), row)
+    unicode = galleries.get("google", {})
+    pictures = heads.pictures(features)
+    for language in sorted({language for item in items if item.kind == "emoji" for language in item.spoken}):
+        found, size = [], 0
+        for gallery in galleries.values():
+            rows = [row for name, row in gallery.items() if name in unicode and items[row].spoken.get(language)]
+            texts = heads.texts(torch.stack([vectors[items[row].spoken[language][0]] for row in rows]))
+            found.append(_found(texts @ pictures[rows].T, torch.eye(len(rows), dtype=torch.bool), 10))
+            size = len(rows)
+        yield _figure(f"emoji by their names in {language}, recall@10 of {size}", found, 10 / size)
+
+
 def main() -> None:
     """Prints the tables."""
-    data, out = Path(sys.argv[1]), Path(sys.argv[2])
-    folder = Path(sys.argv[3]) if len(sys.argv) > 3 else Path(zoo.__file__).parent / "small"
-    items, features, vectors, _ = prepared(data, out)
+    data, packages, out = map(Path, sys.argv[1:4])
+    folder = Path(sys.argv[4]) if len(sys.argv) > 4 else Path(zoo.__file__).parent / "small"
+    items, pixels, vectors, trunks = prepared(data, packages, out, free=False)
+    rows = [row for row, item in enumerate(items) if item.side == "test"]
+    trunks.image.load_state_dict(read_trunk(folder) or trunks.image.state_dict())
+    held = [items[row] for row in rows]
+    features = features_of(trunks.image, held, pixels[rows], 0)[0].float().cpu()
     heads = read_heads(folder)
+    vectors = {text: vector.float() for text, vector in vectors.items()}
     print("| held-out names | share | 95 % | chance | queries |\n|---|---|---|---|---|")
-    for figure in figures(items, features[0].float(), vectors, heads):
+    for figure in (*figures(held, features, vectors, heads), *in_languages(held, features, vectors, heads)):
         print(figure, flush=True)
 
 

@@ -23,7 +23,7 @@ from train.small.heads import CLASSES, POOLED, Learned, Losses, Material
 if TYPE_CHECKING:
     from train.small.pictures import Item
 
-STEPS, BATCH = 400, 640
+STEPS, BATCH = 500, 640
 _FROZEN_BLOCKS = 5
 """The first three stages stay as they are: they cost most of the time and hold few of the weights."""
 _RATE, _HEAD_RATE = 1.5e-3, 3e-4
@@ -31,7 +31,7 @@ _RATE, _HEAD_RATE = 1.5e-3, 3e-4
 _WARM, _DECAY = 0.1, 0.98
 _KEEPING = 1.0
 """Weight of naming classes as the frozen trunk does."""
-SHARE = 0.75
+SHARE = 1.0
 """Of the tuned weights in what is kept; the rest is the frozen trunk."""
 
 
@@ -105,8 +105,8 @@ def tune(
     seed: int = 0,
     steps: int = STEPS,
 ) -> tuple[dict[str, Tensor], Learned]:
-    """A frozen trunk, pictures, their `pixels` (N, S, S, 3) uint8 and features `own` (N, W) -> the weights of the tuned
-    trunk, and the map.
+    """A frozen trunk, pictures, their `pixels` (N, S, S, 3) uint8 and features `own` (N, W) without their certainties
+    -> the weights of the tuned trunk, and the map.
 
     Runs on the device of the trunk.
     """
@@ -139,7 +139,7 @@ def tune(
         both = np.concatenate([rows, others])
         x = look(both)
         with torch.autocast(device.type, torch.bfloat16):
-            features = tuned(x).float()
+            features = tuned(x)[:, CLASSES:].float()
         wanted = own[torch.from_numpy(both).to(device), POOLED : POOLED + CLASSES].float()
         seen = material.coordinates(features)
         said = np.concatenate([captions, material.drawn.said(others, rng)])
