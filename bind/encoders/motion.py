@@ -35,7 +35,7 @@ _LARGEST = 5.0
 class Motion(nn.Module):
     """(B, 6, T) acceleration in m/s2 and rotation in rad/s at `rate_hz` -> (B, widths[-1]).
 
-    Rotation that is 0 throughout a window is what `preprocess.imu` gives for a recording without gyroscope: its
+    Rotation that is 0 throughout a window is what `preprocess.readers.imu` gives for a recording without gyroscope: its
     statistics are then set to their mean, and a flag says so. The same holds for what is measured along and across
     gravity where gravity was taken out. `mean` and `std` of all statistics are fitted before training.
     """

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bind.encoders import check_options
-from bind.onednn import Linear
+from bind.kernels.onednn import Linear
 
 _WIDTH, _INNER, _DEEP = 512, 256, 320
 _TABLES, _ROWS = 17, 7530

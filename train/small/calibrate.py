@@ -31,8 +31,8 @@ import torch.nn.functional as F
 
 from bind import calibration, checkpoint, zoo
 from bind.calibration import Calibration
-from bind.model import BindModel
-from train import evaluate
+from bind.model.model import BindModel
+from train.evaluate import evaluation as evaluate
 from train.small.data import Data, Licence, find, group_of
 from train.small.suite import parts
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from data_manifests.emoji import code_of
+from data_manifests.datasets.emoji import code_of
 
 ENGLISH = "en"
 STAMPS = {

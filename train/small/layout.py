@@ -21,7 +21,7 @@ from torch import Tensor
 
 from bind import checkpoint, zoo
 from bind.encoders.efficientnet import EfficientNet
-from bind.model import BindModel, Tower
+from bind.model.model import BindModel, Tower
 from train.small import data as datasets
 from train.small import sensors
 

@@ -27,10 +27,11 @@ from torch import Tensor, nn
 from bind import checkpoint, zoo
 from bind.description import Description, ModalityTable
 from bind.encoders import motion
-from bind.model import BindModel, Tower
-from preprocess import imu, manifest
+from bind.model.model import BindModel, Tower
+from preprocess import manifest
 from preprocess.manifest import Event
-from preprocess.media import Limits, MediaError
+from preprocess.readers import imu
+from preprocess.source import Limits, MediaError
 from train.small import data as datasets
 
 RATE_HZ, WINDOW_S = 50.0, 6.0

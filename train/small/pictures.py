@@ -28,10 +28,10 @@ from tqdm import tqdm
 import data_manifests
 from bind import checkpoint, description, encoders, heads, modalities
 from bind.description import Description
-from bind.model import Tower
-from preprocess import image as reading
+from bind.model.model import Tower
 from preprocess import manifest
-from preprocess.media import Limits, MediaError, Source
+from preprocess.readers import image as reading
+from preprocess.source import Limits, MediaError, Source
 from train.small import heads as learning
 from train.small import languages, tuning
 from train.small.heads import CLASSES, DIM, GATED, Classes, Heads, Material
@@ -270,7 +270,7 @@ def features_of(trunk: nn.Module, items: Sequence[Item], pixels: np.ndarray | Te
 def train(
     items: Sequence[Item], pixels: np.ndarray, vectors: Mapping[str, Tensor], trunks: Trunks, tuned: bool
 ) -> Heads:
-    """Pictures to train on, their pixels, vectors of all that is said -> both heads; tunes `trunks.image` if `tuned`."""
+    """Pictures to train on, their pixels, vectors of all texts -> both heads; tunes `trunks.image` if `tuned`."""
     classes = trunks.classes(class_names())
     on_device = torch.as_tensor(np.ascontiguousarray(pixels)).to(trunks.device)
     if tuned:

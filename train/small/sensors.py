@@ -31,10 +31,11 @@ from torch import Tensor, nn
 from bind import checkpoint, encoders, zoo
 from bind.description import Description, ModalityTable
 from bind.encoders import sensor
-from bind.model import BindModel, Tower
-from preprocess import depth, image, manifest, thermal
+from bind.model.model import BindModel, Tower
+from preprocess import manifest
 from preprocess.manifest import Event
-from preprocess.media import Limits, MediaError, Source
+from preprocess.readers import depth, image, thermal
+from preprocess.source import Limits, MediaError, Source
 from train.small import data as datasets
 
 SENSORS = ("depth", "thermal")

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bind.encoders.sound import TaggingEncoder
-from preprocess.filterbank import log_mel
+from preprocess.dsp.filterbank import log_mel
 
 RATE_HZ = 16_000
 CLIP = 2 * RATE_HZ

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from preprocess.manifest import Event
-from preprocess.media import Hints, Source
+from preprocess.source import Hints, Source
 from train.small import motion
 
 CLASSES = ("waving", "shaking", "resting")

