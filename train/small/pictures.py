@@ -270,7 +270,7 @@ def features_of(trunk: nn.Module, items: Sequence[Item], pixels: np.ndarray | Te
 def train(
     items: Sequence[Item], pixels: np.ndarray, vectors: Mapping[str, Tensor], trunks: Trunks, tuned: bool
 ) -> Heads:
-    """Pictures to train on, their pixels, vectors of all that is said -> both heads; tunes `trunks.image` if `tuned`."""
+    """Pictures to train on, their pixels, vectors of what is said -> both heads; tunes `trunks.image` if `tuned`."""
     classes = trunks.classes(class_names())
     on_device = torch.as_tensor(np.ascontiguousarray(pixels)).to(trunks.device)
     if tuned:
