@@ -6,8 +6,8 @@ DATA holds manifests (`train.small.data`) and the teacher, PACKAGES folders of u
 SPACE is a checkpoint with texts. OUT gets `audio.safetensors`.
 
 1. Distilling. YAMNet (Apache-2.0, by default `yamnet/yamnet.tflite` below DATA), which knows AudioSet's 521 classes,
-   and the student hear the same two seconds: sounds of packages, notes of sound fonts, and, in the second phase, the
-   sets of DATA, without any label; mixed, faster or slower, filtered, in rooms, in noise, loud and quiet.
+   and the student hear the same two seconds: sounds of packages and, in the second phase, the sets of DATA, without
+   any label; mixed, faster or slower, filtered, in rooms, in noise, loud and quiet.
 2. The head of sounds. The probability of each class weights the vector of its name less the mean of all, which is
    fixed; what that leaves of the texts is a linear map of the student's features, learned with the labels there are.
 3. Words. WORDS is a checkpoint whose encoder of spoken words `train/runs/small-audio.toml` made; its head is moved into
