@@ -35,9 +35,9 @@ from torch import Tensor, nn
 import bind
 from bind import modalities
 from bind.encoders.sound import TaggingEncoder
-from bind.model import BindModel
-from preprocess.filterbank import log_mel
-from preprocess.media import Limits, MediaError, Source
+from bind.model.model import BindModel
+from preprocess.dsp.filterbank import log_mel
+from preprocess.source import Limits, MediaError, Source
 from train.small import data
 from train.small.splits import side
 
