@@ -37,8 +37,8 @@ def start(base: BindModel, run: Run, name: str) -> Start:
     encoder: nn.Module
     if kept:
         encoder = base.tower(name).encoder
-    elif "source" in (table.encoder or {}):
-        encoder = encoders.load(table.encoder or {}, checkpoint.locate(table.encoder or {}))
+    elif {"source", "parts"} & set(table.encoder or {}):
+        encoder = encoders.load(table.encoder or {}, checkpoint.locate)
     else:
         encoder = encoders.build(table.encoder or {})
     if kept and table.head == runs.head_of(description, name):
