@@ -26,7 +26,8 @@ class Gated(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, width) -> (B, dim)."""
-        return self.linear(self.through(x))
+        projected: Tensor = self.linear(self.through(x))
+        return projected
 
     def through(self, x: Tensor) -> Tensor:
         """(B, width) -> (B, width): what the gate lets through."""

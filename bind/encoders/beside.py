@@ -20,7 +20,7 @@ class Beside(nn.Module):
         if not parts:
             raise ValueError("encoder: parts is empty, expected the tables of the encoders that stand side by side")
         self.parts = nn.ModuleList(parts)
-        self.width = sum(int(part.width) for part in parts)  # type: ignore[arg-type]
+        self.width = sum(int(part.width) for part in parts)  # type: ignore[arg-type, misc]
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, P * L) -> (B, width)."""

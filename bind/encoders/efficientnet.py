@@ -77,7 +77,7 @@ class EfficientNet(nn.Module):
         self._ends = set(itertools.accumulate(_repeats(depth)))
         self.head = _convolution(_channels(_STAGES[-1][4], width), _POOLED, 1)
         self.classifier = onednn.Linear(_POOLED, _CLASSES)
-        self._register_load_state_dict_pre_hook(_channels_last)
+        self._register_load_state_dict_pre_hook(_channels_last)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, width)."""

@@ -91,7 +91,8 @@ def _gated(state: Mapping[str, Tensor], x: Tensor) -> Tensor:
     head = Gated(x.shape[1], len(state["linear.bias"]), len(state["mean"])).to(x.device)
     head.load_state_dict(dict(state))
     with torch.no_grad():
-        return head(x)
+        projected: Tensor = head(x)
+    return projected
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,7 @@ def _logistic(yes: Tensor, no: Tensor) -> tuple[Tensor, float]:
         found.backward()
         return found
 
-    optimizer.step(loss)  # type: ignore[arg-type]
+    optimizer.step(loss)
     weight = weight.detach() / deviation
     return weight, float(bias.detach() - mean @ weight)
 
@@ -369,7 +370,8 @@ class Drawn:
     def said(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Rows of pictures -> numbers of what is said of each."""
         english, foreign = (values[_one(rng, starts[rows], counts[rows])] for values, starts, counts in self._captions)
-        return np.where(rng.random(len(rows)) < _FOREIGN, foreign, english)
+        chosen: np.ndarray = np.where(rng.random(len(rows)) < _FOREIGN, foreign, english)
+        return chosen
 
 
 def _listed(of: Sequence[int]) -> list[list[int]]:

@@ -243,7 +243,8 @@ def pixels_of(items: list[Item], file: Path) -> tuple[list[Item], np.ndarray]:
 
 def _read_or_none(config: reading.ImageConfig, item: Item) -> np.ndarray | None:
     try:
-        return reading.read(item.source, config, Limits(), "whole")[0].views[0]
+        view: np.ndarray = reading.read(item.source, config, Limits(), "whole")[0].views[0]
+        return view
     except MediaError as error:
         print(f"left out: {error}", file=sys.stderr)
         return None

@@ -231,7 +231,8 @@ def heard(pool: Pool, weights: Tensor, count: int, generator: torch.Generator) -
     room = room * (uniform(0, 1) < 0.2) * uniform(0.02, 0.1)
     room[:, 0] = 1
     x = torch.fft.irfft(torch.fft.rfft(x, _FFT) * response * torch.fft.rfft(room, _FFT), _FFT)[:, :CLIP]
-    return (x / (x.abs().amax(1, keepdim=True) + 1e-6) * 10 ** (uniform(-40, 0) / 20)).clamp(-1, 1)
+    loud: Tensor = (x / (x.abs().amax(1, keepdim=True) + 1e-6) * 10 ** (uniform(-40, 0) / 20)).clamp(-1, 1)
+    return loud
 
 
 def distil(
@@ -361,7 +362,8 @@ def fit_head(
 def moved(weight: Tensor, before: Tensor, after: Tensor, decay: float = 0.02) -> Tensor:
     """A head (width, D) of one space -> of another, by the vectors (N, D) of the same texts or pictures in both."""
     square = before.T @ before + decay * len(before) / before.shape[1] * torch.eye(before.shape[1])
-    return weight @ torch.linalg.solve(square, before.T @ after)
+    there: Tensor = weight @ torch.linalg.solve(square, before.T @ after)
+    return there
 
 
 def fit_gate(features: Tensor, spoken: Tensor, steps: int = 300) -> tuple[Tensor, Tensor]:
@@ -405,7 +407,8 @@ def read(source: Source, longest_s: float = 30.0) -> np.ndarray | None:
     except MediaError as error:
         print(f"left out: {error}", file=sys.stderr)
         return None
-    return (view.clip(-1, 1) * (2**15 - 1)).astype(np.int16)
+    samples: np.ndarray = (view.clip(-1, 1) * (2**15 - 1)).astype(np.int16)
+    return samples
 
 
 def of_packages(folder: Path) -> Iterator[Sound]:
