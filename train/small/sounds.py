@@ -68,6 +68,12 @@ class Teacher(nn.Module):
     """
 
     _STRIDE_2 = frozenset({3, 5, 7, 13})
+    window: Tensor
+    mel: Tensor
+    first: Tensor
+    first_bias: Tensor
+    dense: Tensor
+    dense_bias: Tensor
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         super().__init__()
@@ -466,8 +472,9 @@ def main() -> None:
     found = data.find(options.data, options.licence)
     print("\n".join(f"left out: {reason}" for reason in found.left_out), file=sys.stderr)
     with ThreadPoolExecutor() as reading:
-        parts = reading.map(list, (of_packages(options.packages), of_sets(found)))
-        package_sounds, set_sounds = parts
+        package_sounds, set_sounds = reading.map(
+            lambda sounds: list[Sound](sounds), (of_packages(options.packages), of_sets(found))
+        )
     teacher_file = next(iter(sorted(options.data.rglob("yamnet.tflite"))), None)
     if teacher_file is None:
         parser.error(f"{options.data}: expected yamnet.tflite somewhere below it")
@@ -495,7 +502,7 @@ def main() -> None:
 
     tower = before.tower("audio")
     shared = [prompt for thing in things for prompt in prompts[thing]] + classes
-    words = moved(tower.head.weight.detach().float().T, _texts(before, shared), _texts(space, shared))
+    words = moved(tower.head.get_parameter("weight").detach().float().T, _texts(before, shared), _texts(space, shared))
     spoken = [sound.samples for sound in package_sounds if sound.origin == _SPOKEN]
     speech_pool = Pool.of(spoken, str(device))
     speech = features_of(student, shown(speech_pool, range(len(spoken))))[:, 0].cpu()
