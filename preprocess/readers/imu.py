@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from preprocess.decoding.protocol import Returns, returns
-from preprocess.source import Hints, Limits, MediaError, Plan, Segment, Source, csv_delimiter, sniff
+from preprocess.formats import csv_delimiter, sniff
+from preprocess.source import Hints, Limits, MediaError, Plan, Segment, Source
 
 if TYPE_CHECKING:
     import torch

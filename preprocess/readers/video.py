@@ -23,7 +23,8 @@ from PIL import Image
 
 from preprocess.decoding.cores import available_cores
 from preprocess.decoding.protocol import Returns, returns
-from preprocess.source import Limits, MediaError, Plan, Segment, Source, sniff
+from preprocess.formats import sniff
+from preprocess.source import Limits, MediaError, Plan, Segment, Source
 
 if TYPE_CHECKING:
     import torch
