@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +13,6 @@ from torch.utils.checkpoint import checkpoint
 
 from bind.encoders import check_options
 from bind.kernels.onednn import Linear, linear
-
-if TYPE_CHECKING:
-    from bind.kernels.transformer import Fused
 
 NORM_EPSILON = 1e-6
 """Of every LayerNorm but the stems', which have torch's default of 1e-5; both as in ImageBind."""
@@ -111,6 +108,16 @@ def pick(x: Tensor, at: Tensor) -> Tensor:
     return x[torch.arange(len(x), device=x.device), at].unsqueeze(1)
 
 
+class FusedInference(Protocol):
+    """What may take over a `Transformer`'s inference on a GPU (`bind.kernels.transformer.Fused` does)."""
+
+    def __call__(self, x: Tensor, at: Tensor) -> Tensor:
+        """(B, N, width), (B,) int64 -> (B, width), as `Transformer.forward`."""
+
+    def tokens(self, encoder: PatchEncoder, x: Tensor) -> Tensor:
+        """(B, *shape) -> (B, N, width), the tokens that `PatchEncoder` gives to its transformer."""
+
+
 class Transformer(nn.Module):
     """(B, N, width) and positions (B,) -> (B, width), the states there after `depth` blocks.
 
@@ -133,7 +140,7 @@ class Transformer(nn.Module):
             raise ValueError(f"transformer: expected 0 <= drop_path < 1, got {drop_path}")
         self.width = width
         self.checkpointing = False
-        self.fused: Fused | None = None
+        self.fused: FusedInference | None = None
         rates = [drop_path * index / max(depth - 1, 1) for index in range(depth)]
         self.blocks = nn.ModuleList(
             Block(width, heads, bias_kv=bias_kv, causal=causal, drop_path=rate) for rate in rates
@@ -150,7 +157,7 @@ class Transformer(nn.Module):
         x = checkpoint(last, x, at, use_reentrant=False) if recompute else last(x, at)
         return x.squeeze(1)
 
-    def fused_for(self, x: Tensor) -> Fused | None:
+    def fused_for(self, x: Tensor) -> FusedInference | None:
         """`fused`, where it can take an input or a state `x`."""
         usable = x.is_cuda and x.dtype == torch.bfloat16 and not torch.is_grad_enabled()
         return self.fused if usable else None

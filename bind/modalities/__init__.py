@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from preprocess.decoding.protocol import Read
-from preprocess.source import Limits, MediaError, Source, sniff
+from preprocess.formats import sniff
+from preprocess.source import Limits, MediaError, Source
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +45,7 @@ class ModalitySpec:
     `prepare_tensor` does the same to views that are a tensor, on its device: for a model on a GPU, where raw views are
     fewer bytes to move and many items are prepared at once. None: they are always prepared one by one, on the CPU.
     `read_on_gpu` does what `read` does to many trusted sources at once, in this process (see `Limits.decode`).
-    `families` are the content families (see `preprocess.source.Format`) it reads; `default_for` those it takes when
+    `families` are the content families (see `preprocess.formats.Format`) it reads; `default_for` those it takes when
     nothing else is said; `name_hints` the words in a file's or its folder's name that choose it (`x.depth.png`).
     `revision` counts the changes of `read` and `prepare` after which the same file gives other tensors: it is a part of
     the space's identity and of what is cached, so that vectors from before and after are never compared.

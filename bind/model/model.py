@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from bind import modalities
+from bind import checkpoint, modalities
 from bind.calibration import Calibration
 from bind.description import Description
 from bind.encoders.transformer import Transformer
 from bind.model import pipeline
+from bind.model.towers import Tower
 from bind.space import Embeddings
 from preprocess.source import Limits, MediaError, Plan, Source
 
@@ -42,20 +43,6 @@ class BatchError(MediaError):
 
     def __reduce__(self) -> tuple[type[BatchError], tuple[Any, ...]]:
         return type(self), (self.errors, self.embeddings, self.rows)
-
-
-class Tower(nn.Module):
-    """Encoder and head of one modality: (B, *shape) single views -> (B, D), not normalised."""
-
-    def __init__(self, encoder: nn.Module, head: nn.Module) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.head = head
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, *shape) -> (B, D)."""
-        projected: Tensor = self.head(self.encoder(x))
-        return projected
 
 
 class BindModel(nn.Module):
@@ -199,8 +186,6 @@ class BindModel(nn.Module):
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes a checkpoint folder that `bind.load` reads. Raises ValueError unless every modality is loaded."""
-        from bind import checkpoint
-
         description = self.description.model_copy(update={"digests": self.digests})
         checkpoint.write(Path(folder), description, {name: self.tower(name) for name in self.modalities})
 

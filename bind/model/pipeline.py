@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,8 +21,19 @@ from preprocess.decoding.protocol import read_here
 from preprocess.decoding.trusted import BATCH, ReadMany, TrustedPool
 from preprocess.source import Limits, MediaError, Plan, Segment, Source
 
-if TYPE_CHECKING:
-    from bind.model.model import BindModel
+
+class Encoder(Protocol):
+    """The part of `BindModel` that a stream of sources needs."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+
+    def config(self, modality: str) -> Any:
+        """The preprocessing constants of a modality. Raises ValueError for one that is not loaded."""
+
+    def encode_views(self, modality: str, x: Tensor) -> Tensor:
+        """(B, *shape) single prepared views -> (B, D) float32 unit rows."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +93,7 @@ def _trusted_pool(read_many: ReadMany, device: torch.device) -> TrustedPool:
 
 
 def embed(
-    model: BindModel,
+    model: Encoder,
     sources: Iterable[tuple[Source, str | None]],
     *,
     plan: Plan = "whole",
@@ -154,7 +165,7 @@ def _recognise(source: Source, limits: Limits) -> str:
 
 
 def _read(
-    model: BindModel, source: Source, modality: str, plan: Plan, limits: Limits, pool: DecodePool | None
+    model: Encoder, source: Source, modality: str, plan: Plan, limits: Limits, pool: DecodePool | None
 ) -> Future[list[Segment]]:
     try:
         config = model.config(modality)
@@ -172,7 +183,7 @@ def _read(
     return done
 
 
-def _prepare(model: BindModel, modality: str, source: Source, segment: Segment) -> Tensor | np.ndarray:
+def _prepare(model: Encoder, modality: str, source: Source, segment: Segment) -> Tensor | np.ndarray:
     spec = modalities.spec(modality)
     if spec.prepare_tensor and model.device.type == "cuda":
         return segment.views
@@ -182,7 +193,7 @@ def _prepare(model: BindModel, modality: str, source: Source, segment: Segment) 
         raise MediaError(source.name, str(error)) from None
 
 
-def _encode(model: BindModel, modality: str, entries: list[_Pending], batch_size: int) -> _Running:
+def _encode(model: Encoder, modality: str, entries: list[_Pending], batch_size: int) -> _Running:
     # Raw views of one shape are prepared together. Those of one source have one shape and stay in their order.
     entries = sorted(entries, key=lambda entry: entry.views.shape[1:])
     groups = [list(group) for _, group in itertools.groupby(entries, key=lambda entry: entry.views.shape[1:])]
@@ -208,7 +219,7 @@ def _encode(model: BindModel, modality: str, entries: list[_Pending], batch_size
     return _Running(modality, entries, fetched, ready)
 
 
-def _together(model: BindModel, modality: str, views: list[Tensor | np.ndarray]) -> Tensor:
+def _together(model: Encoder, modality: str, views: list[Tensor | np.ndarray]) -> Tensor:
     """Views of several segments -> one batch, prepared (where they are raw, on the model's device)."""
     if isinstance(views[0], Tensor):
         return torch.cat([part for part in views if isinstance(part, Tensor)])

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-from bind import checkpoint, description
+from bind import checkpoint, description, devices
 from bind.description import Description
 from bind.files import sha256
 from bind.modalities import specs
+from bind.model import loading
 from bind.model.model import BindModel
-from bind.options import LoadOptions
 
 _HERE = Path(__file__).parent
 
@@ -48,7 +48,7 @@ def load(
     open_clip's hub, a file (the official ImageBind `.pth`, an open_clip checkpoint) or a checkpoint folder.
     `modalities` loads only those. Raises ValueError (CheckpointError for damaged or missing files).
     """
-    LoadOptions(name, weights, device, dtype, modalities).check()
+    devices.check(device, dtype, modalities)
     for modality in modalities or ():
         if modality not in specs():
             raise ValueError(f"no modality {modality!r}; known: {', '.join(specs())}")
@@ -56,14 +56,14 @@ def load(
     if (Path(name) / checkpoint.TABLE).is_file():
         if weights is not None:
             raise ValueError(f"{name} is a checkpoint folder and brings its own weights; leave out weights=")
-        model = checkpoint.load(Path(name), device, number, modalities)
+        model = loading.load(Path(name), device, number, modalities)
         model.origin = os.path.abspath(name)
         return model
     found = describe(os.fspath(name))
     if weights == "random":
-        return checkpoint.random(found, device, number, modalities)
+        return loading.random(found, device, number, modalities)
     if weights is None and not found.source:
-        return checkpoint.load_described(found, _HERE / found.name, device, number, modalities)
+        return loading.load_described(found, _HERE / found.name, device, number, modalities)
     return _from_weights(found, weights, device, number, modalities)
 
 
@@ -78,17 +78,17 @@ def _from_weights(
     path = Path(wanted)
     modules = {table.encoder["module"] for table in found.modalities.values() if table.encoder}
     if (path / checkpoint.TABLE).is_file():
-        return checkpoint.load(path, device, dtype, modalities)
+        return loading.load(path, device, dtype, modalities)
     if modules == {"imagebind"}:
         from bind.zoo import official
 
-        return checkpoint.load(official.converted(path, found), device, dtype, modalities)
+        return loading.load(official.converted(path, found), device, dtype, modalities)
     if modules == {"openclip"}:
         from bind.encoders import openclip
 
         model = next(table.encoder["model"] for table in found.modalities.values() if table.encoder)
         file = path if path.is_file() else openclip.download(model, wanted)
-        return checkpoint.load_described(_with_source(found, file), path, device, dtype, modalities)
+        return loading.load_described(_with_source(found, file), path, device, dtype, modalities)
     raise ValueError(f"model {found.name!r} takes no weights={wanted!r}; leave it out, or pass 'random'")
 
 

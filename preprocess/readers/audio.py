@@ -19,7 +19,8 @@ from preprocess.decoding import scratch
 from preprocess.decoding.protocol import Returns, returns
 from preprocess.dsp.filterbank import FRAME_S, log_mel
 from preprocess.dsp.resampling import resampled
-from preprocess.source import Limits, MediaError, Plan, Segment, Source, sniff
+from preprocess.formats import sniff
+from preprocess.source import Limits, MediaError, Plan, Segment, Source
 
 if TYPE_CHECKING:
     import torch

@@ -15,8 +15,9 @@ from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
+from preprocess.formats import sniff
 from preprocess.readers.image import ImageConfig
-from preprocess.source import Limits, MediaError, Segment, Source, sniff
+from preprocess.source import Limits, MediaError, Segment, Source
 
 MAX_PIXELS = 2**26
 """Of one picture, and of those that are resized together: as floats they take 0.75 GiB."""

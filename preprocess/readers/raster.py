@@ -21,7 +21,8 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from preprocess.source import Limits, MediaError, Source, sniff
+from preprocess.formats import sniff
+from preprocess.source import Limits, MediaError, Source
 
 # Decoders are called directly: Image.open would try others, and hold pictures to a process-wide pixel limit of its own.
 _DECODERS: dict[str, Callable[[BinaryIO], ImageFile.ImageFile]] = {

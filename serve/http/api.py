@@ -31,7 +31,8 @@ from starlette.formparsers import MultiPartException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bind.modalities import specs
-from preprocess.source import Hints, MediaError, Source, sniff
+from preprocess.formats import sniff
+from preprocess.source import Hints, MediaError, Source
 from serve.engine import metrics
 from serve.engine.batching import Busy, Embedded, LateError
 from serve.engine.service import About, PictureError, Service, TermError

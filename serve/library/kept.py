@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from bind.owned import NotOwnedError, OwnedFolder
-from preprocess.source import MAX_SIDECAR_BYTES, Limits, MediaError
+from preprocess.sidecar import MAX_SIDECAR_BYTES
+from preprocess.source import Limits, MediaError
 
 FOLDER = "files"
 _INCOMING = ".incoming-"

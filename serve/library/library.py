@@ -33,7 +33,8 @@ from bind.model.pipeline import Embedded, Failed
 from bind.options import LoadOptions
 from bind.owned import NotOwnedError, OwnedFolder
 from bind.space import Embeddings, SpaceError
-from preprocess.source import Limits, MediaError, Source, open_regular
+from preprocess.files import open_regular
+from preprocess.source import Limits, MediaError, Source
 from serve.engine import terms, thumbnails
 from serve.library import calibration, kept
 from serve.library import where as filters

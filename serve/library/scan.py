@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from bind import modalities
-from preprocess.source import Hints, IrregularFileError, Limits, MediaError, Source, open_regular, read_sidecar
+from preprocess.files import IrregularFileError, open_regular
+from preprocess.sidecar import read_sidecar
+from preprocess.source import Hints, Limits, MediaError, Source
 
 _HAS_PROC = os.path.isdir("/proc/self/fd")
 _LAST_SECOND = 253_402_300_799  # of the year 9999; file systems can store later ones, datetime cannot

@@ -23,7 +23,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision import transforms
 
-from bind import checkpoint, description, zoo
+from bind import description, zoo
+from bind.model import loading
 from bind.model.model import BindModel
 from preprocess.dsp.filterbank import log_mel
 from preprocess.readers.audio import AudioConfig, clip_starts
@@ -145,7 +146,7 @@ def vit_b32(dtype: torch.dtype) -> BindModel:
         "trained": [],
         "modalities": {"image": {"encoder": {"module": "transformer", **VIT_B32}, "head": {"type": "linear"}}},
     }
-    return checkpoint.random(description.parse(table, "vit-b32"), "cuda", dtype, None)
+    return loading.random(description.parse(table, "vit-b32"), "cuda", dtype, None)
 
 
 def compare(

@@ -37,8 +37,8 @@ from torch import Tensor
 from transformers import CLIPImageProcessor
 
 import bind
-from bind import checkpoint, description
-from bind.model import pipeline
+from bind import description
+from bind.model import loading, pipeline
 from bind.model.model import BindModel
 from preprocess.readers import audio, video
 from preprocess.source import Limits, Source
@@ -168,7 +168,7 @@ def sound_model() -> BindModel:
     parsed = description.parse(
         {"format": 1, "name": "sound", "dim": 128, "license": "none", "modalities": {"audio": table}}, "sound"
     )
-    return checkpoint.random(parsed, "cpu", torch.float32)
+    return loading.random(parsed, "cpu", torch.float32)
 
 
 def write_sounds(folder: Path, count: int) -> list[Path]:

@@ -20,9 +20,10 @@ import soundfile
 import torch
 from PIL import Image
 
-from bind import checkpoint, description
+from bind import description
 from bind.encoders import imagebind
 from bind.kernels.transformer import Fused
+from bind.model import loading
 from tests.bench.bench_encode_gpu import CASES, Encoder, examples, operations
 from tests.bench.gpu import matrix_rate, milliseconds, result
 from train.trainer import loop
@@ -62,7 +63,7 @@ def make_base(folder: Path) -> None:
         "trained": [],
         "modalities": {"image": {"encoder": encoder, "head": {"type": "linear"}}},
     }
-    checkpoint.random(description.parse(table, "base"), "cpu", torch.float32, None).save(folder)
+    loading.random(description.parse(table, "base"), "cpu", torch.float32, None).save(folder)
 
 
 def recipe(folder: Path, name: str, batch: int, micro_batch: int, compile: bool) -> runs.Run:

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from bind import checkpoint, zoo
+from bind import zoo
 from bind.description import Description
+from bind.model import loading
 from bind.model.model import BindModel
 
 
@@ -42,4 +43,4 @@ def _one_block(model: str, folder: Path) -> str:
 @pytest.fixture(scope="session", params=zoo.names())
 def random_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> BindModel:
     description = shortened(zoo.describe(request.param), tmp_path_factory.mktemp("configs"))
-    return checkpoint.random(description, "cpu", torch.float32)
+    return loading.random(description, "cpu", torch.float32)

@@ -16,6 +16,7 @@ import torch
 import bind
 from bind import checkpoint, description, modalities, zoo
 from bind.checkpoint import CheckpointError
+from bind.model import loading
 from bind.model.model import BindModel
 
 TINY = {
@@ -38,7 +39,7 @@ TINY = {
 
 @pytest.fixture
 def tiny() -> BindModel:
-    return checkpoint.random(description.parse(TINY, "tiny"), "cpu", torch.float32)
+    return loading.random(description.parse(TINY, "tiny"), "cpu", torch.float32)
 
 
 @pytest.fixture
@@ -126,13 +127,13 @@ def test_missing_and_unexpected_tensors_are_named(saved: Path) -> None:
 
 
 def test_weights_and_configuration_make_the_space(tiny: BindModel, saved: Path) -> None:
-    spaces = {tiny.space, checkpoint.random(tiny.description, "cpu", torch.float32, seed=1).space}
+    spaces = {tiny.space, loading.random(tiny.description, "cpu", torch.float32, seed=1).space}
     other = TINY | {
         "modalities": TINY["modalities"] | {"imu": TINY["modalities"]["imu"] | {"preprocess": {"rate_hz": 200.0}}}
     }  # type: ignore[operator, index]
-    spaces.add(checkpoint.random(description.parse(other, "other"), "cpu", torch.float32).space)
+    spaces.add(loading.random(description.parse(other, "other"), "cpu", torch.float32).space)
     assert len(spaces) == 3
-    renamed = checkpoint.random(description.parse(TINY | {"name": "b", "about": "x"}, "b"), "cpu", torch.float32)
+    renamed = loading.random(description.parse(TINY | {"name": "b", "about": "x"}, "b"), "cpu", torch.float32)
     assert renamed.space == tiny.space
 
 
@@ -180,7 +181,7 @@ def test_unknown_names_and_weights_say_what_is_known(tmp_path: Path) -> None:
         bind.load("imagebind-huge", weights=tmp_path / "no.pth")
     with pytest.raises(ValueError, match="takes no weights"):
         bind.load("small", weights="other")
-    with pytest.raises(ValueError, match="has no smell"):
+    with pytest.raises(ValueError, match="no modality 'smell'"):
         bind.load("small", modalities=["smell"])
     with pytest.raises(ValueError, match="dtype"):
         bind.load("small", dtype="int8")

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocess.source import Hints, Limits, MediaError, Source, sniff
+from preprocess.formats import sniff
+from preprocess.source import Hints, Limits, MediaError, Source
 
 LIMITS = Limits()
 

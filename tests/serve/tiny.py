@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from bind import description
-from bind.model.model import BindModel, Tower
+from bind.model.model import BindModel
+from bind.model.towers import Tower
 
 DIM = 32
 PREPROCESS = {

@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bind import checkpoint, description, zoo
-from bind.model.model import Tower
+from bind.model import loading
+from bind.model.towers import Tower
 
 
 def assemble(model: Path, additions: Mapping[str, Path]) -> None:
@@ -23,7 +24,7 @@ def assemble(model: Path, additions: Mapping[str, Path]) -> None:
     Raises ValueError where a checkpoint's frozen modalities are not the model's own: then it is of another space.
     """
     base_description = description.read(model.with_suffix(".toml"))
-    base = checkpoint.load_described(base_description, model)
+    base = loading.load_described(base_description, model)
     tables = dict(base_description.modalities)
     trained = dict.fromkeys(pair for pair in base_description.trained if not set(pair) & set(additions))
     towers: dict[str, Tower] = {name: base.tower(name) for name in base.modalities}

@@ -30,7 +30,8 @@ from tqdm import tqdm
 
 from bind import checkpoint, zoo
 from bind.loss.contrastive import LogitScale, info_nce, sigmoid_loss
-from bind.model.model import BindModel, Tower
+from bind.model.model import BindModel
+from bind.model.towers import Tower
 from preprocess import manifest
 from train.data.dataset import Batch, PairData, Part, Ranks, frozen_tower
 from train.evaluate.evaluation import mean_recall, same_item

@@ -9,7 +9,8 @@ from typing import Any
 from torch import nn
 
 from bind import checkpoint, encoders, heads
-from bind.model.model import BindModel, Tower
+from bind.model.model import BindModel
+from bind.model.towers import Tower
 from train.trainer import run as runs
 from train.trainer.run import Lora, Run
 

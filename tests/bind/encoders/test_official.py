@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 import bind
-from bind import checkpoint, zoo
+from bind import zoo
 from bind.description import Description
 from bind.encoders import imagebind
+from bind.model import loading
 from bind.model.model import BindModel
 from tests.bind.conftest import shortened
 
@@ -47,7 +48,7 @@ def short_zoo(description: Description, monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 @pytest.mark.usefixtures("short_zoo")
 def test_is_converted_once_and_loads_in_parts(description: Description, tmp_path: Path) -> None:
-    original = checkpoint.random(description, "cpu", torch.float32)
+    original = loading.random(description, "cpu", torch.float32)
     pth = tmp_path / "imagebind_huge.pth"
     torch.save(official(original), pth)
     audio = bind.load("imagebind-huge", weights=pth, modalities=["audio"])
@@ -71,7 +72,7 @@ def test_other_files_are_refused_and_leave_nothing(description: Description, tmp
     import pickle
 
     pth = tmp_path / "x.pth"
-    state = official(checkpoint.random(description, "cpu", torch.float32))
+    state = official(loading.random(description, "cpu", torch.float32))
     state.pop("modality_heads.audio.2.weight")
     torch.save(state, pth)
     with pytest.raises(ValueError, match=r"modality_heads\.audio\.2\.weight"):

@@ -22,7 +22,7 @@ from PIL import Image
 from preprocess.decoding.pool import DecodePool
 from preprocess.decoding.protocol import read_here
 from preprocess.readers import video
-from preprocess.readers.video import VideoConfig
+from preprocess.readers.video import VideoConfig, stream
 from preprocess.source import Hints, Limits, MediaError, Segment, Source
 
 WIDTH, HEIGHT, ROWS, COLUMNS = 128, 96, 3, 4
@@ -189,13 +189,13 @@ def counted_packets(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             decoded.extend([] if packet is None else [packet.pts])
             return self.real.decode(packet)
 
-    begin = video._StreamFrames.__init__
+    begin = stream.StreamFrames.__init__
 
     def begin_counted(self: Any, *arguments: Any) -> None:
         begin(self, *arguments)
         self._codec = Codec(self._codec)
 
-    monkeypatch.setattr(video._StreamFrames, "__init__", begin_counted)
+    monkeypatch.setattr(stream.StreamFrames, "__init__", begin_counted)
     return decoded
 
 

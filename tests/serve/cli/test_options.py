@@ -123,7 +123,7 @@ def test_every_commands_options_reach_the_loader(
         raise ValueError("seen")
 
     monkeypatch.setattr(zoo, "load", load)
-    monkeypatch.setattr("bind.options.check_device", lambda device: None)  # there is no GPU here
+    monkeypatch.setattr("bind.devices.check_device", lambda device: None)  # there is no GPU here
     if name == "check":  # it loads a model only for what is damaged
         monkeypatch.setattr("serve.library.check.check", lambda folder, repair, open_library: open_library())
     given = arguments(name, place)
@@ -154,7 +154,7 @@ def test_the_device_reaches_model_and_index(place: Path, monkeypatch: pytest.Mon
         return tiny.model()
 
     monkeypatch.setattr(zoo, "load", load)
-    monkeypatch.setattr("bind.options.check_device", lambda device: None)
+    monkeypatch.setattr("bind.devices.check_device", lambda device: None)
     monkeypatch.setattr(library, "Index", Index)
     for call in (
         lambda: Library.open(place / "new", None, device="cuda:1"),
@@ -343,7 +343,7 @@ def test_the_readmes_decode_line_asks_for_the_gpu(place: Path, monkeypatch: pyte
         return tiny.model()
 
     monkeypatch.setattr(zoo, "load", load)
-    monkeypatch.setattr("bind.options.check_device", lambda device: None)
+    monkeypatch.setattr("bind.devices.check_device", lambda device: None)
     monkeypatch.setattr(LoadOptions, "index_device", "cpu")
     done = invoke(*line.replace("FOLDER", str(place / "media")).split(), "--library", place / "library")
     assert seen == {"device": "cuda"}

@@ -22,7 +22,8 @@ from torch import nn
 
 from bind import description
 from bind.modalities import specs
-from bind.model.model import BindModel, Tower
+from bind.model.model import BindModel
+from bind.model.towers import Tower
 from serve.engine.batching import Busy, LateError
 from serve.engine.service import Service
 from serve.engine.settings import Settings

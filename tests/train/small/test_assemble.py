@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 import bind
 from bind import checkpoint, description
 from bind.files import SUMS
+from bind.model import loading
 from bind.model.model import BindModel
 from preprocess import manifest
 from train.small.assemble import assemble
@@ -70,7 +71,7 @@ def named(base: Path, tmp_path: Path) -> Path:
 
 
 def read(named: Path) -> BindModel:
-    return checkpoint.load_described(description.read(named.with_suffix(".toml")), named)
+    return loading.load_described(description.read(named.with_suffix(".toml")), named)
 
 
 def test_two_checkpoints_of_one_base_become_one_model(

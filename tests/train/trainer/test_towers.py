@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 import bind
 from bind import checkpoint, encoders, zoo
-from bind.model.model import Tower
+from bind.model.towers import Tower
 from preprocess.source import Limits
 from tests.train import scenes
 from tests.train.conftest import BASE
