@@ -66,7 +66,8 @@ def test_every_dependency_has_an_exact_version() -> None:
     groups = [project["dependencies"], *project["optional-dependencies"].values()]
     requirements = [Requirement(line) for group in groups for line in group]
     here = [entry for entry in requirements if entry.marker is None or entry.marker.evaluate()]
-    assert {entry.name.lower().replace("_", "-") for entry in here} <= pinned
+    names = {entry.name.lower().replace("_", "-") for entry in here} - {"crossbind"}  # extras that include others
+    assert names <= pinned
 
 
 def test_readme_shows_the_two_commands() -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from preprocess.decoding.protocol import Returns, returns
+from preprocess.extras import needs
 from preprocess.source import Hints, Limits, MediaError, Plan, Segment, Source, csv_delimiter, sniff
 
 if TYPE_CHECKING:
@@ -280,8 +281,9 @@ def _is_number(text: str) -> bool:
 
 
 def _read_csv(file: BinaryIO, name: str, limits: Limits) -> _Raw:
-    import pyarrow as pa  # slow to import, and only tables need it
-    from pyarrow import csv as arrow_csv
+    with needs("sensors", "an IMU recording in CSV"):
+        import pyarrow as pa  # slow to import, and only tables need it
+        from pyarrow import csv as arrow_csv
 
     head = file.read(1 << 16)
     header_line, newline, rest = head.partition(b"\n")
@@ -338,8 +340,9 @@ def _read_csv(file: BinaryIO, name: str, limits: Limits) -> _Raw:
 
 
 def _read_parquet(file: BinaryIO, name: str, limits: Limits) -> _Raw:
-    import pyarrow as pa  # slow to import, and only tables need it
-    from pyarrow import parquet
+    with needs("sensors", "an IMU recording in parquet"):
+        import pyarrow as pa  # slow to import, and only tables need it
+        from pyarrow import parquet
 
     try:
         table_file = parquet.ParquetFile(
