@@ -128,7 +128,13 @@ def embed(
 
 @app.command()
 def manifest(
-    kind: Annotated[str, typer.Argument(help="A data set; data_manifests/README.md describes them.")],
+    kind: Annotated[
+        str,
+        typer.Argument(
+            help="A data set; data_manifests/README.md describes them. Packages add more through the entry points "
+            "`crossbind.datasets`; an unknown name lists all."
+        ),
+    ],
     root: Annotated[Path, typer.Argument(help="Where its official download lies.")],
     out: Annotated[
         Path, typer.Argument(help="The manifest to write; with splits OUT-train.jsonl, OUT-test.jsonl, ...")
@@ -138,9 +144,9 @@ def manifest(
     """Turn the official download of a data set into manifests of what belongs together."""
     import data_manifests
 
-    if kind not in data_manifests.builders():
-        _usage(f"no data set {kind!r}; known: {', '.join(sorted(data_manifests.builders()))}")
     try:
+        if kind not in (known := data_manifests.builders()):
+            _usage(f"no data set {kind!r}; known: {', '.join(known)}")
         report = data_manifests.build(kind, root, out)
     except (ValueError, OSError) as error:
         _failure(str(error))

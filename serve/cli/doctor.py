@@ -34,6 +34,7 @@ def check() -> list[Check]:
     found.append(_accelerator())
     found.append(_tried("FAISS", _faiss, "pip install 'crossbind[cpu]'"))
     found.extend(extras())
+    found.append(_tried("data sets", _datasets, "uninstall one of them, or rename its entry point"))
     return found
 
 
@@ -105,6 +106,14 @@ def _faiss() -> str:
         return "not installed: libraries are searched exactly; for large ones pip install 'crossbind[cpu]' or [gpu]"
     count = index.gpu_count()
     return f"{', '.join(faiss_packages())}, {f'{count} GPU(s)' if count else 'on the CPU'}"
+
+
+def _datasets() -> str:
+    import data_manifests
+
+    known = data_manifests.builders()
+    added = ", ".join(f"{name} ({point.value})" for name, point in data_manifests.entry_points().items())
+    return f"{len(known)} known to crossbind manifest; from other packages: {added or 'none'}"
 
 
 def extras() -> list[Check]:
