@@ -13,6 +13,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import nn
 
+from bind import encoders
 from bind.description import Description
 from bind.files import SUMS, exchange, format_sums, parse_sums, sha256, sync
 from bind.model.towers import Tower

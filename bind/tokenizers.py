@@ -11,6 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from preprocess.extras import needs
+
 _OPEN_CLIP = "open_clip:"
 _LONGEST_PIECE = 256  # letters; see _bpe_words
 
@@ -151,7 +153,8 @@ def _from_fast(fast: Any, pad: int | None, clean: Callable[[str], str] | None) -
 
 
 def _from_open_clip(tag: str) -> Tokenizer:
-    import open_clip
+    with needs("clip", "a tokenizer of open_clip"):
+        import open_clip
 
     if ":" not in tag and open_clip.get_model_config(tag) is None:
         raise ValueError(f"tokenizer {_OPEN_CLIP}{tag}: open_clip knows no model {tag!r}; see open_clip.list_models()")

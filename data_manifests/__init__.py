@@ -1,7 +1,8 @@
 """Data sets -> manifests. One file of `datasets/` = one data set = one `BUILDER`; the folder is the registry.
 
 A builder turns the official download layout into manifests and downloads nothing. To add a data set, write
-`data_manifests/datasets/NAME.py` with a `BUILDER` (see `Builder`); `shared/` has what several builders use.
+`data_manifests/datasets/NAME.py` with a `BUILDER` (see `Builder`); `shared/` has what several builders use. A data set
+may also live in a package of one's own, which names its builder as an entry point of the group `crossbind.datasets`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -154,11 +156,41 @@ def is_filled(path: Path) -> bool:
         return False
 
 
+ENTRY_POINTS = "crossbind.datasets"
+"""The group of entry points through which another package adds data sets: `name = "module:BUILDER"`."""
+
+
 @cache
 def builders() -> dict[str, Builder]:
-    """Every builder by the name of its data set, in alphabetical order."""
-    names = sorted(module.name for module in pkgutil.iter_modules(datasets.__path__))
-    return {name: importlib.import_module(f"{datasets.__name__}.{name}").BUILDER for name in names}
+    """Every builder by the name of its data set, in alphabetical order: ours and those of installed packages.
+
+    Raises BuildError where a package's entry point has the name of another data set, or is no `Builder`.
+    """
+    names = [module.name for module in pkgutil.iter_modules(datasets.__path__)]
+    found = {name: importlib.import_module(f"{datasets.__name__}.{name}").BUILDER for name in names}
+    for name, point in entry_points().items():
+        if name in found:
+            raise BuildError(f"two data sets are called {name!r}: {datasets.__name__}.{name} and {_named(point)}")
+        builder = point.load()
+        if not isinstance(builder, Builder):
+            raise BuildError(f"data set {name!r}: expected a Builder at {_named(point)}, got {type(builder).__name__}")
+        found[name] = builder
+    return dict(sorted(found.items()))
+
+
+def entry_points() -> dict[str, metadata.EntryPoint]:
+    """The data sets that installed packages add, by name, none of them imported. Raises BuildError for a clash."""
+    found: dict[str, metadata.EntryPoint] = {}
+    for point in metadata.entry_points(group=ENTRY_POINTS):
+        other = found.setdefault(point.name, point)
+        if other != point:
+            raise BuildError(f"two data sets are called {point.name!r}: {_named(other)} and {_named(point)}")
+    return found
+
+
+def _named(point: metadata.EntryPoint) -> str:
+    owner = f" of package {point.dist.name}" if point.dist else ""
+    return f"{point.value}{owner}"
 
 
 def build(kind: str, root: str | os.PathLike[str], out: str | os.PathLike[str]) -> Report:

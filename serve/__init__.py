@@ -33,4 +33,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'serve' has no attribute {name!r}")
     check_packages()
-    return getattr(importlib.import_module(_HOME[name]), name)
+    from preprocess.extras import needs
+
+    with needs("serve", f"serve.{name}"):
+        return getattr(importlib.import_module(_HOME[name]), name)

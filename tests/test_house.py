@@ -69,7 +69,103 @@ def test_every_dependency_has_an_exact_version() -> None:
     groups = [project["dependencies"], *project["optional-dependencies"].values()]
     requirements = [Requirement(line) for group in groups for line in group]
     here = [entry for entry in requirements if entry.marker is None or entry.marker.evaluate()]
-    assert {entry.name.lower().replace("_", "-") for entry in here} <= pinned
+    names = {entry.name.lower().replace("_", "-") for entry in here} - {"crossbind"}  # extras that include others
+    assert names <= pinned
+
+
+PACKAGES = ("preprocess", "bind", "data_manifests", "train", "serve")
+FILES = [file.relative_to(ROOT) for name in PACKAGES for file in sorted((ROOT / name).rglob("*.py"))]
+
+HOMES = {
+    "faiss": ("bind/index/",),
+    "gradio": ("serve/page/",),
+    "open_clip": ("bind/encoders/", "bind/zoo/", "bind/tokenizers.py"),
+    "timm": ("bind/encoders/", "bind/zoo/"),
+    "transformers": ("bind/encoders/", "bind/zoo/"),
+}
+"""A library that only one room may import, and that room."""
+
+
+def imported(tree: ast.Module) -> set[str]:
+    """The top-level names that a module imports, wherever in it and also through `importlib.import_module("name")`."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add((node.module or "").partition(".")[0])
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            found |= {str(one.value).partition(".")[0] for one in node.args if isinstance(one, ast.Constant)}
+    return found
+
+
+@pytest.mark.parametrize("library", HOMES)
+def test_a_large_library_is_imported_in_one_room(library: str) -> None:
+    users = [file.as_posix() for file in FILES if library in imported(ast.parse((ROOT / file).read_text()))]
+    assert [user for user in users if not user.startswith(HOMES[library])] == []
+
+
+def test_the_search_for_imports_sees_them() -> None:
+    code = "def f():\n    import a.b\n    from c.d import e\nimportlib.import_module('g.h')\n"
+    assert imported(ast.parse(code)) == {"a", "c", "g"}
+
+
+LONGEST_FILE, LONGEST_FUNCTION = 400, 60
+LONG_FILES = {
+    "bind/kernels/transformer.py": "one fused encoder block: its kernels share tile sizes and are read together",
+    "bind/loss/contrastive.py": "one loss in its plain, chunked and sharded form, which are compared with each other",
+    "train/small/pictures.py": "one experiment from its data to its numbers",
+    "train/small/composed.py": "one experiment from its data to its numbers",
+}
+"""Files of more lines than `LONGEST_FILE`, and why each is not split."""
+TO_SPLIT = {
+    "bind/index/index.py": "index, shelf, FAISS",
+    "preprocess/readers/imu.py": "tables, units, windows",
+    "preprocess/readers/video.py": "containers, frames, sound",
+    "preprocess/source.py": "values, formats, sidecars",
+    "serve/cli/commands.py": "one file a group of commands",
+    "serve/engine/batching.py": "the core that it shares with bind/model/pipeline.py",
+    "serve/engine/service.py": "requests, views",
+    "serve/http/api.py": "schemas, routes, forms, errors",
+    "serve/http/guard.py": "hosts, keys, bodies",
+    "serve/library/catalogue.py": "schema, reading, writing",
+    "serve/library/check.py": "findings, repairs",
+    "serve/library/library.py": "façade, search and ranking, duplicates, upkeep of the index",
+    "serve/page/app.py": "layout, callbacks",
+    "train/data/dataset.py": "pairs, sides",
+    "train/evaluate/evaluation.py": "metrics, report",
+    "train/trainer/loop.py": "schedule, objective, state, log",
+    "train/trainer/run.py": "schema, checks, plan",
+}
+"""Files that hold several jobs, and into which parts they are to be split. No file may be added."""
+LONG_FUNCTIONS = {
+    "bind/kernels/transformer.py:_attention_kernel": "a kernel cannot call a Python function",
+    "bind/model/pipeline.py:embed": "to split",
+    "serve/http/api.py:_add_routes": "to split: one function a route",
+    "serve/library/library.py:find": "to split: ranking",
+    "serve/page/app.py:_functions": "to split: one function a callback",
+}
+
+
+def test_files_are_short() -> None:
+    long = {file.as_posix() for file in FILES if len((ROOT / file).read_text().splitlines()) > LONGEST_FILE}
+    assert long <= LONG_FILES.keys() | TO_SPLIT.keys()
+
+
+def test_functions_are_short() -> None:
+    found = set()
+    for file in FILES:
+        for node in ast.walk(ast.parse((ROOT / file).read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno is not None
+                if node.end_lineno - node.lineno + 1 > LONGEST_FUNCTION:
+                    found.add(f"{file.as_posix()}:{node.name}")
+    assert found <= LONG_FUNCTIONS.keys()
+
+
+def test_the_public_interface_is_the_stored_one() -> None:
+    listed = subprocess.check_output([sys.executable, "-m", "tests.public_api"], cwd=ROOT, text=True)
+    assert listed == (ROOT / "tests" / "public_api.txt").read_text(), "python -m tests.public_api writes the list anew"
 
 
 def test_readme_shows_the_two_commands() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bind.encoders import check_options
 from bind.kernels import onednn
+from preprocess.extras import needs
 
 
 class ClipTower(nn.Module):
@@ -46,7 +47,8 @@ def _build(options: Mapping[str, Any], file: Path | None) -> nn.Module:
     check_options(options, {"model", "tower"})
     if options.get("tower") not in ("image", "text"):
         raise ValueError(f"encoder: tower is {options.get('tower')!r}, expected image or text")
-    import open_clip
+    with needs("clip", "an open_clip model"):
+        import open_clip
 
     name = str(options["model"])
     config = open_clip.get_model_config(name)
@@ -61,7 +63,8 @@ def _build(options: Mapping[str, Any], file: Path | None) -> nn.Module:
 
 def find_model(name: str) -> str | None:
     """open_clip's spelling of a model's name, whatever its case and punctuation (`vit-b32` -> `ViT-B-32`), or None."""
-    import open_clip
+    with needs("clip", "an open_clip model"):
+        import open_clip
 
     def plain(text: str) -> str:
         return re.sub(r"[^a-z0-9]", "", text.lower())
@@ -71,7 +74,8 @@ def find_model(name: str) -> str | None:
 
 def describe(model: str) -> dict[str, Any]:
     """Dimension, picture size, mean, std, tokenizer and text context of an open_clip model, as it publishes them."""
-    import open_clip
+    with needs("clip", "an open_clip model"):
+        import open_clip
 
     config = open_clip.get_model_config(model)
     text = config["text_cfg"]
@@ -90,7 +94,8 @@ def download(model: str, tag: str) -> Path:
     """The weights file that open_clip's hub has for a model and tag. Raises ValueError for an unknown tag
     and where the hub cannot be reached.
     """
-    from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model
+    with needs("clip", "an open_clip model"):
+        from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model
 
     config = get_pretrained_cfg(model, tag)
     if not config:

@@ -25,6 +25,7 @@ from bind.index.exact import Floats, Integers, Rows
 from bind.index.generations import CorruptFile, Generation, NewGeneration, write_generation
 from bind.owned import OwnedFolder
 from bind.space import Embeddings, SpaceError
+from preprocess.extras import check_faiss, needs
 
 CANDIDATES = 64
 """A factory proposes this many candidates for each wanted result, and 128 at least."""
@@ -449,8 +450,10 @@ def gpu_count() -> int:
 
 
 def _faiss() -> Any:
-    """The library, loaded when first needed; untyped, because its stubs lack many of its names."""
-    return importlib.import_module("faiss")
+    """The library, loaded when first needed; untyped, because its stubs lack many of its names. Raises MissingExtra."""
+    check_faiss()
+    with needs("cpu", "an index that is not Flat"):
+        return importlib.import_module("faiss")
 
 
 def _check_device(factory: str, device: str) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from data_manifests import Builder, BuildError, Download, Entry, Split, is_filled
 from data_manifests.shared.templates import CLIP_IMAGENET
+from preprocess.extras import needs
 from preprocess.readers.imu import CHANNELS
 
 _WINDOW_S = 5.0  # around a narration: ImageBind, app. B
@@ -107,7 +108,8 @@ def _samples(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
     Times may be empty, or out of order (Ego4D's page on IMU). Raises KeyError, ValueError for another layout.
     """
-    from pyarrow import csv  # slow to import
+    with needs("data", "a table of Ego4D"):
+        from pyarrow import csv  # slow to import
 
     types = dict.fromkeys((_TIME, *_COLUMNS), "float64")
     table = csv.read_csv(path, convert_options=csv.ConvertOptions(include_columns=list(types), column_types=types))
@@ -119,8 +121,9 @@ def _samples(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _write(path: Path, time_ms: np.ndarray, values: np.ndarray) -> None:
-    import pyarrow as pa  # slow to import
-    from pyarrow import parquet
+    with needs("data", "a table of Ego4D"):
+        import pyarrow as pa  # slow to import
+        from pyarrow import parquet
 
     # Ego4D does not state the units. GoPro cameras, which recorded most of it, write m/s2 and rad/s.
     columns: Mapping[str, np.ndarray] = {"time [ms]": time_ms - time_ms[0]} | {

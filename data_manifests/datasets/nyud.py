@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data_manifests import Builder, BuildError, Download, Entry, Split
+from data_manifests import Builder, Download, Entry, Split
 from data_manifests.shared.templates import CLIP_IMAGENET
+from preprocess.extras import needs
 
 _DATA, _SPLITS = "nyu_depth_v2_labeled.mat", "splits.mat"
 _FOCAL_PX, _BASELINE_M = 518.857901, 0.075  # Kinect v1, as in ImageBind issue 107
@@ -36,10 +37,8 @@ def splits(download: Download) -> Iterator[Split]:
     """
     if not (download.has(_DATA, "data") and download.has(_SPLITS, "annotation")):
         return
-    try:
+    with needs("data", f"{_DATA}, an HDF5 file,"):
         h5py: Any = importlib.import_module("h5py")  # has no types; only this builder needs it
-    except ImportError:
-        raise BuildError(f"{_DATA} is an HDF5 file, and the package h5py is not installed: pip install h5py") from None
     from scipy.io import loadmat  # slow to import
 
     chosen = loadmat(str(download.path / _SPLITS))

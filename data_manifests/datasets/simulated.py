@@ -23,8 +23,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tqdm import tqdm
 
 from data_manifests import Builder, BuildError, Download, Entry, Split
+from data_manifests.simulation.motion import DURATION_S, MIDDLE_S, measured
 from data_manifests.simulation.render import Stage, depth_map, photograph, prominent, thermal
-from data_manifests.simulation.scenes import DURATION_S, GAITS, MIDDLE_S, draw, measured
+from data_manifests.simulation.scenes import draw
+from data_manifests.simulation.tables import GAITS
 
 _SETTINGS = "simulated.toml"
 _PICTURE, _THERMAL, _VIDEO = (256, 192), (160, 120), (160, 128)

@@ -15,7 +15,9 @@ import numpy as np
 from PIL import Image
 
 from data_manifests import BuildError
-from data_manifests.simulation.scenes import MIDDLE_S, PLACES, Scene, rotation
+from data_manifests.simulation.motion import MIDDLE_S, rotation
+from data_manifests.simulation.scenes import Scene
+from data_manifests.simulation.tables import PLACES
 
 _NEAR_M, _FAR_M = 0.12, 250.0
 _DEEPEST_M = 60.0

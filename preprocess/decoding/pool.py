@@ -40,6 +40,7 @@ from preprocess.decoding.protocol import (
     most,
 )
 from preprocess.decoding.sandbox import Guard
+from preprocess.extras import OWN_PACKAGES
 from preprocess.source import Limits, MediaError, Opened, Plan, Segment, Source
 
 _PIPE_BYTES = 2**20
@@ -162,7 +163,7 @@ def _ready(worker: _Worker | None, read: Read, source: Source) -> _Worker:
 def _foreign(read: Read) -> set[str]:
     """The reader's module, where it belongs to nobody whose files a worker may read."""
     name = getattr(read, "__module__", None) or ""
-    return set() if name.partition(".")[0] in sandbox.OWN_PACKAGES else {name}
+    return set() if name.partition(".")[0] in OWN_PACKAGES else {name}
 
 
 class _Worker:

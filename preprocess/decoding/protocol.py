@@ -16,6 +16,7 @@ from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
+from preprocess.extras import MissingExtra
 from preprocess.source import Limits, MediaError, Plan, Segment, Source
 
 Read = Callable[[Source, Any, Limits, Plan], list[Segment]]
@@ -80,6 +81,8 @@ def read_here(read: Read, source: Source, config: Any, limits: Limits, plan: Pla
         segments = read(source, config, limits, plan)
     except MediaError:
         raise
+    except MissingExtra as error:
+        raise MediaError(source.name, str(error)) from None
     except MemoryError:
         raise MediaError(source.name, "needs more memory than a decode worker may use") from None
     except Exception as error:

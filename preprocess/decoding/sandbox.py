@@ -32,7 +32,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-OWN_PACKAGES = ("preprocess", "bind", "data_manifests", "train", "serve")
+from preprocess.extras import OWN_PACKAGES
+
 READERS_NEED = ("numpy", "PIL", "av", "soundfile", "_soundfile_data", "soxr", "scipy", "pyarrow", "tifffile", "OpenEXR")
 """Top-level packages that readers import, where they do not lie in the interpreter's own folders."""
 

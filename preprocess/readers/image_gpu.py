@@ -15,6 +15,7 @@ from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
+from preprocess.extras import needs
 from preprocess.formats import sniff
 from preprocess.readers.image import ImageConfig
 from preprocess.source import Limits, MediaError, Segment, Source
@@ -186,7 +187,8 @@ def _decode(contents: list[Tensor], device: torch.device) -> list[Tensor | None]
 
 
 def _decode_all(contents: list[Tensor], device: torch.device) -> list[Tensor]:
-    from torchvision.io import ImageReadMode, decode_jpeg  # type: ignore[import-untyped]  # takes a second to import
+    with needs("gpu", "decoding JPEGs on the GPU"):
+        from torchvision.io import ImageReadMode, decode_jpeg  # type: ignore[import-untyped]  # slow to import
 
     decoded: list[Tensor] = decode_jpeg(contents, ImageReadMode.RGB, device=device)
     return decoded

@@ -21,6 +21,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from preprocess.extras import MissingExtra, needs
 from preprocess.formats import sniff
 from preprocess.source import Limits, MediaError, Source
 
@@ -204,7 +205,7 @@ def _centre(picture: Image.Image, resize: int, size: int) -> tuple[tuple[int, in
 def _decoding(source: Source) -> Iterator[None]:
     try:
         yield
-    except (MediaError, MemoryError):
+    except (MediaError, MissingExtra, MemoryError):
         raise
     except Exception as error:  # decoders raise what they like: SyntaxError, struct.error, zlib.error, C++ exceptions
         raise MediaError(
@@ -352,7 +353,8 @@ def _read_npy(source: Source, limits: Limits) -> np.ndarray:
 
 
 def _read_exr(source: Source, limits: Limits) -> np.ndarray:
-    import OpenEXR  # only EXR files need it
+    with needs("sensors", "an EXR file"):
+        import OpenEXR  # only EXR files need it
 
     with source.open(limits) as file, _decoding(source):
         parts = OpenEXR.File(file, separate_channels=True, header_only=True).parts

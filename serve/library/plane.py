@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from preprocess.extras import needs
+
 AXES = 32
 """Principal axes that t-SNE gets to see: further ones are mostly noise, and cost time."""
 PERPLEXITY = 30.0
@@ -29,7 +31,8 @@ def lay_out(vectors: np.ndarray, groups: Sequence[str]) -> np.ndarray:
     flat = centred @ axes[:, ::-1][:, :AXES]
     spread = float(np.abs(flat).max(initial=0.0))
     if len(flat) >= _FEWEST and spread > _SHORTEST:
-        from sklearn.manifold import TSNE  # here: it takes half a second to import
+        with needs("page", "the map of a library"):
+            from sklearn.manifold import TSNE  # here: it takes half a second to import
 
         flat = TSNE(
             init="pca",

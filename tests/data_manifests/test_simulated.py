@@ -13,8 +13,11 @@ import pytest
 from bind import modalities
 from data_manifests import BuildError, build
 from data_manifests.datasets import simulated
+from data_manifests.simulation.motion import GRAVITY, MIDDLE_S, measured, rotation
 from data_manifests.simulation.render import Stage, depth_map, photograph, prominent, thermal
-from data_manifests.simulation.scenes import GAITS, GRAVITY, MIDDLE_S, PLACES, Part, Scene, draw, measured, rotation
+from data_manifests.simulation.scenes import Scene, draw
+from data_manifests.simulation.surroundings import Part
+from data_manifests.simulation.tables import GAITS, PLACES
 from preprocess import manifest
 from preprocess.readers import depth, imu
 from preprocess.source import Limits

@@ -24,6 +24,7 @@ from bind.description import Description
 from bind.model.model import BindModel
 from bind.model.pipeline import Failed
 from preprocess import manifest
+from preprocess.extras import needs
 from preprocess.manifest import Event, Manifest
 from preprocess.source import Limits, Source
 
@@ -140,12 +141,10 @@ def evaluate(
 def plot(model: str, shown: Sequence[Score], file: Path) -> None:
     """Draws shares with their intervals, emergent ones hollow, as SVG, PNG or PDF by the suffix of the file.
 
-    Raises ValueError where matplotlib is not installed.
+    Raises MissingExtra where matplotlib is not installed.
     """
-    try:
+    with needs("train", "a plot of the scores"):
         from matplotlib.figure import Figure
-    except ImportError:
-        raise ValueError("a plot of the scores needs matplotlib: pip install 'crossbind[train]'") from None
     figure = Figure(figsize=(11, 1 + 0.22 * len(shown)), layout="constrained")
     axes = figure.add_subplot()
     for row, s in enumerate(shown):

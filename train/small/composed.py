@@ -39,8 +39,9 @@ import bind
 from bind import combine, modalities
 from bind.model.model import BindModel
 from bind.space import Embeddings, unit
+from data_manifests.simulation.motion import MIDDLE_S
 from data_manifests.simulation.render import Stage, photograph, prominent
-from data_manifests.simulation.scenes import MIDDLE_S, Scene, draw
+from data_manifests.simulation.scenes import Scene, draw
 from preprocess import manifest
 from preprocess.manifest import Event
 from preprocess.source import Limits, Source

@@ -530,7 +530,7 @@ class _Log:
 
             self._board = SummaryWriter(str(out / "tensorboard"), purge_step=step)
         elif step == 0:
-            tqdm.write(f"TensorBoard is not installed (pip install tensorboard); the log is {file}")
+            tqdm.write(f"TensorBoard is not installed (pip install 'crossbind[train]'); the log is {file}")
 
     def write(self, record: dict[str, Any]) -> None:
         """One record; its numbers are curves over its `step`."""

@@ -11,6 +11,7 @@ from torch import nn
 from bind import checkpoint, encoders, heads
 from bind.model.model import BindModel
 from bind.model.towers import Tower
+from preprocess.extras import needs
 from train.trainer import run as runs
 from train.trainer.run import Lora, Run
 
@@ -57,7 +58,8 @@ def start(base: BindModel, run: Run, name: str) -> Start:
 
 def adapted(encoder: nn.Module, lora: Lora) -> nn.Module:
     """An encoder -> the same with its weights frozen and low-rank changes of them to be trained, which start at 0."""
-    from peft import LoraConfig, LoraModel
+    with needs("train", "LoRA"):
+        from peft import LoraConfig, LoraModel
 
     config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets))  # type: ignore[arg-type]
     model: nn.Module = LoraModel(encoder, config, "default")

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from preprocess.extras import needs
 from preprocess.formats import csv_delimiter
 from preprocess.readers.imu.units import ACCELERATION_UNITS, CHANNELS, ROTATION_UNITS, TIME_UNITS, RawSeries, unit_key
 from preprocess.source import Limits, MediaError
@@ -106,8 +107,9 @@ def _is_number(text: str) -> bool:
 
 def read_csv(file: BinaryIO, name: str, limits: Limits) -> RawSeries:
     """A CSV or TSV file with a header line -> its columns. Raises MediaError for what is no table of numbers."""
-    import pyarrow as pa  # slow to import, and only tables need it
-    from pyarrow import csv as arrow_csv
+    with needs("sensors", "an IMU recording in CSV"):
+        import pyarrow as pa  # slow to import, and only tables need it
+        from pyarrow import csv as arrow_csv
 
     head = file.read(1 << 16)
     header_line, newline, rest = head.partition(b"\n")
@@ -165,8 +167,9 @@ def read_csv(file: BinaryIO, name: str, limits: Limits) -> RawSeries:
 
 def read_parquet(file: BinaryIO, name: str, limits: Limits) -> RawSeries:
     """A parquet file -> its columns. Raises MediaError for what is no table of numbers."""
-    import pyarrow as pa  # slow to import, and only tables need it
-    from pyarrow import parquet
+    with needs("sensors", "an IMU recording in parquet"):
+        import pyarrow as pa  # slow to import, and only tables need it
+        from pyarrow import parquet
 
     try:
         table_file = parquet.ParquetFile(
