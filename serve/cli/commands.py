@@ -325,7 +325,7 @@ def search(
     """Search a library with words, files of any kind, or a mixture."""
     if not library.is_dir():
         _usage(f"--library: there is no library {library}; `crossbind index FOLDER --library {library}` makes one")
-    from serve.library.library import modalities_of
+    from serve.library.query import modalities_of
 
     try:
         # A query of words starts in half the time without the other encoders.

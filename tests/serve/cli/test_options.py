@@ -20,7 +20,7 @@ from bind.options import LoadOptions
 from serve import Client, Term
 from serve.cli import commands as cli
 from serve.client import ApiError
-from serve.library import library
+from serve.library import library, live_index
 from serve.library.library import Library
 from tests.serve import tiny
 from tests.serve.live import live
@@ -156,6 +156,7 @@ def test_the_device_reaches_model_and_index(place: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(zoo, "load", load)
     monkeypatch.setattr("bind.options.check_device", lambda device: None)
     monkeypatch.setattr(library, "Index", Index)
+    monkeypatch.setattr(live_index, "Index", Index)
     for call in (
         lambda: Library.open(place / "new", None, device="cuda:1"),
         lambda: Library.open(place / "new", LoadOptions(device="cuda:1")),

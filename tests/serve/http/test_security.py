@@ -23,10 +23,10 @@ from bind import modalities, owned
 from preprocess.source import Limits, Plan, Segment, Source
 from serve.engine.settings import Settings, SettingsError
 from serve.http import guard, server
-from serve.library import kept
+from serve.library import uploads
 from serve.library import where as filters
 from serve.library.library import Library
-from serve.library.originals import Originals
+from serve.library.verified_files import VerifiedFiles
 from serve.library.where import Where
 from tests.serve import bad, tiny
 from tests.serve.live import Live, live
@@ -214,7 +214,7 @@ def set_attribute(target: object, name: str, value: object) -> Patch:
 
 
 def any_name_is_taken(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(kept, "safe_name", lambda name: name)
+    patch.setattr(uploads, "safe_name", lambda name: name)
     patch.setattr(owned, "_check_name", lambda name: name)
 
 
@@ -242,7 +242,7 @@ ATTACKS: dict[str, tuple[Callable[[Live], bool], Settings, Patch]] = {
     "swapped": (
         swapped,
         Settings(port=0),
-        set_attribute(Originals, "check", lambda *_: None),
+        set_attribute(VerifiedFiles, "check", lambda *_: None),
     ),
     "bomb": (bomb, Settings(port=0), set_attribute(Settings, "limits", Limits())),
     "injection": (injection, Settings(port=0), set_attribute(filters, "parse", lambda where: Where(where, ()))),
