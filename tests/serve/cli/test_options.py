@@ -19,7 +19,9 @@ from bind.model.model import BindModel
 from bind.options import LoadOptions
 from serve import Client, Term
 from serve.cli import commands as cli
+from serve.cli import library_commands, model_commands, options, server_commands
 from serve.client import ApiError
+from serve.engine.settings import NOT_OPTIONS, Settings
 from serve.library import library, live_index
 from serve.library.library import Library
 from tests.serve import tiny
@@ -33,7 +35,9 @@ def commands() -> dict[str, inspect.Signature]:
     found = {}
     for command in cli.app.registered_commands:
         assert command.callback
-        found[command.name or command.callback.__name__.replace("_", "-")] = inspect.signature(command.callback)
+        whole = inspect.signature(command.callback)
+        own = [parameter for name, parameter in whole.parameters.items() if name != "context"]
+        found[command.name or command.callback.__name__.replace("_", "-")] = whole.replace(parameters=own)
     return found
 
 
@@ -41,7 +45,9 @@ def hints(name: str) -> dict[str, Any]:
     callback = next(
         c.callback for c in cli.app.registered_commands if (c.name or c.callback.__name__) == name and c.callback
     )
-    return get_type_hints(callback, include_extras=True)
+    found = get_type_hints(callback, include_extras=True)
+    found.pop("context", None)
+    return found
 
 
 def option_name(name: str, hint: Any) -> str | None:
@@ -74,7 +80,10 @@ def arguments(name: str, place: Path) -> list[str]:
     """The least that a command must be given."""
     given: list[str] = []
     for parameter, hint in hints(name).items():
-        if parameter == "return" or commands()[name].parameters[parameter].default is not inspect.Parameter.empty:
+        if parameter == "return":
+            continue
+        has_default = commands()[name].parameters[parameter].default is not inspect.Parameter.empty
+        if has_default and parameter != "manifests":  # `eval` takes them or a suite
             continue
         values = {"library": "library", "folder": "media", "file": "copy.tar", "out": "v.npz", "run": "run.toml"}
         values |= {
@@ -97,7 +106,8 @@ def _print(*values: object, **options: Any) -> None:
 
 @pytest.fixture(autouse=True)
 def _any_name_can_be_printed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "print", _print, raising=False)
+    for module in (library_commands, model_commands, options, server_commands):
+        monkeypatch.setattr(module, "print", _print, raising=False)
 
 
 def invoke(*parts: Any) -> Result:
@@ -226,12 +236,28 @@ def bad_values() -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.attack
+@pytest.mark.parametrize("name", [name for name in Settings.model_fields if name not in NOT_OPTIONS])
+def test_no_value_of_any_setting_ends_in_a_traceback(name: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zoo, "load", _tiny_or_refused(zoo.load))
+    monkeypatch.setattr(server_commands, "_serve", lambda *_: None)
+    flag = "--" + name.replace("_", "-")
+    for value in ("nonsense", "-1", "0", "", "nan", "1e400", "9" * 400, "x" * 70_000):
+        switch = Settings.model_fields[name].annotation is bool
+        given = [flag if value == "0" else f"--no-{flag[2:]}"] if switch else [f"{flag}={value}"]
+        if name != "port":
+            given += ["--port", "0"]
+        done = invoke("serve", "--library", "library", *given)
+        assert done.exit_code in (0, 1, 2), (given, done.output)
+        assert done.exception is None or isinstance(done.exception, SystemExit), (given, done.exception)
+
+
+@pytest.mark.attack
 @pytest.mark.parametrize(("name", "parameter"), list(bad_values()), ids=lambda part: part)
 def test_no_value_of_any_option_ends_in_a_traceback(
     name: str, parameter: str, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(zoo, "load", _tiny_or_refused(zoo.load))
-    monkeypatch.setattr(cli, "_serve", lambda *_: None)
+    monkeypatch.setattr(server_commands, "_serve", lambda *_: None)
     monkeypatch.setattr("serve.demo.demo.run", lambda *_: None)
     hint = hints(name)[parameter]
     kind = kind_of(hint)

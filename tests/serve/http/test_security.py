@@ -221,13 +221,13 @@ def any_name_is_taken(patch: pytest.MonkeyPatch) -> None:
 NOTHING: Callable[..., None] = lambda *_, **__: None  # noqa: E731
 QUICK = Settings(
     port=0,
-    max_body_bytes=1_000_000,
-    max_bodies_bytes=3_000_000,
+    max_body_mb=1,
+    max_bodies_mb=3,
     max_connections=20,
     head_timeout_s=0.3,
     body_timeout_s=0.3,
 )
-PATIENT = dataclasses.replace(QUICK, body_timeout_s=30.0, head_timeout_s=30.0)
+PATIENT = QUICK.model_copy(update={"body_timeout_s": 30.0, "head_timeout_s": 30.0})
 ATTACKS: dict[str, tuple[Callable[[Live], bool], Settings, Patch]] = {
     "stranger": (stranger, Settings(port=0, api_keys=KEYS), set_attribute(guard.Guard, "_check_key", NOTHING)),
     "other name": (other_name, QUICK, set_attribute(Settings, "hosts", ())),

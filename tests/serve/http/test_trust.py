@@ -322,7 +322,7 @@ def test_files_of_the_library_may_be_larger_than_uploads(
 ) -> None:
     (tmp_path / "media").mkdir()
     film = tiny.clip(tmp_path / "media" / "a.mp4", 20.0)
-    settings = Settings(port=0, max_body_bytes=film.stat().st_size - 1)
+    settings = Settings(port=0, max_body_mb=(film.stat().st_size - 1) / 2**20)
     if not guarded:
         monkeypatch.setattr(Settings, "library_limits", Settings.limits)
     with Library.open(tmp_path / "library", tiny.model()) as library:
