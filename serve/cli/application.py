@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-# Nothing heavy is imported at the top: `crossbind --help` answers at once.
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
 import typer
 import typer.core
 
-if TYPE_CHECKING:
-    pass
 from serve.cli.options import usage_error
 
 
 class _Commands(typer.core.TyperGroup):
-    """What the system refuses (a name that is too long, a folder that may not be read) is told by every command."""
+    """The group of all commands. A refusal of the operating system ends each of them with a usage error.
+
+    Such a refusal is, for example, a name that is too long, or a folder that may not be read.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the command."""
@@ -33,7 +33,26 @@ app = typer.Typer(
     cls=_Commands,
     help="One embedding space and one search engine for image, text, video, audio, depth, thermal and IMU.",
     no_args_is_help=True,
-    add_completion=False,
     context_settings={"auto_envvar_prefix": "CROSSBIND"},
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib import metadata
+
+        print(f"crossbind {metadata.version('crossbind')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, allow_from_autoenv=False, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Options of `crossbind` itself."""

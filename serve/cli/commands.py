@@ -15,6 +15,12 @@ from serve.cli.application import app
 
 def main() -> None:
     """Runs the command line; a bad input never ends in a traceback."""
+    if sys.platform == "win32":
+        print(
+            "Crossbind does not run on Windows itself; use it in the Windows Subsystem for Linux (`wsl --install`)",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     assert isinstance(sys.stdout, io.TextIOWrapper)
     sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
     try:

@@ -14,6 +14,7 @@ import typer.core
 
 from serve.cli.application import app
 from serve.cli.options import (
+    DEFAULT_MODEL,
     Decode,
     Device,
     Dtype,
@@ -32,7 +33,7 @@ from serve.cli.options import (
 def embed(
     paths: Annotated[list[str], typer.Argument(help="Files, folders, `text:WORDS`, or `MODALITY:FILE`.")],
     out: Annotated[Path, typer.Option("--out", help="The file to write: .npz or .parquet.")],
-    model: Model = "small",
+    model: Model = DEFAULT_MODEL,
     weights: Weights = None,
     modality: Annotated[str | None, typer.Option(help="What all of them are; recognised when left out.")] = None,
     device: Device = "cpu",
@@ -165,10 +166,10 @@ def evaluate(
 
 @app.command()
 def models(as_json: Json = False) -> None:
-    """List the models that can be loaded."""
+    """List the models that can be loaded, the default first."""
     from bind import zoo
 
-    found = [zoo.describe(name) for name in zoo.names()]
+    found = [zoo.describe(name) for name in sorted(zoo.names(), key=lambda name: (name != DEFAULT_MODEL, name))]
     if as_json:
         keys = ("name", "dim", "license", "about", "source")
         print(json.dumps([{k: getattr(d, k) for k in keys} | {"modalities": list(d.modalities)} for d in found]))
@@ -177,7 +178,8 @@ def models(as_json: Json = False) -> None:
         weights = (
             f"--weights, {d.source} unless you say otherwise" if d.source else "come with Crossbind and its packages"
         )
-        print(f"{d.name}  ({d.dim} dimensions: {', '.join(d.modalities)})")
+        default = ", the default" if d.name == DEFAULT_MODEL else ""
+        print(f"{d.name}  ({d.dim} dimensions: {', '.join(d.modalities)}{default})")
         print(f"    {d.about}\n    weights: {weights}\n    licence: {d.license}")
     print("Also: clip-MODEL for any open_clip model (clip-vit-l-14 --weights TAG or FILE), or a checkpoint folder.")
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from serve.library.library import Library
 
 
+DEFAULT_MODEL = "small"
+"""The model that is loaded where none is named."""
 Model = Annotated[str, typer.Option("--model", help="A name from `crossbind models`, or a checkpoint folder.")]
 Weights = Annotated[str | None, typer.Option(help="Weights file, folder or tag for that model; `random` for none.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]

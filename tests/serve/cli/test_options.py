@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -384,3 +386,19 @@ def test_a_library_of_another_revision_says_which_and_what_to_do(place: Path, mo
         Library.open(place / "library", tiny.model())
     monkeypatch.undo()
     Library.open(place / "library", tiny.model()).close()
+
+
+def test_the_version_and_the_completion_of_shells() -> None:
+    done = invoke("--version")
+    assert done.exit_code == 0 and done.output == f"crossbind {metadata.version('crossbind')}\n"
+    assert "--install-completion" in invoke("--help").output
+
+
+def test_windows_is_refused_with_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    monkeypatch.undo()
+    assert ended.value.code == 2 and "does not run on Windows" in capsys.readouterr().err
