@@ -1,5 +1,6 @@
 """The command line, `crossbind`."""
 
-from serve.cli.commands import app, main
+from serve.cli.application import app
+from serve.cli.commands import main
 
 __all__ = ["app", "main"]

@@ -10,7 +10,8 @@ from serve.demo.samples import CLIPS, EVERYDAY, SCIENTIFIC, Sample
 
 if TYPE_CHECKING:
     from bind.model.model import BindModel
-    from serve.library.library import Hit, Library
+    from serve.library.items import Hit
+    from serve.library.library import Library
 
 DISTRACTORS = ("a dog", "a car", "a beach", "a pizza")
 

@@ -33,9 +33,11 @@ from serve.engine.fairness import CLIENT, StoppedError, Turns
 from serve.engine.metrics import Metrics
 from serve.engine.settings import Settings
 from serve.engine.terms import Term
-from serve.library import plane
-from serve.library.catalogue import UnknownItemError, WriterBusyError, shown
-from serve.library.library import Hit, Item, Library
+from serve.library import projection
+from serve.library.errors import UnknownItemError, WriterBusyError
+from serve.library.items import Hit, Item
+from serve.library.library import Library
+from serve.library.text import shown
 
 __all__ = [
     "About",
@@ -513,7 +515,7 @@ def _plane(library: Library, limit: int) -> list[Point]:
     if not sample:
         return []
     items = [item for item, _ in sample]
-    places = plane.lay_out(np.stack([vector for _, vector in sample]), [item.modality for item in items])
+    places = projection.lay_out(np.stack([vector for _, vector in sample]), [item.modality for item in items])
     return [
         Point(item.item_id, float(x), float(y), item.modality, shown(Path(item.path).name))
         for item, (x, y) in zip(items, places, strict=True)

@@ -1,88 +1,171 @@
-"""What can be set about a server: one frozen value, checked as a whole before anything starts."""
+"""The settings of a server: one declaration gives each its option, variable, place in a file, bounds and help."""
 
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ModelWrapValidatorHandler, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from preprocess.source import Limits
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 MIN_KEY_CHARACTERS = 16
 """A shorter key could be guessed by trying: 16 characters of hexadecimal are 64 bits."""
+PREFIX = "CROSSBIND_SERVE_"
+"""The environment variable of a setting is this and its name in capitals."""
+NOT_OPTIONS = ("api_keys",)
+"""Settings without an option of the command line: other users of a machine can read the arguments of a process."""
+
+Names = Annotated[tuple[str, ...], NoDecode]
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0)]
+Megabytes = Annotated[float, Field(gt=0, le=1e9)]
 
 
 class SettingsError(ValueError):
     """Settings that cannot be served: the message names each one that is wrong, and the way out."""
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(BaseSettings):
     """Address, keys and bounds of a server. Raises SettingsError that lists all that is wrong.
 
-    `api_keys` are asked for when there are any; without, the server listens on a loopback address only.
-    `allowed_hosts` are the names it answers to (its own address and, there, the loopback names when left empty; any
-    name where keys are asked for). `max_body_bytes` bounds one request, `max_bodies_bytes` those being received
-    together, `max_terms` the texts and media of one request, `max_waiting` those of all requests together,
-    `max_batch` what is encoded at once, `max_hits` the k of a search. One client (an address; of IPv6, its network of
-    64 bits) has at most `client_share` of the connections, of the bytes received and of the places to wait. A request's
-    head must be there after `head_timeout_s`, its body after `body_timeout_s`, its answer after `deadline_s`, the
-    answer to an upload that is added after `add_deadline_s`.
+    A setting is taken from the argument, else from the environment variable `CROSSBIND_SERVE_NAME` (the keys: from
+    `CROSSBIND_API_KEYS`), else from the file that `load` is given, else it has its default.
+
+    One client (an address; of IPv6, its network of 64 bits) has at most `client_share` of the connections, of the
+    bytes received and of the places to wait.
     """
 
-    host: str = "127.0.0.1"
-    port: int = 8000
-    api_keys: tuple[str, ...] = ()
-    allowed_hosts: tuple[str, ...] = ()
-    read_only: bool = False
-    max_body_bytes: int = 64 * 2**20
-    max_bodies_bytes: int = 512 * 2**20
-    max_terms: int = 256
-    max_waiting: int = 1024
-    max_batch: int = 32
-    max_hits: int = 200
-    max_connections: int = 2000
-    head_timeout_s: float = 10.0
-    body_timeout_s: float = 30.0
-    deadline_s: float = 30.0
-    add_deadline_s: float = 600.0
-    client_share: float = 0.5
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True, populate_by_name=True
+    )
 
-    def __post_init__(self) -> None:
-        wrong = []
-        if not 0 <= self.port < 65536:
-            wrong.append(f"port: expected 0 to 65535, got {self.port}")
-        for name in ("max_body_bytes", "max_bodies_bytes", "max_terms", "max_waiting", "max_batch", "max_hits"):
-            if getattr(self, name) < 1:
-                wrong.append(f"{name}: expected at least 1, got {getattr(self, name)}")
-        for name in ("head_timeout_s", "body_timeout_s", "deadline_s", "add_deadline_s"):
-            if not getattr(self, name) > 0:
-                wrong.append(f"{name}: expected more than 0 s, got {getattr(self, name)}")
-        if not 0 < self.client_share <= 1:
-            wrong.append(f"client_share: expected more than 0 and at most 1, got {self.client_share}")
+    host: str = Field("127.0.0.1", description="The address to listen on. Other than loopback ones need API keys.")
+    port: int = Field(8000, ge=0, le=65535, description="The port to listen on; 0 takes a free one.")
+    api_keys: Names = Field(
+        (), validation_alias="CROSSBIND_API_KEYS", description="Keys that are asked for where there are any."
+    )
+    allowed_host: Names = Field(
+        (),
+        description="A name that the server answers to; may be given several times. Left out: its own address and, "
+        "there, the loopback names; any name where keys are asked for.",
+    )
+    read_only: bool = Field(False, description="Nothing can be added or deleted.")
+    page: bool = Field(True, description="The web page on /, beside the API.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
+    max_body_mb: Megabytes = Field(64.0, description="The largest request, in MiB.")
+    max_bodies_mb: Megabytes | None = Field(
+        None,
+        description="All requests that are being received together, in MiB; left out: 512, or twice max_body_mb where "
+        "that is more.",
+    )
+    max_terms: Count = Field(256, description="Texts and media of one request.")
+    max_waiting: Count = Field(1024, description="Texts and media of all requests; then the answer is 429.")
+    max_batch: Count = Field(32, description="Texts and media that are encoded together.")
+    max_hits: Count = Field(200, description="The largest k of a search.")
+    max_connections: Count = Field(2000, description="Connections that are open at once.")
+    head_timeout_s: Seconds = Field(10.0, description="The time to send the head of a request.")
+    body_timeout_s: Seconds = Field(30.0, description="The time to send the body of a request.")
+    deadline_s: Seconds = Field(30.0, description="The time to answer a request; then the answer is 504.")
+    add_deadline_s: Seconds = Field(600.0, description="The time to add an uploaded file; then the answer is 504.")
+    client_share: float = Field(
+        0.5, gt=0, le=1, description="The share of connections, bytes and places to wait that one client may have."
+    )
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise SettingsError("\n".join(_sentence(fault) for fault in error.errors())) from None
+        except tomllib.TOMLDecodeError as error:
+            raise SettingsError(f"the settings file is not TOML: {error}") from None
+
+    @classmethod
+    def load(cls, file: Path | None = None, **given: Any) -> Settings:
+        """Settings that are given, of the environment and of a TOML file, in this order. Raises SettingsError."""
+        if file is None:
+            return cls(**given)
+
+        class FromFile(cls):  # type: ignore[valid-type,misc]
+            model_config = SettingsConfigDict(toml_file=file)
+
+        settings: Settings = FromFile(**given)
+        return settings
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Where settings come from, the strongest first."""
+        if settings_cls.model_config.get("toml_file") is None:
+            return init_settings, env_settings
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @field_validator("api_keys", "allowed_host", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        """`a, b` of an environment variable -> (a, b)."""
+        return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+    @field_validator("allowed_host")
+    @classmethod
+    def _in_lower_case(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(name.lower() for name in value)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _all_faults_at_once(cls, values: Any, handler: ModelWrapValidatorHandler[Settings]) -> Settings:
+        """Checks each setting by itself, and then those that are right with each other."""
+        faults: list[str] = []
+        wrong: set[str] = set()
+        try:
+            settings = handler(values)
+        except ValidationError as error:
+            faults = [_sentence(fault) for fault in error.errors()]
+            wrong = {str(fault["loc"][0]) for fault in error.errors()}
+            settings = handler({name: value for name, value in values.items() if name not in wrong})
+        faults += [fault for names, fault in settings._contradictions() if not wrong & names]
+        if faults:
+            raise ValueError("\n".join(faults))
+        return settings
+
+    def _contradictions(self) -> list[tuple[set[str], str]]:
+        """(the settings that do not fit together, a sentence about them) of each contradiction."""
+        found: list[tuple[set[str], str]] = []
         if self.max_terms > self.max_waiting:
-            wrong.append(
-                f"max_terms: expected at most max_waiting ({self.max_waiting}), got {self.max_terms}: such a request "
-                "could never be taken"
-            )
+            reason = f"expected at most max_waiting ({self.max_waiting}), got {self.max_terms}"
+            found.append(({"max_terms", "max_waiting"}, f"max_terms: {reason}: such a request could never be taken"))
         if self.max_body_bytes > self.max_bodies_bytes:
-            wrong.append(
-                f"max_body_bytes: expected at most max_bodies_bytes ({self.max_bodies_bytes}), "
-                f"got {self.max_body_bytes}: such a body could never be taken"
-            )
+            reason = f"expected at most max_bodies_mb ({self.max_bodies_mb}), got {self.max_body_mb}"
+            found.append(({"max_body_mb", "max_bodies_mb"}, f"max_body_mb: {reason}: such a body could never be taken"))
         for number, key in enumerate(self.api_keys, 1):
             if len(key) < MIN_KEY_CHARACTERS or not key.isascii() or not key.isprintable() or " " in key:
-                wrong.append(
-                    f"API key {number}: expected at least {MIN_KEY_CHARACTERS} visible ASCII characters; "
-                    "`openssl rand -hex 24` makes one"
-                )
+                reason = f"expected at least {MIN_KEY_CHARACTERS} visible ASCII characters"
+                found.append(({"api_keys"}, f"API key {number}: {reason}; `openssl rand -hex 24` makes one"))
         if not self.is_loopback and not self.api_keys:
-            wrong.append(
-                f"host: {self.host} can be reached from other machines, which needs API keys; give some "
+            reason = (
+                f"{self.host} can be reached from other machines, which needs API keys; give some "
                 "(CROSSBIND_API_KEYS or --api-keys-file), or listen on 127.0.0.1"
             )
-        if wrong:
-            raise SettingsError("\n".join(wrong))
+            found.append(({"host", "api_keys"}, f"host: {reason}"))
+        return found
 
     @property
     def is_loopback(self) -> bool:
@@ -97,11 +180,22 @@ class Settings:
     @property
     def hosts(self) -> tuple[str, ...]:
         """The names in a Host header that are answered; none means any."""
-        if self.allowed_hosts:
-            return self.allowed_hosts
+        if self.allowed_host:
+            return self.allowed_host
         # A page of another site can have its own name lead to this machine (DNS rebinding). Where a key is asked for,
         # that gains it nothing.
         return () if self.api_keys else (*LOOPBACK_NAMES, self.host)
+
+    @property
+    def max_body_bytes(self) -> int:
+        """The largest body of a request."""
+        return round(self.max_body_mb * 2**20)
+
+    @property
+    def max_bodies_bytes(self) -> int:
+        """Bytes of all bodies that are being received together."""
+        left_out = max(512.0, 2 * self.max_body_mb)
+        return round((left_out if self.max_bodies_mb is None else self.max_bodies_mb) * 2**20)
 
     @property
     def max_waiting_each(self) -> int:
@@ -135,3 +229,25 @@ class Settings:
     def library_limits(self) -> Limits:
         """What a file of the library may be, to be shown: as large as `crossbind index` takes, in less time."""
         return Limits(decode_timeout_s=min(15.0, self.deadline_s), decode_bytes_per_s=20e6)
+
+
+_SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "greater_than_equal": lambda bounds: f"expected at least {bounds['ge']}",
+    "greater_than": lambda bounds: f"expected more than {bounds['gt']:g}",
+    "less_than_equal": lambda bounds: f"expected at most {bounds['le']:g}",
+    "literal_error": lambda bounds: f"expected {bounds['expected']}",
+    "int_parsing": lambda _: "expected a whole number",
+    "int_from_float": lambda _: "expected a whole number",
+    "float_parsing": lambda _: "expected a number",
+    "bool_parsing": lambda _: "expected true or false",
+    "extra_forbidden": lambda _: "there is no such setting",
+}
+
+
+def _sentence(fault: Any) -> str:
+    """A fault as pydantic tells it -> `max_terms: expected at least 1, got 0`."""
+    if fault["type"] == "value_error" and not fault["loc"]:
+        return str(fault["ctx"]["error"])
+    sentence = _SENTENCES.get(fault["type"])
+    reason = sentence(fault.get("ctx", {})) if sentence else re.sub("^Input", "the value", fault["msg"])
+    return f"{'.'.join(map(str, fault['loc']))}: {reason}, got {str(fault['input'])[:100]}"

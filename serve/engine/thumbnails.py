@@ -23,10 +23,11 @@ from bind.owned import NotOwnedError, OwnedFolder
 from preprocess.decoding.protocol import Read
 from preprocess.readers import depth, image, thermal, video
 from preprocess.source import Limits, MediaError, Plan, Segment, Source
-from serve.library.catalogue import UnknownItemError
+from serve.library.errors import UnknownItemError
 
 if TYPE_CHECKING:
-    from serve.library.library import Item, Library
+    from serve.library.items import Item
+    from serve.library.library import Library
 
 FOLDER = "thumbnails"
 SIZE = 256

@@ -389,7 +389,7 @@ class _Body:
         return b"".join(parts)
 
     def _refuse_size(self) -> None:
-        self._refuse(413, "too_large", f"expected at most {self.most_bytes:,} bytes in a request (max_body_bytes)")
+        self._refuse(413, "too_large", f"expected at most {self.most_bytes:,} bytes in a request (max_body_mb)")
 
     def _refuse(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
         self.refusal = Refusal(status, code, message, headers)

@@ -19,8 +19,12 @@ from pathlib import Path
 
 from bind.files import SUMS, format_sums, parse_sums, sha256, sync
 from bind.owned import OwnedFolder
-from serve.library import catalogue, check, kept
-from serve.library.catalogue import COMMITTED, FILE, Catalogue, LibraryError, Writer, connect
+from serve.library import check, integrity, uploads
+from serve.library.catalogue import Catalogue
+from serve.library.connections import connect
+from serve.library.errors import LibraryError
+from serve.library.schema import COMMITTED, FILE
+from serve.library.writer import Writer
 
 _MTIME = "CROSSBIND.mtime_ns"
 
@@ -111,7 +115,7 @@ def _copy_catalogue(folder: Path, copy: Path) -> None:
 
 def _add_kept(folder: Path, archive: tarfile.TarFile, sums: dict[str, str]) -> set[str]:
     """Adds the kept files -> their names, as `files/ID/NAME`. One that is deleted meanwhile is not among them."""
-    place = OwnedFolder(folder, kept.FOLDER)
+    place = OwnedFolder(folder, uploads.FOLDER)
     copied: set[str] = set()
     not_whole = []
     for name in place.names():
@@ -125,7 +129,7 @@ def _add_kept(folder: Path, archive: tarfile.TarFile, sums: dict[str, str]) -> s
     with closing(connect(folder / FILE)) as connection:
         known = b"\0".join(row[0] for row in connection.execute("SELECT path FROM files"))
     for name in not_whole:
-        if os.fsencode(f"{kept.FOLDER}/{name}/") in known:
+        if os.fsencode(f"{uploads.FOLDER}/{name}/") in known:
             copied |= _add_folder(place.folder(name), name, archive, sums)
     return copied
 
@@ -135,7 +139,7 @@ def _add_folder(place: OwnedFolder, folder: str, archive: tarfile.TarFile, sums:
     with ExitStack() as stack:
         try:
             contents = {
-                f"{kept.FOLDER}/{folder}/{name}": stack.enter_context(place.open(name)) for name in place.names()
+                f"{uploads.FOLDER}/{folder}/{name}": stack.enter_context(place.open(name)) for name in place.names()
             }
         except OSError:
             return set()
@@ -163,7 +167,7 @@ def _finish_catalogue(copy: Path, copied: set[str]) -> tuple[int, int]:
                 writer.drop_orphans()
         facts = dict(connection.execute("SELECT key, value FROM facts"))
         (count,) = connection.execute("SELECT count(*) FROM files WHERE content IS NOT NULL").fetchone()
-    catalogue.note_commit(copy, facts["library"], facts["revision"])
+    integrity.note_commit(copy, facts["library"], facts["revision"])
     return count, facts["revision"]
 
 
@@ -173,7 +177,7 @@ def _extract(file: Path, aside: Path) -> dict[str, bytes]:
     with tarfile.open(file, "r:") as archive:
         for member in archive:
             parts = member.name.split("/")
-            inside = member.name in (FILE, COMMITTED, SUMS) or (len(parts) == 3 and parts[0] == kept.FOLDER)
+            inside = member.name in (FILE, COMMITTED, SUMS) or (len(parts) == 3 and parts[0] == uploads.FOLDER)
             if not (inside and member.isreg() and not {"", ".", ".."} & set(parts) and member.name not in found):
                 raise ValueError(f"{member.name!r} is no part of a library")
             content = archive.extractfile(member)
@@ -187,7 +191,7 @@ def _extract(file: Path, aside: Path) -> dict[str, bytes]:
                 shutil.copyfileobj(content, out, 2**20)
                 out.flush()
                 os.fsync(out.fileno())
-            if parts[0] == kept.FOLDER:
+            if parts[0] == uploads.FOLDER:
                 changed_ns = int(member.pax_headers.get(_MTIME, int(member.mtime) * 10**9))
                 os.utime(target, ns=(changed_ns, changed_ns))
             found[member.name] = b""

@@ -19,19 +19,13 @@ from typing import TYPE_CHECKING, Any
 from bind.index.index import Index
 from bind.owned import OwnedFolder
 from serve.engine import thumbnails
-from serve.library import catalogue, kept
-from serve.library.catalogue import (
-    CHECKSUMS,
-    FILE,
-    Catalogue,
-    LibraryError,
-    Writer,
-    connect,
-    read_facts,
-    refuse_damage,
-    signature,
-    transaction,
-)
+from serve.library import integrity, uploads
+from serve.library.catalogue import Catalogue
+from serve.library.connections import connect, transaction
+from serve.library.errors import LibraryError
+from serve.library.integrity import read_facts, refuse_damage
+from serve.library.schema import CHECKSUMS, COMMITTED, FILE, FORMAT, signature
+from serve.library.writer import Writer
 
 if TYPE_CHECKING:
     from serve.library.library import Library
@@ -72,7 +66,7 @@ def check(folder: Path, repair: bool = False, open_library: OpenLibrary | None =
     it, such contents stay damaged. Raises WriterBusyError for `repair` while somebody writes, FileNotFoundError where
     there is no library.
     """
-    if not folder.is_dir() or not any(os.path.lexists(folder / name) for name in (FILE, catalogue.COMMITTED)):
+    if not folder.is_dir() or not any(os.path.lexists(folder / name) for name in (FILE, COMMITTED)):
         raise FileNotFoundError(f"there is no library in {folder}")
     run = _Check(folder, repair, open_library)
     run.all()
@@ -121,20 +115,20 @@ class _Check:
     def _facts(self) -> dict[str, Any] | None:
         """The facts of a catalogue that can be opened, after what a repair accepts was accepted."""
         try:
-            noted = catalogue.committed(self.folder)
+            noted = integrity.committed(self.folder)
         except ValueError as error:
-            self._found(catalogue.COMMITTED, f"the file {error}", "written anew", repaired=True)
+            self._found(COMMITTED, f"the file {error}", "written anew", repaired=True)
             noted = None
         try:
             refuse_damage(self.folder)
             with closing(connect(self.folder / FILE)) as connection:
                 facts = read_facts(connection, self.folder)
-                if facts["format"] >= catalogue.FORMAT and (lost := catalogue.lost_commits(connection, self.folder)):
+                if facts["format"] >= FORMAT and (lost := integrity.lost_commits(connection, self.folder)):
                     self._found(FILE, lost, "what is left is accepted; index your folders again", repaired=True)
                     if not self._repair:
                         return None
                 if self._repair and "library" in facts and noted != (facts["library"], facts["revision"]):
-                    catalogue.note_commit(self.folder, facts["library"], facts["revision"])
+                    integrity.note_commit(self.folder, facts["library"], facts["revision"])
         except LibraryError as error:
             self._found(FILE, str(error), "restore a backup, or index into a new library")
             return None
@@ -302,13 +296,13 @@ class _Check:
 
     def _kept_files(self, opened: Catalogue) -> None:
         """What the library keeps itself against the digest that each folder is named after."""
-        place = OwnedFolder(self.folder, kept.FOLDER)
+        place = OwnedFolder(self.folder, uploads.FOLDER)
         names = [name for name in self._names(place) if not name.startswith(".")]
         for name in names:
             inside = place.folder(name)
             if kept_digest(inside) == name or not self._is_known(name):
                 continue
-            part = f"{kept.FOLDER}/{name}"
+            part = f"{uploads.FOLDER}/{name}"
             sidecar = self._sidecar(inside, name)
             if sidecar is None:
                 what = "a kept file or its sidecar is damaged or missing"
@@ -325,7 +319,7 @@ class _Check:
     def _is_known(self, name: str) -> bool:
         """Whether the catalogue has a kept file of this folder: others were deleted meanwhile, or are being added."""
         with closing(connect(self.folder / FILE)) as connection, suppress(sqlite3.DatabaseError):
-            prefix = os.fsencode(f"{kept.FOLDER}/{name}/")
+            prefix = os.fsencode(f"{uploads.FOLDER}/{name}/")
             return bool(connection.execute("SELECT 1 FROM files WHERE instr(path, ?)", (prefix,)).fetchall())
         return True
 
@@ -335,7 +329,7 @@ class _Check:
             rows = connection.execute(
                 "SELECT f.path, f.caption, f.metadata, c.hints FROM files f JOIN contents c ON c.id = f.content "
                 "WHERE instr(f.path, ?)",
-                (os.fsencode(f"{kept.FOLDER}/{name}/"),),
+                (os.fsencode(f"{uploads.FOLDER}/{name}/"),),
             ).fetchall()
             for key, caption, metadata, hints in rows:
                 told = json.loads(metadata) | json.loads(hints) | ({"caption": caption} if caption else {})
@@ -398,11 +392,11 @@ def _read(library: Library, path: str, folder: str) -> str | None:
     try:
         if not os.path.isfile(path):
             return "the file is gone, or its path is damaged"
-        key = kept.key_of(path, library.folder)
+        key = uploads.key_of(path, library.folder)
         if key.startswith(b"/"):
             return library.read_again(path, folder)
         _, place, name = os.fsdecode(key).split("/")
-        inside = OwnedFolder(library.folder, kept.FOLDER).folder(place)
+        inside = OwnedFolder(library.folder, uploads.FOLDER).folder(place)
         if kept_digest(inside) != place:
             return "the kept file is damaged"
         metadata = {}
@@ -417,7 +411,7 @@ def _read(library: Library, path: str, folder: str) -> str | None:
 
 
 def kept_digest(place: OwnedFolder) -> str:
-    """The name that the folder of a kept file should have (see `serve.library.kept`), '' for what is no such folder."""
+    """The name that the folder of an upload should have (see `serve.library.uploads`); '' where it is not one."""
     try:
         names = sorted(place.names(), key=len)
         if not names or names[1:] not in ([], [f"{names[0]}.json"]):

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 from bind.model import pipeline
 from preprocess.source import Limits, MediaError, Source
 from serve.library import scan
-from serve.library.catalogue import ContentKey, FileRow, NewFile, NewSegment, Writer
+from serve.library.records import ContentKey, FileRow, NewFile, NewSegment
 from serve.library.scan import Found, LeftOut, Probed, TemporaryError, Unlisted
+from serve.library.writer import Writer
 
 if TYPE_CHECKING:
     from bind.model.model import BindModel

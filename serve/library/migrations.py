@@ -11,8 +11,11 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from serve.library import kept
-from serve.library.catalogue import CHECKSUMS, FORMAT, Writer, note_commit, sign, statements_of, transaction
+from serve.library import uploads
+from serve.library.connections import transaction
+from serve.library.integrity import note_commit
+from serve.library.schema import CHECKSUMS, FORMAT, sign, statements_of
+from serve.library.writer import Writer
 
 Step = Callable[[sqlite3.Connection, Path], None]
 """(connection inside of a transaction, the library's folder) -> the catalogue is of the next format."""
@@ -36,7 +39,7 @@ def _version_2(connection: sqlite3.Connection, folder: Path) -> None:
 
     What was kept before also answers to its old item ids.
     """
-    kept.relative_kept_paths(connection, folder)
+    uploads.make_upload_paths_relative(connection, folder)
     for table in CHECKSUMS:
         if table != "uploads":
             connection.execute(f"ALTER TABLE {table} ADD COLUMN checksum INTEGER")

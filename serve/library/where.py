@@ -74,6 +74,10 @@ class Where:
     keys: Mapping[str, int] = field(default_factory=dict)
 
 
+EVERYTHING = Where("1", ())
+"""The filter that every file passes."""
+
+
 def parse(where: str) -> Where:
     """A filter -> its condition over the join of s, c and f. Raises WhereError, which points at the character."""
     return _Parser(where).parse()

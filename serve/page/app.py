@@ -29,10 +29,13 @@ from bind.modalities import specs
 from serve.engine.batching import Busy, LateError
 from serve.engine.service import TermError
 from serve.engine.terms import Term
-from serve.http.api import MAX_QUERY_TERMS, ApiError, read_json
+from serve.http.errors import RequestError
 from serve.http.guard import error_body, page_policy
+from serve.http.limited_json import read_json
+from serve.http.schemas import MAX_QUERY_TERMS
 from serve.library.calibration import LIKELY
-from serve.library.catalogue import UnknownItemError, shown, words_of
+from serve.library.errors import UnknownItemError
+from serve.library.text import shown, words_of
 from serve.library.where import WhereError
 from serve.page import views
 
@@ -41,7 +44,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from serve.engine.service import Service
-    from serve.library.library import Item
+    from serve.library.items import Item
 
 MAP_ITEMS = 2000
 """Items on the map: more would be a blot, and take long to lay out."""
@@ -121,7 +124,7 @@ class _OnlyOpen:
         if scope["path"] == _CALLS and not _is_form(scope):
             try:
                 receive = await _checked_call(receive)
-            except ApiError as error:
+            except RequestError as error:
                 body = json.loads(error_body(error.status, error.code, error.message))
                 await JSONResponse(body, error.status)(scope, receive, send)
                 return
@@ -173,7 +176,7 @@ def _is_form(scope: Scope) -> bool:
 
 
 async def _checked_call(receive: Receive) -> Receive:
-    """Receives a call of the page -> what receives the same again. Raises ApiError for too large a one."""
+    """Receives a call of the page -> what receives the same again. Raises RequestError for too large a one."""
     parts: list[bytes] = []
     size = 0
     while True:
@@ -183,12 +186,12 @@ async def _checked_call(receive: Receive) -> Receive:
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > MAX_CALL_BYTES:
-            raise ApiError(413, "too_large", f"expected at most {MAX_CALL_BYTES:,} bytes in a call of the page")
+            raise RequestError(413, "too_large", f"expected at most {MAX_CALL_BYTES:,} bytes in a call of the page")
         if not message.get("more_body", False):
             break
     asked = read_json(b"".join(parts), MAX_CALL_VALUES)
     if not isinstance(asked, dict):
-        raise ApiError(400, "bad_call", "expected an object")
+        raise RequestError(400, "bad_call", "expected an object")
     # Gradio keeps a state for every session that it hears of; ours has none.
     content = json.dumps(asked | {"session_hash": "page"}).encode()
     waiting = [{"type": "http.request", "body": content, "more_body": False}]

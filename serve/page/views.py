@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 from preprocess.source import Limits, MediaError, Source
 from serve.engine.batching import Busy
-from serve.library.catalogue import UnknownItemError, shown
+from serve.library.errors import UnknownItemError
+from serve.library.text import shown
 from serve.library.where import COLUMNS
 from serve.page import plots
 
 if TYPE_CHECKING:
     from serve.engine.service import About, Service
-    from serve.library.library import Hit, Item
+    from serve.library.items import Hit, Item
 
 QUOTE_CHARACTERS = 320
 KEPT_FIGURES = 512

@@ -21,8 +21,9 @@ import bind
 from bind.modalities import spec
 from bind.model.model import BindModel
 from bind.space import unit
-from serve.library.catalogue import Catalogue, ContentKey, NewFile, NewSegment
+from serve.library.catalogue import Catalogue
 from serve.library.library import Library
+from serve.library.records import ContentKey, NewFile, NewSegment
 from tests.bench.cpu import result
 
 QUERIES = (

@@ -1,4 +1,4 @@
-"""Real processes that are killed while they add a file to a library. Run by `test_kept.py`; see `crash_child`.
+"""Real processes that are killed while they add a file to a library. Run by `test_uploads.py`; see `crash_child`.
 
     python -m tests.serve.add_child FOLDER MOMENTS
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sqlite3
 import sys
 import time
 from pathlib import Path
@@ -47,7 +48,7 @@ class Moments:
         """From now on."""
         connect = catalogue.connect
 
-        def watched(file: Path) -> catalogue.sqlite3.Connection:
+        def watched(file: Path) -> sqlite3.Connection:
             connection = connect(file)
             connection.set_progress_handler(self.pass_one, STEPS)
             return connection

@@ -31,8 +31,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from serve.library.catalogue import ContentKey, NewFile, NewSegment
 from serve.library.library import Library
+from serve.library.records import ContentKey, NewFile, NewSegment
 from tests.serve.load import resident_bytes
 
 KEY = "the-key-of-the-honest-and-the-others"

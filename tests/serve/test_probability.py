@@ -16,6 +16,7 @@ from bind.calibration import Calibration, background
 from bind.model.model import BindModel
 from serve import Client, Library, Term
 from serve.cli import commands as cli
+from serve.cli import library_commands
 from serve.library import calibration
 from serve.page import views
 from tests.serve import tiny
@@ -156,7 +157,7 @@ def test_the_api_and_its_client_tell_it(library: Library, media: Path, tmp_path:
 def test_the_command_line_says_that_nothing_looks_like_that(
     library: Library, media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "_library", lambda *_, **__: contextlib.nullcontext(library))
+    monkeypatch.setattr(library_commands, "open_library", lambda *_, **__: contextlib.nullcontext(library))
     other = tiny.picture(tmp_path / "other.png", 99)
     place = ["--library", str(library.folder)]
     result = CliRunner().invoke(cli.app, ["search", f"image:{other}", *place, "--min-probability", "0.5"])

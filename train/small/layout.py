@@ -21,7 +21,8 @@ from torch import Tensor
 
 from bind import checkpoint, zoo
 from bind.encoders.efficientnet import EfficientNet
-from bind.model.model import BindModel, Tower
+from bind.model.model import BindModel
+from bind.model.towers import Tower
 from train.small import data as datasets
 from train.small import sensors
 

@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from bind import checkpoint, zoo
 from bind.description import Description, ModalityTable
 from bind.encoders import motion
-from bind.model.model import BindModel, Tower
+from bind.model.model import BindModel
+from bind.model.towers import Tower
 from preprocess import manifest
 from preprocess.manifest import Event
 from preprocess.readers import imu

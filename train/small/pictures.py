@@ -28,7 +28,7 @@ from tqdm import tqdm
 import data_manifests
 from bind import checkpoint, description, encoders, heads, modalities
 from bind.description import Description
-from bind.model.model import Tower
+from bind.model.towers import Tower
 from preprocess import manifest
 from preprocess.readers import image as reading
 from preprocess.source import Limits, MediaError, Source

@@ -31,7 +31,8 @@ from torch import Tensor, nn
 from bind import checkpoint, encoders, zoo
 from bind.description import Description, ModalityTable
 from bind.encoders import sensor
-from bind.model.model import BindModel, Tower
+from bind.model.model import BindModel
+from bind.model.towers import Tower
 from preprocess import manifest
 from preprocess.manifest import Event
 from preprocess.readers import depth, image, thermal

@@ -114,6 +114,7 @@ def test_usage_errors_exit_with_2(arguments: list[str], reason: str) -> None:
 
 def test_models_and_doctor() -> None:
     listed = json.loads(crossbind("models", "--json").stdout)
+    assert listed[0]["name"] == "small", "the default comes first"
     assert {entry["name"] for entry in listed} == set(bind.names())
     assert "clip-vit-b32" in crossbind("models").stdout
     done = crossbind("doctor", "--json")

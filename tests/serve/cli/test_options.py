@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -19,8 +21,10 @@ from bind.model.model import BindModel
 from bind.options import LoadOptions
 from serve import Client, Term
 from serve.cli import commands as cli
+from serve.cli import library_commands, model_commands, options, server_commands
 from serve.client import ApiError
-from serve.library import library
+from serve.engine.settings import NOT_OPTIONS, Settings
+from serve.library import library, live_index
 from serve.library.library import Library
 from tests.serve import tiny
 from tests.serve.live import live
@@ -33,7 +37,9 @@ def commands() -> dict[str, inspect.Signature]:
     found = {}
     for command in cli.app.registered_commands:
         assert command.callback
-        found[command.name or command.callback.__name__.replace("_", "-")] = inspect.signature(command.callback)
+        whole = inspect.signature(command.callback)
+        own = [parameter for name, parameter in whole.parameters.items() if name != "context"]
+        found[command.name or command.callback.__name__.replace("_", "-")] = whole.replace(parameters=own)
     return found
 
 
@@ -41,7 +47,9 @@ def hints(name: str) -> dict[str, Any]:
     callback = next(
         c.callback for c in cli.app.registered_commands if (c.name or c.callback.__name__) == name and c.callback
     )
-    return get_type_hints(callback, include_extras=True)
+    found = get_type_hints(callback, include_extras=True)
+    found.pop("context", None)
+    return found
 
 
 def option_name(name: str, hint: Any) -> str | None:
@@ -74,7 +82,10 @@ def arguments(name: str, place: Path) -> list[str]:
     """The least that a command must be given."""
     given: list[str] = []
     for parameter, hint in hints(name).items():
-        if parameter == "return" or commands()[name].parameters[parameter].default is not inspect.Parameter.empty:
+        if parameter == "return":
+            continue
+        has_default = commands()[name].parameters[parameter].default is not inspect.Parameter.empty
+        if has_default and parameter != "manifests":  # `eval` takes them or a suite
             continue
         values = {"library": "library", "folder": "media", "file": "copy.tar", "out": "v.npz", "run": "run.toml"}
         values |= {
@@ -97,7 +108,8 @@ def _print(*values: object, **options: Any) -> None:
 
 @pytest.fixture(autouse=True)
 def _any_name_can_be_printed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "print", _print, raising=False)
+    for module in (library_commands, model_commands, options, server_commands):
+        monkeypatch.setattr(module, "print", _print, raising=False)
 
 
 def invoke(*parts: Any) -> Result:
@@ -156,6 +168,7 @@ def test_the_device_reaches_model_and_index(place: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(zoo, "load", load)
     monkeypatch.setattr("bind.devices.check_device", lambda device: None)
     monkeypatch.setattr(library, "Index", Index)
+    monkeypatch.setattr(live_index, "Index", Index)
     for call in (
         lambda: Library.open(place / "new", None, device="cuda:1"),
         lambda: Library.open(place / "new", LoadOptions(device="cuda:1")),
@@ -225,12 +238,28 @@ def bad_values() -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.attack
+@pytest.mark.parametrize("name", [name for name in Settings.model_fields if name not in NOT_OPTIONS])
+def test_no_value_of_any_setting_ends_in_a_traceback(name: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zoo, "load", _tiny_or_refused(zoo.load))
+    monkeypatch.setattr(server_commands, "_serve", lambda *_: None)
+    flag = "--" + name.replace("_", "-")
+    for value in ("nonsense", "-1", "0", "", "nan", "1e400", "9" * 400, "x" * 70_000):
+        switch = Settings.model_fields[name].annotation is bool
+        given = [flag if value == "0" else f"--no-{flag[2:]}"] if switch else [f"{flag}={value}"]
+        if name != "port":
+            given += ["--port", "0"]
+        done = invoke("serve", "--library", "library", *given)
+        assert done.exit_code in (0, 1, 2), (given, done.output)
+        assert done.exception is None or isinstance(done.exception, SystemExit), (given, done.exception)
+
+
+@pytest.mark.attack
 @pytest.mark.parametrize(("name", "parameter"), list(bad_values()), ids=lambda part: part)
 def test_no_value_of_any_option_ends_in_a_traceback(
     name: str, parameter: str, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(zoo, "load", _tiny_or_refused(zoo.load))
-    monkeypatch.setattr(cli, "_serve", lambda *_: None)
+    monkeypatch.setattr(server_commands, "_serve", lambda *_: None)
     monkeypatch.setattr("serve.demo.demo.run", lambda *_: None)
     hint = hints(name)[parameter]
     kind = kind_of(hint)
@@ -357,3 +386,19 @@ def test_a_library_of_another_revision_says_which_and_what_to_do(place: Path, mo
         Library.open(place / "library", tiny.model())
     monkeypatch.undo()
     Library.open(place / "library", tiny.model()).close()
+
+
+def test_the_version_and_the_completion_of_shells() -> None:
+    done = invoke("--version")
+    assert done.exit_code == 0 and done.output == f"crossbind {metadata.version('crossbind')}\n"
+    assert "--install-completion" in invoke("--help").output
+
+
+def test_windows_is_refused_with_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    monkeypatch.undo()
+    assert ended.value.code == 2 and "does not run on Windows" in capsys.readouterr().err

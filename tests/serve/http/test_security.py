@@ -23,10 +23,10 @@ from bind import modalities, owned
 from preprocess.source import Limits, Plan, Segment, Source
 from serve.engine.settings import Settings, SettingsError
 from serve.http import guard, server
-from serve.library import kept
+from serve.library import uploads
 from serve.library import where as filters
 from serve.library.library import Library
-from serve.library.originals import Originals
+from serve.library.verified_files import VerifiedFiles
 from serve.library.where import Where
 from tests.serve import bad, tiny
 from tests.serve.live import Live, live
@@ -214,20 +214,20 @@ def set_attribute(target: object, name: str, value: object) -> Patch:
 
 
 def any_name_is_taken(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(kept, "safe_name", lambda name: name)
+    patch.setattr(uploads, "safe_name", lambda name: name)
     patch.setattr(owned, "_check_name", lambda name: name)
 
 
 NOTHING: Callable[..., None] = lambda *_, **__: None  # noqa: E731
 QUICK = Settings(
     port=0,
-    max_body_bytes=1_000_000,
-    max_bodies_bytes=3_000_000,
+    max_body_mb=1,
+    max_bodies_mb=3,
     max_connections=20,
     head_timeout_s=0.3,
     body_timeout_s=0.3,
 )
-PATIENT = dataclasses.replace(QUICK, body_timeout_s=30.0, head_timeout_s=30.0)
+PATIENT = QUICK.model_copy(update={"body_timeout_s": 30.0, "head_timeout_s": 30.0})
 ATTACKS: dict[str, tuple[Callable[[Live], bool], Settings, Patch]] = {
     "stranger": (stranger, Settings(port=0, api_keys=KEYS), set_attribute(guard.Guard, "_check_key", NOTHING)),
     "other name": (other_name, QUICK, set_attribute(Settings, "hosts", ())),
@@ -242,7 +242,7 @@ ATTACKS: dict[str, tuple[Callable[[Live], bool], Settings, Patch]] = {
     "swapped": (
         swapped,
         Settings(port=0),
-        set_attribute(Originals, "check", lambda *_: None),
+        set_attribute(VerifiedFiles, "check", lambda *_: None),
     ),
     "bomb": (bomb, Settings(port=0), set_attribute(Settings, "limits", Limits())),
     "injection": (injection, Settings(port=0), set_attribute(filters, "parse", lambda where: Where(where, ()))),

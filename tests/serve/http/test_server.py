@@ -129,7 +129,7 @@ def test_every_option_is_a_variable_too(library: Path) -> None:
         (["--host", "0.0.0.0"], 2, "needs API keys"),
         (["--host", "0.0.0.0", "--api-keys-file", "no-such-file"], 2, "could not be read"),
         (["--max-terms", "500", "--max-waiting", "10"], 2, "max_terms: expected at most max_waiting"),
-        (["--log-level", "loud"], 2, "--log-level"),
+        (["--log-level", "loud"], 2, "log_level: expected"),
         (["--deadline-s", "0"], 2, "deadline_s"),
         (["--model", "smal"], 2, "no model 'smal'"),
     ],

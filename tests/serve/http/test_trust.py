@@ -31,6 +31,7 @@ from serve.http import guard
 from serve.http.guard import client_of
 from serve.library import where as filters
 from serve.library.library import Library
+from serve.library.live_index import LiveIndex
 from serve.library.where import WhereError
 from serve.page import app as page_module
 from serve.page import views
@@ -188,17 +189,16 @@ def test_reads_wait_for_nobody(
         other.index(tmp_path / "media")
     if not guarded:
 
-        def searchable(self: Library) -> Any:
-            with self._lock:
-                self._refresh()
-            return self._index
+        def current(self: LiveIndex) -> Any:
+            self.refresh()
+            return self.index
 
-        monkeypatch.setattr(Library, "_searchable", searchable)
+        monkeypatch.setattr(LiveIndex, "current", current)
     release = threading.Event()
     held = threading.Event()
 
     def hold_it() -> None:
-        with library._lock:
+        with library._live_index.lock:
             held.set()
             release.wait(LONG_S)
 
@@ -322,7 +322,7 @@ def test_files_of_the_library_may_be_larger_than_uploads(
 ) -> None:
     (tmp_path / "media").mkdir()
     film = tiny.clip(tmp_path / "media" / "a.mp4", 20.0)
-    settings = Settings(port=0, max_body_bytes=film.stat().st_size - 1)
+    settings = Settings(port=0, max_body_mb=(film.stat().st_size - 1) / 2**20)
     if not guarded:
         monkeypatch.setattr(Settings, "library_limits", Settings.limits)
     with Library.open(tmp_path / "library", tiny.model()) as library:

@@ -15,8 +15,9 @@ from bind.model.model import BindModel
 from serve.library import backup as backups
 from serve.library import check
 from serve.library.backup import backup, restore
-from serve.library.catalogue import FILE, LibraryError
+from serve.library.errors import LibraryError
 from serve.library.library import Library
+from serve.library.schema import FILE
 from tests.serve import tiny
 
 

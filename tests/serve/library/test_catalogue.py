@@ -13,21 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve.library import where
-from serve.library.catalogue import (
-    COMMITTED,
-    FILE,
-    LOCK,
-    Catalogue,
-    ContentKey,
-    DamagedError,
-    LibraryError,
-    NewFile,
-    NewSegment,
-    Writer,
-    connect,
-    words_of,
-)
+from serve.library.catalogue import Catalogue
+from serve.library.connections import connect
+from serve.library.errors import DamagedError, LibraryError
+from serve.library.records import ContentKey, NewFile, NewSegment
+from serve.library.schema import COMMITTED, FILE, LOCK
+from serve.library.text import words_of
 from serve.library.where import WhereError
+from serve.library.writer import Writer
 
 
 def vector(seed: int, dim: int = 4) -> np.ndarray:

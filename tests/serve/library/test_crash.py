@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from serve.library import catalogue, indexing
-from serve.library.catalogue import FILE, LibraryError
+from serve.library.errors import LibraryError
 from serve.library.library import Library
+from serve.library.schema import FILE
 from tests.serve import tiny
 
 ROOT = Path(__file__).parents[3]

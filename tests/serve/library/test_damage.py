@@ -16,9 +16,11 @@ import pytest
 
 from bind.model.model import BindModel
 from serve.engine import thumbnails
-from serve.library import catalogue, check, library
-from serve.library.catalogue import FILE, LibraryError, connect
+from serve.library import catalogue, check, live_index
+from serve.library.connections import connect
+from serve.library.errors import LibraryError
 from serve.library.library import Library
+from serve.library.schema import FILE, LOCK
 from tests.serve import tiny
 
 pytestmark = pytest.mark.attack
@@ -80,7 +82,7 @@ def answers(folder: Path, model: BindModel) -> Answers:
 
 
 def regular_files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("*") if file.is_file() and file.name != catalogue.LOCK)
+    return sorted(file for file in folder.rglob("*") if file.is_file() and file.name != LOCK)
 
 
 def flip(folder: Path, rng: random.Random) -> str:
@@ -171,7 +173,7 @@ def test_damaged_vectors_of_an_index_are_not_searched(whole: Whole, monkeypatch:
     content[3] ^= 0x80  # the sign of a number
     vectors.write_bytes(content)
     assert answers(whole.place, whole.model) == whole.answers
-    monkeypatch.setattr(library, "VERIFY_BYTES", -1)  # without the guard: silently other results
+    monkeypatch.setattr(live_index, "VERIFY_BYTES", -1)  # without the guard: silently other results
     assert answers(whole.place, whole.model) != whole.answers
     report = check.check(whole.place)
     assert [finding.part.split("/")[0] for finding in report.findings] == ["index"]

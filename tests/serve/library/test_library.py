@@ -18,8 +18,11 @@ from bind.space import Embeddings, SpaceError, unit
 from preprocess.decoding.pool import DecodePool
 from preprocess.source import MediaError
 from serve.library import calibration, scan
-from serve.library.catalogue import Catalogue, ContentKey, LibraryError, NewFile, NewSegment
-from serve.library.library import Library, OtherModelError, modalities_of
+from serve.library.catalogue import Catalogue
+from serve.library.errors import LibraryError
+from serve.library.library import Library, OtherModelError
+from serve.library.query import modalities_of
+from serve.library.records import ContentKey, NewFile, NewSegment
 from serve.library.where import Where, WhereError
 from tests.serve import tiny
 
@@ -65,10 +68,10 @@ def test_a_library_keeps_its_way_to_search(tmp_path: Path) -> None:
     with Library.open(tmp_path / "library", tiny.model(), factory="HNSW16") as library:
         library.index(tmp_path / "media")
     with Library.open(tmp_path / "library", tiny.model()) as library:
-        assert library._index.factory == "HNSW16"
+        assert library._live_index.index.factory == "HNSW16"
         assert library.index(tmp_path / "media").unchanged == 30
     with Library.open(tmp_path / "library", tiny.model(), factory="Flat") as library:
-        assert library._index.factory == "Flat"
+        assert library._live_index.index.factory == "Flat"
         assert len(library.search(str(tmp_path / "media" / "3.png"), k=3)) == 3
 
 
@@ -367,7 +370,7 @@ class TestSearching:
     ) -> None:
         condition = "name like '%1%' or folder = 'home'"
         one_by_one = library.search("x", k=4, where=condition)
-        monkeypatch.setattr("serve.library.library.EXACT_ITEMS", 0)
+        monkeypatch.setattr("serve.library.search.EXACT_ITEMS", 0)
         assert [h.item_id for h in library.search("x", k=4, where=condition)] == [h.item_id for h in one_by_one]
 
     def test_a_filter_that_most_pass_needs_no_list_of_them(
@@ -379,7 +382,7 @@ class TestSearching:
         passing = Catalogue.passing
         monkeypatch.setattr(Catalogue, "passing", lambda self, where: (listed.append(where), passing(self, where))[1])
         with monkeypatch.context() as narrow:
-            narrow.setattr("serve.library.library._FETCHED_FOR_A_FILTER", 1)
+            narrow.setattr("serve.library.search._FETCHED_FOR_A_FILTER", 1)
             expected = library.search(query, k=2, want=["image"], where=condition)
         assert len(listed) == 1
         found = library.search(query, k=2, want=["image"], where=condition)
@@ -401,7 +404,7 @@ class TestSearching:
     def test_a_keyword_hit_far_down_the_vector_ranking_is_found(
         self, library: Library, media: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("serve.library.library.RANK_OFFSET", 0)  # the first two of each ranking
+        monkeypatch.setattr("serve.library.search.RANK_OFFSET", 0)  # the first two of each ranking
         for number in range(8):
             (media / "trip" / f"beach_{number}.png").rename(media / f"word{'abcdefgh'[number]}.png")
         library.index(media)

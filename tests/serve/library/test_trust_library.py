@@ -19,10 +19,12 @@ from bind.model.model import BindModel
 from bind.owned import NotOwnedError, OwnedFolder
 from preprocess.source import Limits
 from serve.engine import thumbnails
-from serve.library import catalogue, kept, scan
-from serve.library.catalogue import CHECKSUMS, COMMITTED, FILE, LOCK, LibraryError, UnknownItemError
+from serve.library import connections, scan, uploads
+from serve.library.connections import connect
+from serve.library.errors import LibraryError, UnknownItemError
 from serve.library.library import Library
-from serve.library.originals import Originals
+from serve.library.schema import CHECKSUMS, COMMITTED, FILE, LOCK, sign
+from serve.library.verified_files import VerifiedFiles
 from tests.serve import tiny
 
 pytestmark = [pytest.mark.attack, pytest.mark.timeout(60)]
@@ -157,7 +159,7 @@ def test_a_journal_cannot_make_sqlite_delete_a_file(
         with pytest.raises(LibraryError, match="names another journal"):
             Library.open(library.folder, model)
     else:
-        monkeypatch.setattr(catalogue, "refuse_foreign_files", lambda _: None)
+        monkeypatch.setattr(connections, "refuse_foreign_files", lambda _: None)
         with contextlib.suppress(LibraryError):
             Library.open(library.folder, model)
     assert victim.is_file() is guarded
@@ -168,13 +170,13 @@ def test_paths_in_a_catalogue_hand_nothing_out(library: Library, precious: Path)
     hit = library.search("x", want=["image"])[0]
     secret = precious / "secret.txt"
     for path in (os.fsencode(secret), b"files/../precious/secret.txt", b"../precious/secret.txt", b"files/../..//x"):
-        with catalogue.connect(library.folder / FILE) as connection:
+        with connect(library.folder / FILE) as connection:
             connection.execute(
                 "UPDATE files SET path = ?, size_bytes = ?, mtime_ns = ? "
                 "WHERE content = (SELECT content FROM segments WHERE id = ?)",
                 (path, len(SECRET), secret.stat().st_mtime_ns, hit.item_id),
             )
-            catalogue.sign(connection, "files")
+            sign(connection, "files")
         with pytest.raises(UnknownItemError):
             library.original(hit.item_id)
         with pytest.raises(UnknownItemError):
@@ -209,7 +211,7 @@ def test_a_file_that_was_swapped_after_indexing_is_not_handed_out(
 
 
 def test_that_test_can_fail(library: Library, media: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Originals, "check", lambda *_: None)
+    monkeypatch.setattr(VerifiedFiles, "check", lambda *_: None)
     (hit,) = library.search(str(media / "1.png"), k=1)
     (media / "1.png").write_bytes(SECRET)
     assert library.open_original(hit.item_id).read() == SECRET
@@ -315,7 +317,7 @@ class TestMoved:
     def test_nothing_is_swept_where_nothing_matches(self, library: Library, model: BindModel) -> None:
         number = upload(library, 81)
         content = library.original(number)
-        with catalogue.connect(library.folder / FILE) as connection:
+        with connect(library.folder / FILE) as connection:
             connection.execute("DELETE FROM uploads")
             connection.execute("DELETE FROM files")
         library.tidy()
@@ -328,7 +330,7 @@ class TestMoved:
             raise OSError(5, "the power went")
 
         with monkeypatch.context() as broken:
-            broken.setattr(kept.Kept, "finish", crash)
+            broken.setattr(uploads.Uploads, "finish", crash)
             with pytest.raises(LibraryError):
                 upload(library, 82, caption="a kite")
         (hit,) = library.search("kite", k=1)

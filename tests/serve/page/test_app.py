@@ -28,8 +28,9 @@ from serve.engine.batching import Busy, LateError
 from serve.engine.service import Service
 from serve.engine.settings import Settings
 from serve.http.api import create_app
-from serve.library import plane
-from serve.library.library import Hit, Item, Library
+from serve.library import projection
+from serve.library.items import Hit, Item
+from serve.library.library import Library
 from serve.page import app as app_module
 from serve.page import plots, views
 from tests.serve import tiny
@@ -356,9 +357,9 @@ def test_alike_points_lie_together_and_modalities_are_centred() -> None:
     groups = ["image", "text"] * 60
     which = np.arange(120) // 2 % 4
     vectors = np.stack([topics[w] + gap[g] + rng.normal(size=32) * 0.2 for w, g in zip(which, groups, strict=True)])
-    places = plane.lay_out(vectors.astype(np.float32), groups)
+    places = projection.lay_out(vectors.astype(np.float32), groups)
     assert places.shape == (120, 2) and np.abs(places).max() <= 1
-    assert np.array_equal(places, plane.lay_out(vectors.astype(np.float32), groups))
+    assert np.array_equal(places, projection.lay_out(vectors.astype(np.float32), groups))
     assert _purity(places, which) > 0.95
     # The control: the neighbours in the plane are of both modalities, which they are not by their vectors.
     kinds = np.array([group == "text" for group in groups])
@@ -368,8 +369,8 @@ def test_alike_points_lie_together_and_modalities_are_centred() -> None:
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 8, 20])
 def test_any_number_of_points_can_be_laid_out(count: int) -> None:
     equal = np.ones((count, 4), np.float32)
-    assert plane.lay_out(equal, ["image"] * count).shape == (count, 2)
-    assert np.isfinite(plane.lay_out(equal, ["image"] * count)).all()
+    assert projection.lay_out(equal, ["image"] * count).shape == (count, 2)
+    assert np.isfinite(projection.lay_out(equal, ["image"] * count)).all()
 
 
 def test_examples_are_of_what_there_is() -> None:

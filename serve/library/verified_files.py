@@ -16,7 +16,7 @@ _SETTLED_S = 2.0
 """A file that changed less than this before it was hashed may change again without another time of change."""
 
 
-class Originals:
+class VerifiedFiles:
     """Which open files have which content: each is hashed when first asked for, and again when it has changed."""
 
     def __init__(self) -> None:

@@ -58,7 +58,7 @@ def path_of(key: bytes, library: Path) -> str:
     return os.fsdecode(key) if key.startswith(b"/") else os.path.join(library, os.fsdecode(key))
 
 
-class Kept:
+class Uploads:
     """The files that the library in the folder `library` keeps. One writer at a time."""
 
     def __init__(self, library: Path) -> None:
@@ -149,7 +149,7 @@ class Kept:
                 self._owned.delete(place)
 
 
-def relative_kept_paths(connection: sqlite3.Connection, folder: Path) -> None:
+def make_upload_paths_relative(connection: sqlite3.Connection, folder: Path) -> None:
     """Catalogues of format 1 have absolute paths of kept files: they become relative, wherever the library lay then.
 
     A row is one of them when the library still has its file. Called inside of a transaction.

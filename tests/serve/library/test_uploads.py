@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preprocess.source import Limits, MediaError
-from serve.library.kept import Kept, safe_name
 from serve.library.library import Library
+from serve.library.uploads import Uploads, safe_name
 from tests.serve import tiny
 from tests.serve.add_child import METADATA, NAME
 
@@ -61,7 +61,7 @@ def test_names_keep_what_tells_the_kind() -> None:
 
 
 def test_what_is_too_large_or_empty_leaves_nothing(tmp_path: Path) -> None:
-    kept = Kept(tmp_path)
+    kept = Uploads(tmp_path)
     for content, reason in ((b"", "empty"), (b"x" * 11, "more than 10 bytes")):
         with pytest.raises(MediaError, match=reason):
             kept.put(io.BytesIO(content), "x.png", {}, Limits(max_bytes=10))
@@ -70,7 +70,7 @@ def test_what_is_too_large_or_empty_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_only_its_own_files_are_deleted(tmp_path: Path) -> None:
-    kept = Kept(tmp_path)
+    kept = Uploads(tmp_path)
     own, other = kept.finish(kept.put(io.BytesIO(b"x"), "x.txt", {}, Limits())), tmp_path / "y.txt"
     other.write_text("y")
     kept.drop(other)

@@ -1,0 +1,118 @@
+"""Options that several commands have, and what commands make of them: a model, a library, an exit with a message."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+
+import typer
+import typer.core
+
+if TYPE_CHECKING:
+    from bind.model.model import BindModel
+    from bind.options import LoadOptions
+    from preprocess.source import Limits
+    from serve.library.library import Library
+
+
+DEFAULT_MODEL = "small"
+"""The model that is loaded where none is named."""
+Model = Annotated[str, typer.Option("--model", help="A name from `crossbind models`, or a checkpoint folder.")]
+Weights = Annotated[str | None, typer.Option(help="Weights file, folder or tag for that model; `random` for none.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+Decode = Annotated[
+    Literal["isolated", "gpu"],
+    typer.Option(help="Where files are decoded; gpu, with --device cuda, takes JPEGs whose origin is trusted only."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+LibraryFolder = Annotated[Path, typer.Option("--library", help="The library's folder; made when missing.")]
+LibraryModel = Annotated[
+    str | None, typer.Option("--model", help="Left out: the library's own, `small` for a new one.")
+]
+Factory = Annotated[
+    str | None,
+    typer.Option(help="How to search: any FAISS factory string (HNSW32, IVF1024,PQ64); left out: as before, or Flat."),
+]
+Host = Annotated[str, typer.Option(help="The address to listen on. Other than loopback ones need API keys.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")]
+ExistingLibrary = Annotated[Path, typer.Argument(metavar="LIBRARY", help="The library's folder.")]
+
+
+def failure(message: str) -> NoReturn:
+    """Ends the command with status 1 and a message."""
+    print(f"crossbind: {message}", file=sys.stderr)
+    raise typer.Exit(1)
+
+
+def usage_error(message: str) -> NoReturn:
+    """Ends the command with status 2 and a message."""
+    print(f"crossbind: {message}", file=sys.stderr)
+    raise typer.Exit(2)
+
+
+def load_options(
+    model: str | None, weights: str | None, device: str, dtype: str, modalities: Collection[str] | None = None
+) -> LoadOptions:
+    """What a command's options say of the model. Ends with a usage error before anything is loaded or made."""
+    from bind.options import LoadOptions
+
+    options = LoadOptions(model, weights, device, dtype, modalities)
+    try:
+        options.check()
+    except ValueError as error:
+        usage_error(str(error))
+    return options
+
+
+def load_model(options: LoadOptions) -> BindModel:
+    """The model that options name. Ends with a usage error where it cannot be loaded."""
+    try:
+        return options.load()
+    except (ValueError, OSError) as error:
+        usage_error(str(error))
+
+
+@contextlib.contextmanager
+def open_library(folder: Path, model: LoadOptions | BindModel, factory: str | None) -> Iterator[Library]:
+    """An open library. A failure ends the command with a message, which names the damage of a damaged catalogue."""
+    from serve.library.library import Library
+
+    try:
+        opened = Library.open(folder, model, factory)
+    except (ValueError, OSError) as error:
+        usage_error(str(error))
+    with opened:
+        try:
+            yield opened
+        except (typer.Exit, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            from serve.library import check
+
+            if isinstance(error, (ValueError, OSError)) and not isinstance(error, (TypeError, LookupError)):
+                failure(str(error))
+            if damage := check.check(opened.folder).findings:
+                failure(
+                    f"{folder} is damaged: {damage[0].what}; `crossbind check {folder} --repair` says what can be done"
+                )
+            raise
+
+
+def limits_of(decode: Literal["isolated", "gpu"], device: str) -> Limits:
+    """The bounds of files that are decoded as `--decode` says."""
+    from preprocess.source import Limits
+
+    if decode == "gpu" and not device.startswith("cuda"):
+        usage_error(f"--decode gpu: expected --device cuda beside it, got {device}")
+    return Limits(decode=decode)
+
+
+def terminal() -> Any:
+    """A rich console on standard output."""
+    from rich.console import Console
+
+    return Console()

@@ -1,0 +1,78 @@
+"""The description of the API (OpenAPI), where it differs from what FastAPI derives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic.json_schema import models_json_schema
+
+from bind.modalities import specs
+from serve.engine.service import Service
+from serve.http.schemas import CONTENTS, FILE, EmbeddingsRequest, Error, SearchRequest
+
+_SCHEMAS = "#/components/schemas/{model}"
+_BODY = (EmbeddingsRequest, SearchRequest)
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"model": Error, "description": "The request makes no sense as it is."},
+    401: {"model": Error, "description": "An API key is missing or wrong."},
+    403: {"model": Error, "description": "Not from here, or this server is read-only."},
+    404: {"model": Error, "description": "There is no such item or model."},
+    408: {"model": Error, "description": "The body came too slowly."},
+    413: {"model": Error, "description": "Too large, or too many."},
+    415: {"model": Error, "description": "Another content type is expected."},
+    421: {"model": Error, "description": "This server does not answer to that name."},
+    422: {"model": Error, "description": "A medium cannot be used, and why."},
+    429: {"model": Error, "description": "Too much to do: try again after Retry-After seconds."},
+    503: {"model": Error, "description": "The library cannot be used at the moment."},
+    504: {"model": Error, "description": "The answer was not there in time."},
+}
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+
+
+def json_or_form(model: str) -> dict[str, Any]:
+    """The description of a body that is JSON of a schema, or a form with the same content."""
+    parts = {name: {"type": "string", "format": "binary"} for name in CONTENTS if name != "text"}
+    fields_ = {name: {"type": "string"} for name in ("text", "weights", "item", "model", "encoding_format")}
+    if model == "SearchRequest":
+        fields_ = {name: {"type": "string"} for name in ("text", "weights", "item", "k", "want", "where")}
+    form = {"type": "object", "properties": {**parts, **fields_}, "additionalProperties": False}
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": {"$ref": _SCHEMAS.format(model=model)}},
+                "multipart/form-data": {"schema": form},
+            },
+        }
+    }
+
+
+def upload_form() -> dict[str, Any]:
+    """The description of a form that uploads a file."""
+    properties = {FILE: {"type": "string", "format": "binary"}, "metadata": {"type": "string"}}
+    form = {"type": "object", "properties": properties, "required": [FILE]}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}}}}
+
+
+def describe(app: FastAPI, service: Service) -> dict[str, Any]:
+    """The OpenAPI description of an app, with the bounds of its service."""
+    if app.openapi_schema is None:
+        schema = FastAPI.openapi(app)
+        _, bodies = models_json_schema([(model, "validation") for model in _BODY], ref_template=_SCHEMAS)
+        schema["components"]["schemas"].update(bodies["$defs"])
+        about = service.about()
+        asked = bodies["$defs"]["EmbeddingsRequest"]["properties"]
+        asked["model"] |= {"anyOf": [{"const": about.model}, {"type": "null"}]}
+        asked["dimensions"] |= {"anyOf": [{"const": about.dim}, {"type": "null"}]}
+        asked = bodies["$defs"]["SearchRequest"]["properties"]
+        asked["k"]["maximum"] = service.settings.max_hits
+        asked["want"]["anyOf"][0]["items"]["enum"] = list(specs())
+        for path in schema["paths"].values():
+            for operation in path.values():
+                operation["responses"].pop("422", None) if "requestBody" not in operation else None
+        if service.settings.api_keys:
+            schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            schema["security"] = [{"key": []}]
+    assert app.openapi_schema is not None
+    return app.openapi_schema

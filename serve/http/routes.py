@@ -1,0 +1,232 @@
+"""The routes of the API."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from fastapi import FastAPI, Request, Response
+from fastapi import Path as InPath
+from fastapi.responses import FileResponse
+from starlette.datastructures import UploadFile
+
+from serve.engine import metrics
+from serve.engine.batching import Embedded
+from serve.engine.service import Service, TermError
+from serve.engine.terms import Term
+from serve.http.answers import JsonAnswer, OpenFileAnswer, content_type_of, hit_json, item_json, model_json, vector_json
+from serve.http.bodies import entry_terms, parsed, term_of
+from serve.http.errors import RequestError
+from serve.http.forms import metadata_of, read_form
+from serve.http.openapi import BINARY, json_or_form, upload_form
+from serve.http.schemas import (
+    FILE,
+    MAX_ID,
+    MAX_QUERY_TERMS,
+    EmbeddingsAnswer,
+    EmbeddingsRequest,
+    Hits,
+    ItemAnswer,
+    Items,
+    ModelAnswer,
+    Models,
+    SearchRequest,
+    State,
+)
+from serve.library.errors import LibraryError, UnknownItemError
+from serve.library.text import shown
+from serve.library.where import WhereError
+
+ItemId = Annotated[int, InPath(ge=1, le=MAX_ID)]
+
+
+def add_routes(app: FastAPI, service: Service) -> None:
+    """Adds all routes of the API over a service."""
+    _add_query_routes(app, service)
+    _add_item_routes(app, service)
+    _add_media_routes(app, service)
+    _add_model_routes(app, service)
+    _add_state_routes(app, service)
+
+
+def _add_query_routes(app: FastAPI, service: Service) -> None:
+    model = service.model.description.name
+
+    @app.post("/v1/embeddings", response_model=EmbeddingsAnswer, openapi_extra=json_or_form("EmbeddingsRequest"))
+    async def embeddings(request: Request) -> Response:
+        """Embed texts and media. As a form, each part named after a modality (or `file`) is an entry of `input`."""
+        async with parsed(request, EmbeddingsRequest, service) as (body, parts):
+            if body.model not in (None, model):
+                raise RequestError(404, "model_not_found", f"this server has {model!r}, not {body.model!r}", "model")
+            if body.dimensions not in (None, service.model.dim):
+                reason = f"expected {service.model.dim}, the dimensions of {model}, got {body.dimensions}"
+                raise RequestError(400, "bad_dimensions", reason, "dimensions")
+            entries = parts or (body.input if isinstance(body.input, list) else [body.input])
+            groups = [entry_terms(entry, f"input[{place}]") for place, entry in enumerate(entries)]
+        rows = await _embed_groups(service, groups)
+        data = [
+            {"object": "embedding", "index": index, "embedding": vector_json(vector, body.encoding_format)}
+            for index, (vector, _) in enumerate(rows)
+        ]
+        tokens = sum(count for _, count in rows)
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        return JsonAnswer(
+            {"object": "list", "data": data, "model": model, "usage": usage, "space": service.model.space}
+        )
+
+    @app.post("/v1/search", response_model=Hits, openapi_extra=json_or_form("SearchRequest"))
+    async def search(request: Request) -> Response:
+        """Search with words, media and items. As a form, its parts are the terms and `weights=1,-0.5` theirs."""
+        async with parsed(request, SearchRequest, service) as (body, parts):
+            if parts or body.terms is not None:
+                places = [(f"terms[{place}]", term) for place, term in enumerate(parts or body.terms)]
+                terms = [term if isinstance(term, Term) else term_of(term, place) for place, term in places]
+            else:
+                terms = [Term(body.query)]
+            if len(terms) > MAX_QUERY_TERMS:
+                raise RequestError(
+                    413, "too_many", f"expected at most {MAX_QUERY_TERMS} terms, got {len(terms)}", "terms"
+                )
+        try:
+            hits = await service.search(
+                terms, k=body.k, want=body.want, where=body.where, min_probability=body.min_probability
+            )
+        except TermError as error:
+            raise RequestError(422, "unusable_medium", error.reason, f"terms[{error.index}]") from None
+        except WhereError as error:
+            raise RequestError(400, "bad_where", str(error), "where") from None
+        except (UnknownItemError, LibraryError):
+            raise
+        except ValueError as error:  # terms that cancel out, an unknown modality, k
+            raise RequestError(400, "bad_query", str(error)) from None
+        return JsonAnswer({"object": "list", "data": [hit_json(hit) for hit in hits]})
+
+
+def _add_item_routes(app: FastAPI, service: Service) -> None:
+    @app.post("/v1/items", response_model=Items, status_code=201, openapi_extra=upload_form())
+    async def add_item(request: Request) -> Response:
+        """Add a file to the library: `file`, and `metadata` (a JSON object: caption, date, unit, ...)."""
+        _check_writable(service)
+        async with read_form(request, service) as form:
+            upload = form.get(FILE)
+            if not isinstance(upload, UploadFile):
+                raise RequestError(400, "no_file", "expected a form with a part `file` that has a file name", FILE)
+            metadata = metadata_of(form.get("metadata"))
+            items = await service.add(upload.file, upload.filename or "", metadata)
+        return JsonAnswer({"object": "list", "data": [item_json(item) for item in items]}, status_code=201)
+
+    @app.get("/v1/items/{item_id}", response_model=ItemAnswer)
+    async def item(item_id: ItemId) -> Response:
+        """What is known of an item."""
+        return JsonAnswer(item_json(await service.item(item_id)))
+
+    @app.delete("/v1/items/{item_id}", response_model=Items)
+    async def delete_item(item_id: ItemId) -> Response:
+        """Forget an item's file with all its items. Uploaded files are deleted, files of indexed folders are not."""
+        _check_writable(service)
+        return JsonAnswer({"object": "list", "data": [item_json(entry) for entry in await service.remove(item_id)]})
+
+
+def _add_media_routes(app: FastAPI, service: Service) -> None:
+    @app.get(
+        "/v1/items/{item_id}/media",
+        response_class=FileResponse,
+        responses={
+            200: {"content": {"application/octet-stream": BINARY}, "description": "The file."},
+            206: {"content": {"application/octet-stream": BINARY}, "description": "A part of it."},
+            416: {"description": "There is no such part."},
+        },
+    )
+    async def media(item_id: ItemId) -> Response:
+        """The file of an item, whole or by ranges; a film starts where you like with `#t=START,END`."""
+        file = await service.open_original(item_id)
+        name = Path((await service.item(item_id)).path).name
+        kind = await service.read(content_type_of, file, name, service)
+        # A file may be a page in disguise: it may not run anything, and is not to be shown when it is no medium.
+        headers = {"content-security-policy": "default-src 'none'; sandbox", "cache-control": "private, no-cache"}
+        disposition = "inline" if kind else "attachment"
+        return OpenFileAnswer(
+            file,
+            headers=headers,
+            media_type=kind or "application/octet-stream",
+            filename=shown(name),
+            content_disposition_type=disposition,
+        )
+
+    @app.get(
+        "/v1/items/{item_id}/thumbnail",
+        response_class=Response,
+        responses={200: {"content": {"image/jpeg": BINARY}, "description": "A small picture."}},
+    )
+    async def thumbnail(item_id: ItemId) -> Response:
+        """A small JPEG of a picture, a film's moment, a depth map or a thermal image."""
+        content = await service.thumbnail(item_id)
+        return Response(content, media_type="image/jpeg", headers={"cache-control": "private, max-age=3600"})
+
+
+def _add_model_routes(app: FastAPI, service: Service) -> None:
+    model = service.model.description.name
+
+    @app.get("/v1/models", response_model=Models)
+    async def models() -> Response:
+        """The model that is served."""
+        return JsonAnswer({"object": "list", "data": [model_json(await service.read(service.about))]})
+
+    @app.get("/v1/models/{name}", response_model=ModelAnswer)
+    async def one_model(name: str) -> Response:
+        """The model, by its name."""
+        if name != model:
+            raise RequestError(404, "model_not_found", f"this server has {model!r}, not {name!r}")
+        return JsonAnswer(model_json(await service.read(service.about)))
+
+
+def _add_state_routes(app: FastAPI, service: Service) -> None:
+    @app.get("/health", response_model=State)
+    async def health() -> Response:
+        """Whether the server runs."""
+        return JsonAnswer({"status": "ok"})
+
+    @app.get("/ready", response_model=State)
+    async def ready() -> Response:
+        """Whether it takes work."""
+        return JsonAnswer(
+            {"status": "ok"} if service.is_ready else {"status": "closing"}, 200 if service.is_ready else 503
+        )
+
+    @app.get(
+        "/metrics",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Measurements."}},
+    )
+    async def measurements() -> Response:
+        """Requests, latency, queue depth, batch size and items, as Prometheus reads them."""
+        return Response(await asyncio.to_thread(service.metrics.text), media_type=metrics.CONTENT_TYPE)
+
+
+async def _embed_groups(service: Service, groups: list[list[Term]]) -> list[tuple[np.ndarray, int]]:
+    """Entries of one or several terms -> the vector (D,) and the number of tokens of each."""
+    if len(groups) > service.settings.max_terms or sum(map(len, groups)) > service.settings.max_terms:
+        raise RequestError(413, "too_many", f"expected at most {service.settings.max_terms} texts and media", "input")
+    try:
+        embedded = iter(await service.embed([term for group in groups for term in group]))
+    except TermError as error:
+        place = next(i for i in range(len(groups)) if sum(map(len, groups[: i + 1])) > error.index)
+        raise RequestError(422, "unusable_medium", error.reason, f"input[{place}]") from None
+    rows = []
+    for place, group in enumerate(groups):
+        parts: list[Embedded] = [next(embedded) for _ in group]
+        vector = parts[0].vector
+        if len(group) > 1 or group[0].weight != 1:
+            try:
+                vector = service.combined(parts, group).vectors[0]
+            except ValueError as error:
+                raise RequestError(400, "bad_query", str(error), f"input[{place}]") from None
+        rows.append((vector, sum(part.tokens for part in parts)))
+    return rows
+
+
+def _check_writable(service: Service) -> None:
+    if service.settings.read_only:
+        raise RequestError(403, "read_only", "this server does not change its library (--read-only)")

@@ -1,0 +1,230 @@
+"""The bodies of requests and answers, as pydantic models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
+
+from bind.modalities import specs
+
+MAX_QUERY_TERMS = 64
+MAX_ID = 2**63 - 1
+FILE = "file"
+"""The term whose content tells its modality."""
+CONTENTS = (*specs(), FILE)
+_DATA_PATTERN = "^data:[a-z]{0,9}/?[a-z0-9]{0,9};base64,(?:[A-Za-z0-9+/]{4})+$"
+"""For the description: what certainly is one."""
+
+
+class Strict(BaseModel):
+    """Unknown keys are errors: a misspelt one must not be left out silently."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ErrorDetail(BaseModel):
+    """What is wrong: `param` names the part of the request, `code` is for programs."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class Error(BaseModel):
+    """Every answer but a good one."""
+
+    error: ErrorDetail
+
+
+def _exactly_one(*names: str) -> Callable[[dict[str, Any]], None]:
+    """Says in a model's JSON schema that just one of these is given, which its validator sees to."""
+
+    def say(schema: dict[str, Any]) -> None:
+        for name in names:
+            kind = schema["properties"][name]
+            (given,) = (option for option in kind.pop("anyOf") if option.get("type") != "null")
+            kind.pop("default", None)
+            kind.update(given)
+        schema["oneOf"] = [{"required": [name]} for name in names]
+
+    return say
+
+
+class _TermBase(Strict):
+    model_config = ConfigDict(json_schema_extra=_exactly_one("item", *CONTENTS))
+
+    weight: Annotated[float, Field(ge=-1, le=1, description="from -1 to 1")] = 1.0
+    name: Annotated[str, Field(max_length=255, description="file name of the medium: its suffix helps")] = ""
+    hints: Annotated[
+        dict[str, float | str], Field(max_length=16, description="what the medium does not say, as `unit`, `rate_hz`")
+    ] = {}
+    item: Annotated[int | None, Field(ge=1, le=MAX_ID, description="id of an item of the library")] = None
+
+    @model_validator(mode="after")
+    def _one_content(self) -> _TermBase:
+        given = [name for name in ("item", *CONTENTS) if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"expected one of item, {', '.join(CONTENTS)}; got {', '.join(given) or 'none'}")
+        return self
+
+
+def _content_fields() -> dict[str, Any]:
+    """A field for each modality: words for text, else a data: address."""
+    found: dict[str, Any] = {}
+    for name in (*specs(), FILE):
+        if name == "text":
+            about = Field(description="words", json_schema_extra={"minLength": 1})
+        else:
+            about = Field(description=f"{name}: data:TYPE;base64,...", json_schema_extra={"pattern": _DATA_PATTERN})
+        found[name] = (Annotated[str | None, about], None)
+    return found
+
+
+TermBody = create_model("Term", __base__=_TermBase, **_content_fields())
+TermBody.__doc__ = "Words, a medium or an item of the library, with a weight. Exactly one of them."
+
+
+class Composed(Strict):
+    """A weighted sum of terms, which is one embedding."""
+
+    terms: Annotated[list[TermBody], Field(min_length=1, max_length=MAX_QUERY_TERMS)]  # type: ignore[valid-type]
+
+
+_Input = str | TermBody | Composed
+
+
+class EmbeddingsRequest(Strict):
+    """OpenAI's request; `input` also takes media and composed queries. Each entry becomes one embedding."""
+
+    input: _Input | Annotated[list[_Input], Field(min_length=1, max_length=2048)]  # type: ignore[valid-type]
+    model: Annotated[str | None, Field(max_length=255)] = None
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = None
+    user: str | None = None
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _no_tokens(cls, value: Any) -> Any:
+        first = value[0] if isinstance(value, list) and value else None
+        if isinstance(first, list) and first:
+            first = first[0]
+        if isinstance(first, int):
+            raise ValueError("expected texts, got tokens; every model has its own: send the texts as they are")
+        return value
+
+
+class Embedding(BaseModel):
+    """One row: `embedding` are numbers, or base64 of little-endian float32."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class Usage(BaseModel):
+    """Tokens of the texts."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingsAnswer(BaseModel):
+    """Unit vectors of one space, in the order of the input."""
+
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    usage: Usage
+    space: str
+
+
+class SearchRequest(Strict):
+    """`query` are words, `terms` anything; one of them. `want` are modalities to find, `where` a filter.
+
+    `min_probability` leaves out hits that are less likely to be right: none at all means that nothing looks like that.
+    """
+
+    model_config = ConfigDict(json_schema_extra=_exactly_one("query", "terms"))
+
+    query: str | None = None
+    terms: Annotated[list[TermBody], Field(min_length=1, max_length=MAX_QUERY_TERMS)] | None = None  # type: ignore[valid-type]
+    k: Annotated[int, Field(ge=1)] = 10
+    want: Annotated[list[str], Field(max_length=32)] | None = None
+    where: str | None = None
+    min_probability: Annotated[float, Field(ge=0, le=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_query(self) -> SearchRequest:
+        if (self.query is None) == (self.terms is None):
+            raise ValueError("expected one of query (words) and terms")
+        return self
+
+
+class ItemAnswer(BaseModel):
+    """A file, or a stretch of it. `also` are other files with the same content."""
+
+    object: Literal["item"]
+    id: int
+    modality: str
+    path: str
+    also: list[str]
+    start_s: float | None
+    end_s: float | None
+    metadata: dict[str, Any]
+    media: str
+    thumbnail: str
+
+
+class HitAnswer(ItemAnswer):
+    """`score` compares across modalities (standard deviations above the usual item), `cosine` does not.
+
+    `probability` says how likely the item is what was asked for; null where the model cannot tell.
+    """
+
+    score: float
+    cosine: float
+    keyword: bool
+    probability: float | None
+
+
+class Items(BaseModel):
+    """Items that were added or removed."""
+
+    object: Literal["list"]
+    data: list[ItemAnswer]
+
+
+class Hits(BaseModel):
+    """Hits, best first."""
+
+    object: Literal["list"]
+    data: list[HitAnswer]
+
+
+class ModelAnswer(BaseModel):
+    """A model: its modalities, the dimension and the identity of its space."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    modalities: list[str]
+    dimensions: int
+    space: str
+    license: str
+
+
+class Models(BaseModel):
+    """The models that are served."""
+
+    object: Literal["list"]
+    data: list[ModelAnswer]
+
+
+class State(BaseModel):
+    """Whether it works."""
+
+    status: str

@@ -1,0 +1,103 @@
+"""A query of a library: text, terms or an embedding -> one embedding, and the words to look for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bind import arithmetic
+from bind.arithmetic import Term
+from bind.model import pipeline
+from bind.model.pipeline import Failed
+from bind.space import Embeddings
+from preprocess.source import Source
+from serve.engine import terms
+
+if TYPE_CHECKING:
+    from bind.model.model import BindModel
+from serve.library.items import Items
+
+
+def modalities_of(query: str) -> set[str] | None:
+    """A query -> the modalities that a model must have to embed it; None where only the content of a file tells.
+
+    Raises QueryError.
+    """
+    modalities = [_resolved(term).modality for term in arithmetic.parse_query(query)]
+    return None if None in modalities else {modality for modality in modalities if modality}
+
+
+def embed(
+    model: BindModel, items: Items, query: str | Sequence[Term | terms.Term] | Embeddings, keywords: bool | None
+) -> tuple[Embeddings, str, str | None]:
+    """A query -> one row, the text to look for as keywords ('' for none), and its modality (None for several).
+
+    Raises as `Library.search` does.
+    """
+    if isinstance(query, Embeddings):
+        return query, "", None
+    given = arithmetic.parse_query(query) if isinstance(query, str) else list(query)
+    if not given:
+        raise ValueError("search: expected at least one term")
+    resolved = [_resolved(term) if isinstance(term, Term) else term for term in given]
+    vectors, modalities = _embedded(model, items, resolved)
+    embedding = arithmetic.combine(Embeddings(vectors, model.space), [term.weight for term in resolved])
+    texts = [(text, term.weight) for term in resolved if (text := _text_of(term)) is not None]
+    if keywords is None:
+        keywords = len(texts) == len(resolved)
+    wanted = " ".join(text for text, weight in texts if weight > 0) if keywords else ""
+    return embedding, wanted, modalities.pop() if len(modalities) == 1 else None
+
+
+def _embedded(model: BindModel, items: Items, given: Sequence[Term | terms.Term]) -> tuple[np.ndarray, set[str | None]]:
+    """Terms -> their vectors (n, D) in order, and their modalities (None for a vector of unknown modality)."""
+    rows: dict[int, np.ndarray] = {}
+    modalities: set[str | None] = set()
+    for place, term in enumerate(given):
+        if not isinstance(term, terms.Term):
+            continue
+        if isinstance(term.content, int):
+            rows[place] = items.vectors([term.content]).vectors[0]
+            modalities.add(items.item(term.content).modality)
+        elif isinstance(term.content, np.ndarray):
+            rows[place] = Embeddings(np.asarray(term.content, np.float32)[None], model.space).vectors[0]
+            modalities.add(None)
+    places = [place for place in range(len(given)) if place not in rows]
+    for result in pipeline.embed(model, [_as_source(given[place]) for place in places]):
+        if isinstance(result, Failed):
+            raise result.error
+        rows[places[result.position]] = result.vector
+        modalities.add(result.modality)
+    return np.stack([rows[place] for place in range(len(given))]), modalities
+
+
+def _resolved(term: Term) -> Term:
+    """A term without a modality: a file where there is one, else text."""
+    if term.modality is not None:
+        return term
+    path = os.path.expanduser(term.value)
+    try:
+        exists = os.path.isfile(path)
+    except ValueError:  # a NUL character
+        exists = False
+    return Term(None, path, term.weight) if exists else Term("text", term.value, term.weight)
+
+
+def _as_source(term: Term | terms.Term) -> tuple[Source, str | None]:
+    if isinstance(term, terms.Term):
+        name = term.name or (str(term.content) if isinstance(term.content, Path) else "a term of the query")
+        return Source(term.content, name, term.hints), "text" if term.is_words else term.modality
+    if term.modality == "text":
+        return Source(term.value, "text"), "text"
+    return Source.from_path(os.path.expanduser(term.value)), term.modality
+
+
+def _text_of(term: Term | terms.Term) -> str | None:
+    """The words of a term, None for a term of another kind."""
+    if isinstance(term, terms.Term):
+        return term.content if isinstance(term.content, str) else None
+    return term.value if term.modality == "text" else None

@@ -1,0 +1,73 @@
+"""The rows of a catalogue as values: what is read from it, and what is written to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class FileRow:
+    """What is known of a path. `content` is None for a file that could not be used, for `reason`, by `reader`."""
+
+    id: int
+    content: int | None
+    stamp: tuple[int, int, str]
+    modality: str
+    parts: tuple[str, ...]
+    reason: str | None
+    reader: str | None
+    caption: str
+    metadata: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A segment together with one of the files that contain it (`also` are the others)."""
+
+    segment: int
+    content: int
+    path: str
+    also: tuple[str, ...]
+    modality: str
+    start_s: float | None
+    end_s: float | None
+    metadata: dict[str, Any]
+    item: int = -1
+    """The id of an upload's item; -1 where it is that of the segment."""
+
+
+@dataclass(frozen=True)
+class NewFile:
+    """The columns of a file to be written. `content` and `reason` as in `FileRow`."""
+
+    path: str
+    folder: str
+    stamp: tuple[int, int, str]
+    content: int | None = None
+    date: str = ""
+    caption: str = ""
+    metadata: str = "{}"
+    reason: str | None = None
+    reader: str | None = None
+
+
+@dataclass(frozen=True)
+class NewSegment:
+    """A segment to be written: `vector` (D,) float32 of norm 1."""
+
+    modality: str
+    start_s: float | None
+    end_s: float | None
+    vector: np.ndarray
+
+
+@dataclass(frozen=True)
+class ContentKey:
+    """What makes two files the same content: SHA-256, the modality they are read as, their hints as JSON."""
+
+    digest: bytes
+    modality: str
+    hints: str

@@ -1,0 +1,79 @@
+"""The tables of a catalogue, and the checksums of their rows."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+FILE = "catalogue.sqlite"
+LOCK = "writer.lock"
+COMMITTED = "committed"
+FORMAT = 2
+CHECKSUMS = {
+    "facts": ("key", "value"),
+    "contents": ("id", "digest", "modality", "hints", "parts", "duration_s", "notes"),
+    "segments": ("id", "content", "modality", "start_s", "end_s", "born"),
+    "vectors": ("segment", "vector"),
+    "removed": ("segment", "revision"),
+    "uploads": ("id", "segment", "file"),
+    "files": (
+        "id", "path", "content", "size_bytes", "mtime_ns", "sidecar", "shown", "name", "folder", "date", "caption",
+        "metadata", "reason", "reader",
+    ),
+}  # fmt: skip
+"""Table -> the columns that its `checksum` covers, the key first."""
+_SCHEMA = """
+CREATE TABLE facts (key TEXT PRIMARY KEY, value, checksum INTEGER) WITHOUT ROWID;
+CREATE TABLE contents (
+    id INTEGER PRIMARY KEY, digest BLOB NOT NULL, modality TEXT NOT NULL, hints TEXT NOT NULL,
+    parts TEXT NOT NULL, duration_s REAL, notes TEXT NOT NULL, checksum INTEGER, UNIQUE (digest, modality, hints)
+);
+CREATE TABLE segments (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, content INTEGER NOT NULL REFERENCES contents, modality TEXT NOT NULL,
+    start_s REAL, end_s REAL, born INTEGER NOT NULL, checksum INTEGER
+);
+CREATE INDEX segments_by_content ON segments (content);
+CREATE INDEX segments_by_modality ON segments (modality);
+CREATE INDEX segments_by_revision ON segments (born);
+CREATE TABLE vectors (segment INTEGER PRIMARY KEY REFERENCES segments, vector BLOB NOT NULL, checksum INTEGER);
+CREATE TABLE removed (segment INTEGER PRIMARY KEY, revision INTEGER NOT NULL, checksum INTEGER);
+CREATE TABLE files (
+    id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, content INTEGER REFERENCES contents,
+    size_bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, sidecar TEXT NOT NULL,
+    shown TEXT NOT NULL, name TEXT NOT NULL, folder TEXT NOT NULL, date TEXT NOT NULL, caption TEXT NOT NULL,
+    metadata TEXT NOT NULL, reason TEXT, reader TEXT, checksum INTEGER
+);
+CREATE INDEX files_by_content ON files (content);
+CREATE TABLE uploads (
+    id INTEGER PRIMARY KEY, segment INTEGER NOT NULL REFERENCES segments, file INTEGER NOT NULL REFERENCES files,
+    checksum INTEGER, UNIQUE (segment, file)
+);
+CREATE INDEX uploads_by_file ON uploads (file);
+CREATE VIRTUAL TABLE words USING fts5 (name, caption, metadata, tokenize = 'porter unicode61 remove_diacritics 2');
+"""
+
+
+def statements_of(table: str = "") -> list[str]:
+    """The statements that make a table and its indexes, or the whole schema."""
+    statements = [statement for statement in _SCHEMA.split(";\n") if statement.strip()]
+    return [s for s in statements if not table or re.search(rf"(TABLE|ON) {table}\b", s)]
+
+
+def checksum(*values: Any) -> int:
+    """A row's values as SQLite gives them -> CRC-32, which finds every change of up to 32 neighbouring bits."""
+    if len(values) == 2 and isinstance(values[1], bytes):
+        return zlib.crc32(values[1], zlib.crc32(repr(values[0]).encode()))  # a vector: not written out as text
+    return zlib.crc32(repr(values).encode("utf-8", "surrogatepass"))
+
+
+def signature(table: str, alias: str = "") -> str:
+    """SQL of the checksum that the row of a table should have."""
+    return f"checksum({', '.join(f'{alias}{column}' for column in CHECKSUMS[table])})"
+
+
+def sign(connection: sqlite3.Connection, table: str, condition: str = "1", values: Sequence[Any] = ()) -> None:
+    """Stores the checksums of rows that were written."""
+    connection.execute(f"UPDATE {table} SET checksum = {signature(table)} WHERE {condition}", values)

@@ -1,0 +1,248 @@
+"""Changes to a catalogue."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from serve.library import uploads
+from serve.library.connections import transaction
+from serve.library.integrity import note_commit
+from serve.library.records import ContentKey, FileRow, NewFile, NewSegment
+from serve.library.schema import checksum, sign, signature, statements_of
+from serve.library.text import encode_path, search_texts, shown
+
+
+class Writer:
+    """Changes to a catalogue, made inside of `with writer.transaction()`. Given out by `Catalogue.write`."""
+
+    def __init__(self, connection: sqlite3.Connection, folder: Path) -> None:
+        self.connection = connection
+        self._folder = folder
+        self._changed = False
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commits what is written inside as one, with a new revision where it changed what can be searched."""
+        self._changed = False
+        with transaction(self.connection):
+            yield
+            if self._changed:
+                self._execute("UPDATE facts SET value = value + 1 WHERE key = 'revision'")
+                sign(self.connection, "facts", "key = 'revision'")
+        if self._changed:
+            facts = dict(self._execute("SELECT key, value FROM facts WHERE key IN ('library', 'revision')").fetchall())
+            note_commit(self._folder, facts["library"], facts["revision"])
+
+    def file(self, path: str) -> FileRow | None:
+        """What the catalogue knows of a path."""
+        row = self._one(
+            "SELECT f.id, f.content, f.size_bytes, f.mtime_ns, f.sidecar, c.modality, c.parts, f.reason, f.reader, "
+            "f.caption, f.metadata FROM files f LEFT JOIN contents c ON c.id = f.content WHERE f.path = ?",
+            (uploads.key_of(path, self._folder),),
+        )
+        if row is None:
+            return None
+        parts = tuple((row[6] or "").split(","))
+        return FileRow(row[0], row[1], (row[2], row[3], row[4]), row[5] or "", parts, *row[7:])
+
+    def content(self, key: ContentKey) -> tuple[int, tuple[str, ...]] | None:
+        """The id of a stored content, and the modalities it was looked at for."""
+        row = self._one(
+            "SELECT id, parts FROM contents WHERE digest = ? AND modality = ? AND hints = ?",
+            (key.digest, key.modality, key.hints),
+        )
+        return None if row is None else (row[0], tuple(row[1].split(",")))
+
+    def put_content(
+        self, key: ContentKey, parts: Sequence[str], segments: Sequence[NewSegment], notes: Sequence[str]
+    ) -> int:
+        """Stores a content with all its segments (in place of the ones it had) -> its id."""
+        ends = [segment.end_s for segment in segments if segment.end_s is not None]
+        content = self._one(
+            "INSERT INTO contents (digest, modality, hints, parts, duration_s, notes) VALUES (?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (digest, modality, hints) DO UPDATE SET parts = excluded.parts, notes = excluded.notes, "
+            "duration_s = excluded.duration_s RETURNING id",
+            (*key.__dict__.values(), ",".join(parts), max(ends, default=None), json.dumps(list(notes))),
+        )[0]
+        sign(self.connection, "contents", "id = ?", (content,))
+        self._drop_segments("content = ?", (content,))
+        for segment in segments:
+            number = self._execute(
+                "INSERT INTO segments (content, modality, start_s, end_s, born) VALUES (?, ?, ?, ?, "
+                "(SELECT value + 1 FROM facts WHERE key = 'revision'))",
+                (content, segment.modality, segment.start_s, segment.end_s),
+            ).lastrowid
+            blob = np.ascontiguousarray(segment.vector, "<f4").tobytes()
+            self._execute("INSERT INTO vectors VALUES (?, ?, ?)", (number, blob, checksum(number, blob)))
+        sign(self.connection, "segments", "content = ?", (content,))
+        self._name_uploads(content)
+        self._changed = True
+        return int(content)
+
+    def put_file(self, file: NewFile) -> int:
+        """Stores a file under its path, in place of what was known of it -> its id."""
+        name = os.path.basename(file.path)
+        path = uploads.key_of(file.path, self._folder)
+        text = {"shown": shown(os.fsdecode(path)), "name": shown(name), "folder": shown(file.folder), "date": file.date}
+        values = (
+            path,
+            file.content,
+            *file.stamp,
+            *(value.encode("utf-8", "replace").decode() for value in (*text.values(), file.caption)),
+            file.metadata,
+            file.reason,
+            file.reader,
+        )
+        columns = "content, size_bytes, mtime_ns, sidecar, shown, name, folder, date, caption, metadata, reason, reader"
+        updates = ", ".join(f"{column} = excluded.{column}" for column in columns.split(", "))
+        number = self._one(
+            f"INSERT INTO files (path, {columns}) VALUES ({', '.join('?' * len(values))}) "
+            f"ON CONFLICT (path) DO UPDATE SET {updates} RETURNING id",
+            values,
+        )[0]
+        sign(self.connection, "files", "id = ?", (number,))
+        self._execute("DELETE FROM words WHERE rowid = ?", (number,))
+        if file.content is not None:
+            self._put_words(number, str(values[6]), str(values[9]), file.metadata)
+        if not path.startswith(b"/"):
+            self._name_uploads(file.content)
+        self._changed = True
+        return int(number)
+
+    def _put_words(self, number: int, *texts: str) -> None:
+        row = (number, *search_texts(*texts))
+        self._execute("INSERT INTO words (rowid, name, caption, metadata) VALUES (?, ?, ?, ?)", row)
+
+    def wrong_words(self) -> list[str]:
+        """The names of (a few) files that the search for words has otherwise than their rows say, or not at all."""
+        rows = self._execute(
+            "SELECT f.name, f.caption, f.metadata, w.rowid, w.name, w.caption, w.metadata FROM files f "
+            "LEFT JOIN words w ON w.rowid = f.id "
+            f"WHERE f.content IS NOT NULL AND f.checksum IS {signature('files', 'f.')}"
+        )
+        wrong = (
+            name for name, *texts, number, a, b, c in rows if number is None or search_texts(name, *texts) != (a, b, c)
+        )
+        found = list(islice(wrong, 5))
+        extra = "SELECT rowid FROM words WHERE rowid NOT IN (SELECT id FROM files WHERE content IS NOT NULL) LIMIT 5"
+        return [*found, *(f"file {row[0]}, which is not there" for row in self._execute(extra))]
+
+    def rebuild_words(self) -> None:
+        """Makes the search for words anew from the files' rows."""
+        self._execute("DROP TABLE words")
+        for statement in statements_of("words"):
+            self._execute(statement)
+        whole = f"content IS NOT NULL AND checksum IS {signature('files')}"
+        for row in self._execute(f"SELECT id, name, caption, metadata FROM files WHERE {whole}").fetchall():
+            self._put_words(*row)
+
+    def drop_contents(self, numbers: Sequence[int], reason: str) -> None:
+        """Removes contents with their segments; their files stay, as ones that cannot be used for this reason."""
+        chosen = f"({', '.join(str(int(number)) for number in numbers)})"
+        self._drop_segments(f"content IN {chosen}", ())
+        self._execute(f"DELETE FROM words WHERE rowid IN (SELECT id FROM files WHERE content IN {chosen})")
+        files = [row[0] for row in self._execute(f"SELECT id FROM files WHERE content IN {chosen}").fetchall()]
+        for number in files:
+            self._execute("UPDATE files SET content = NULL, reason = ?, reader = '' WHERE id = ?", (reason, number))
+            sign(self.connection, "files", "id = ?", (number,))
+        self._changed |= bool(self._execute(f"DELETE FROM contents WHERE id IN {chosen}").rowcount)
+
+    def set_folder(self, path: str, folder: str) -> None:
+        """Says of a file which folder it is in, as the run that indexed that folder did."""
+        self._execute("UPDATE files SET folder = ? WHERE path = ?", (folder, encode_path(path)))
+        sign(self.connection, "files", "path = ?", (encode_path(path),))
+
+    def files_below(self, folder: str) -> Iterator[tuple[int, str, int | None]]:
+        """(id, path, content) of every known file in a folder or below it, and of the path itself."""
+        key = uploads.key_of(folder, self._folder)
+        below = key.rstrip(b"/") + b"/"
+        query = "SELECT id, path, content FROM files WHERE path = ? OR (path >= ? AND path < ?)"
+        for number, path, content in self._execute(query, (key, below, below[:-1] + b"0")):
+            yield number, uploads.path_of(path, self._folder), content
+
+    def remove_files(self, numbers: Iterable[int]) -> None:
+        """Forgets files. Their contents go with `drop_orphans`."""
+        for number in numbers:
+            self._execute("DELETE FROM uploads WHERE file = ?", (number,))
+            self._execute("DELETE FROM words WHERE rowid = ?", (number,))
+            self._execute("DELETE FROM files WHERE id = ?", (number,))
+            self._changed = True
+
+    def drop_orphans(self, among: int | None = None) -> None:
+        """Removes contents that no file has any more, with their segments and vectors: all of them, or this one."""
+        orphans = "SELECT c.id FROM contents c WHERE NOT EXISTS (SELECT 1 FROM files f WHERE f.content = c.id)"
+        values = () if among is None else (among,)
+        orphans += "" if among is None else " AND c.id = ?"
+        self._drop_segments(f"content IN ({orphans})", values)
+        if self._execute(f"DELETE FROM contents WHERE id IN ({orphans})", values).rowcount:
+            self._changed = True
+
+    def _name_uploads(self, content: int | None) -> None:
+        """Gives the uploads of a content an id for each of its segments, from the same sequence as theirs."""
+        nameless = self._execute(
+            "SELECT s.id, f.id FROM files f JOIN segments s ON s.content = f.content "
+            "LEFT JOIN uploads u ON u.segment = s.id AND u.file = f.id "
+            "WHERE f.content = ? AND substr(f.path, 1, 1) <> X'2F' AND u.id IS NULL ORDER BY f.id, s.id",
+            (content,),
+        ).fetchall()
+        for segment, file in nameless:
+            number = self._one("UPDATE sqlite_sequence SET seq = seq + 1 WHERE name = 'segments' RETURNING seq")[0]
+            row = (number, segment, file)
+            self._execute("INSERT INTO uploads VALUES (?, ?, ?, ?)", (*row, checksum(*row)))
+
+    def name_all_uploads(self) -> None:
+        """Gives every upload that has none its items."""
+        kept_ones = "SELECT DISTINCT content FROM files WHERE content IS NOT NULL AND substr(path, 1, 1) <> X'2F'"
+        for (content,) in self._execute(kept_ones).fetchall():
+            self._name_uploads(content)
+
+    def duplicates(self, folder: str) -> Iterator[tuple[str, ...]]:
+        """The paths, sorted, of each content that several files have, one of them at least below the folder."""
+        below = encode_path(folder).rstrip(b"/") + b"/"
+        query = (
+            "SELECT content, path FROM files WHERE content IN (SELECT content FROM files WHERE content IS NOT NULL "
+            "GROUP BY content HAVING count(*) > 1 AND max(path >= ? AND path < ?)) ORDER BY content, path"
+        )
+        group: list[str] = []
+        current = None
+        for content, path in self._execute(query, (below, below[:-1] + b"0")):
+            if content != current and group:
+                yield tuple(group)
+                group = []
+            current = content
+            group.append(uploads.path_of(path, self._folder))
+        if group:
+            yield tuple(group)
+
+    def forget_removed(self, revision: int) -> None:
+        """Drops the record of removals that the stored index, made at this revision, has followed."""
+        self._execute("DELETE FROM removed WHERE revision <= ?", (revision,))
+
+    def _drop_segments(self, condition: str, values: Sequence[Any]) -> None:
+        chosen = f"SELECT id FROM segments WHERE {condition}"
+        revision = "(SELECT value + 1 FROM facts WHERE key = 'revision')"
+        logged = self._execute(
+            f"INSERT INTO removed SELECT id, {revision}, checksum(id, {revision}) FROM segments WHERE {condition}",
+            values,
+        )
+        if logged.rowcount:
+            self._execute(f"DELETE FROM uploads WHERE segment IN ({chosen})", values)
+            self._execute(f"DELETE FROM vectors WHERE segment IN ({chosen})", values)
+            self._execute(f"DELETE FROM segments WHERE {condition}", values)
+            self._changed = True
+
+    def _execute(self, sql: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+        return self.connection.execute(sql, values)
+
+    def _one(self, sql: str, values: Sequence[Any] = ()) -> Any:
+        rows = self._execute(sql, values).fetchall()  # a RETURNING clause is only done when all its rows are read
+        return rows[0] if rows else None
