@@ -44,7 +44,7 @@ def read(source: Source, config: ImuConfig, limits: Limits, plan: Plan) -> list[
     """A recording -> views (K, 6, samples) float32 in m/s2 and rad/s at `rate_hz`, K windows of `window_s`.
 
     Content: CSV or TSV with a header, parquet, `.npy`, or an array (T, 6) or (T, 3) in memory; see `read_imu`. Windows
-    follow one another and the last one ends with the recording (so it may overlap the one before). `whole`: up to `clips`
+    follow one another, the last one ends with the recording (it may overlap the one before). `whole`: up to `clips`
     of them, evenly spaced; `segments`: each is a segment. Windows that are mostly gap are left out; shorter gaps are
     interpolated. A recording shorter than a window is mirrored back and forth to fill it. `hints.start_s` and `end_s`
     confine all this to a part.
