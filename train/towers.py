@@ -38,7 +38,7 @@ def start(base: BindModel, run: Run, name: str) -> Start:
     if kept:
         encoder = base.tower(name).encoder
     elif "source" in (table.encoder or {}):
-        encoder = encoders.load(table.encoder or {}, checkpoint.locate(table.encoder or {}))
+        encoder = encoders.load(table.encoder or {}, checkpoint.locate)
     else:
         encoder = encoders.build(table.encoder or {})
     if kept and table.head == runs.head_of(description, name):
