@@ -149,7 +149,7 @@ def test_open_clip_folders_with_another_tokenizer_equal_open_clip(tmp_path):
 
 
 def test_unknown_tokenizers_are_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="expected clip, minilm or open_clip:TAG"):
+    with pytest.raises(ValueError, match="expected clip, minilm, universal or open_clip:TAG"):
         tokenizers.load("bert")
     with pytest.raises(ValueError, match="knows no model 'ViT-Z-1'"):
         tokenizers.load("open_clip:ViT-Z-1")

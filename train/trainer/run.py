@@ -481,7 +481,7 @@ def _faults_of_trained(base: Description, run: Run) -> Iterator[str]:
         if wanted.lora and wanted.train == "head":
             yield f'{where}: lora changes the encoder, train = "head" leaves it as it is; leave out one of them'
         if (wanted.lora or wanted.train == "head") and not (
-            continues(base, name, table) or "source" in (table.encoder or {})
+            continues(base, name, table) or encoders.is_published(table.encoder or {})
         ):
             yield f"{where}.encoder: what is only headed or adapted needs weights: the base's encoder, or a `source`"
         try:

@@ -39,7 +39,7 @@ def start(base: BindModel, run: Run, name: str) -> Start:
     encoder: nn.Module
     if kept:
         encoder = base.tower(name).encoder
-    elif {"source", "parts"} & set(table.encoder or {}):
+    elif encoders.is_published(table.encoder or {}):
         encoder = encoders.load(table.encoder or {}, checkpoint.locate)
     else:
         encoder = encoders.build(table.encoder or {})
