@@ -123,8 +123,8 @@ def _declare(config: ImuConfig, limits: Limits, plan: Plan) -> Returns:
 def read(source: Source, config: ImuConfig, limits: Limits, plan: Plan) -> list[Segment]:
     """A recording -> views (K, 6, samples) float32 in m/s2 and rad/s at `rate_hz`, K windows of `window_s`.
 
-    Content: CSV or TSV with a header, parquet, `.npy`, or an array (T, 6) or (T, 3) in memory; see `read_imu`. Windows follow
-    one another and the last one ends with the recording (so it may overlap the one before). `whole`: up to `clips`
+    Content: CSV or TSV with a header, parquet, `.npy`, or an array (T, 6) or (T, 3) in memory; see `read_imu`. Windows
+    follow one another and the last one ends with the recording (so it may overlap the one before). `whole`: up to `clips`
     of them, evenly spaced; `segments`: each is a segment. Windows that are mostly gap are left out; shorter gaps are
     interpolated. A recording shorter than a window is mirrored back and forth to fill it. `hints.start_s` and `end_s`
     confine all this to a part.
@@ -170,7 +170,7 @@ def read_imu(source: Source, limits: Limits) -> ImuSeries:
     are ignored. Times come from the first time column, else from `hints.rate_hz`. A time column without a unit is taken
     in the unit (s, ms, us or ns) that makes its median rate 1 to 1000 Hz. `.npy` and arrays in memory are
     (T, 6) in the order of `CHANNELS`, or (T, 3) without gyroscope, and need `hints.rate_hz`. Units come from the header
-    or the hints; the default is m/s2 and rad/s. Without a gyroscope, or where it has no finite value, the rotation is 0.
+    or the hints; the default is m/s2 and rad/s. Without a gyroscope, or of one without finite values, it is 0.
 
     Raises MediaError for another layout, contradictory or unknown units, more than a fifth of the rows unusable,
     timestamps that are too coarse or restart, and more than `max_rows`.
