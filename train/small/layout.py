@@ -28,7 +28,7 @@ from train.small import sensors
 
 LAID_OUT = 128
 """Dimensions that say how a picture is laid out."""
-_ENERGY = 0.08
+_ENERGY = 0.04
 """Their share of the squared length of a picture's vector, on average."""
 _KEPT, _RIDGE, _GAMMA = 700, 0.2, 0.5
 """Directions of most variance that are compared, what is added to their variances, power of the correlations."""

@@ -74,6 +74,7 @@ _RIDGE, _WHITENED, _FLOOR = 0.5, 1.0, 0.1
 _WEIGHTS = {"photographs": 1.0, "pairs": 2.0, "pictures": 1.0, "said": 1.0}
 _WITHIN = 5.0
 """How much more the vectors of real pairs count than photographs' where targets are whitened."""
+_CAMERA = 20.0
 _LARGEST = 4.0
 _AT_ONCE = 32
 
@@ -126,12 +127,15 @@ def fit(parts: Sequence[Part]) -> nn.Linear:
                 weight = _WEIGHTS["pictures"] ** 0.5
                 rows.append(weight * _less_means(own.clamp(-_LARGEST, _LARGEST), part.place))
                 wanted.append(weight * target @ white / size)
+    # What sets one camera's pictures as a whole apart from another's says nothing: it is to be mapped to 0.
+    middle = torch.stack([part.features.mean(0) for part in parts]).mean(0)
+    for part in parts:
+        rows.append(_CAMERA * ((part.features.mean(0) - middle) / std)[None])
+        wanted.append(torch.zeros(1, part.targets.shape[1]))
     x, y = torch.cat(rows), torch.cat(wanted)
     gram = x @ x.T
-    ridge = _RIDGE * gram.diagonal().mean()
+    ridge = _RIDGE * gram.diagonal()[: -len(parts)].mean()
     weight = (x.T @ torch.linalg.solve(gram + ridge * torch.eye(len(gram)), y)).T / std
-    # The offset of each kind of camera is taken off by the mean of the kinds, each counting once.
-    middle = torch.stack([part.features.mean(0) for part in parts]).mean(0)
     head = nn.Linear(*weight.T.shape)
     head.weight.data, head.bias.data = weight.contiguous(), -weight @ middle
     return head.requires_grad_(False)
