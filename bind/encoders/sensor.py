@@ -35,7 +35,7 @@ class Sensor(nn.Module):
             raise ValueError("encoder: outputs has probabilities, but a sensor's trunk has no classifier")
         self.low, self.high = low, high
         self.trunk = EfficientNet(model, outputs)
-        self.trunk.classifier = nn.Identity()
+        self.trunk.classifier = nn.Identity()  # type: ignore[assignment]
         self.width = self.trunk.width
 
     def forward(self, x: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import copy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,13 +42,15 @@ def agreeing(photographs: Tensor, grey: Tensor) -> Tensor:
     x, y = photographs @ turned, grey @ turned
     inverse_x, inverse_y = _inverse_root(x.T @ x / len(x)), _inverse_root(y.T @ y / len(y))
     first, correlations, _ = torch.linalg.svd(inverse_x @ (x.T @ y / len(x)) @ inverse_y)
-    return turned @ inverse_x @ first[:, :LAID_OUT] * correlations[:LAID_OUT] ** _GAMMA
+    found: Tensor = turned @ inverse_x @ first[:, :LAID_OUT] * correlations[:LAID_OUT] ** _GAMMA
+    return found
 
 
 def _inverse_root(covariance: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(covariance)
     values = values.clamp(min=0) + _RIDGE * values.mean()
-    return vectors @ torch.diag(values**-0.5) @ vectors.T
+    root: Tensor = vectors @ torch.diag(values**-0.5) @ vectors.T
+    return root
 
 
 @torch.no_grad()
@@ -76,7 +79,7 @@ def with_layout(space: BindModel, photographs: Tensor, grey: Tensor) -> BindMode
     towers = {name: copy.deepcopy(space.tower(name)) for name in space.modalities}
     done: set[int] = set()
     for name, changed in towers.items():
-        linear = getattr(changed.head, "linear", changed.head)
+        linear: Any = getattr(changed.head, "linear", changed.head)
         if name == "video" or id(linear) in done:
             continue
         done.add(id(linear))

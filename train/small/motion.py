@@ -90,7 +90,8 @@ class Recordings:
 
 def read(name: str, events: Sequence[Event], classes: Sequence[str], templates: Sequence[str]) -> Recordings:
     """Events of a set with motion and one label each -> their windows. What cannot be read is said and left out."""
-    windows, row, label, group = [], [], [], []
+    windows, row, group = [], [], []
+    label: list[int] = []
     said: list[dict[str, None]] = [{} for _ in classes]
     for event in events:
         try:
