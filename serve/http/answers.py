@@ -13,7 +13,8 @@ from fastapi.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
 from preprocess.source import MediaError, Source, sniff
-from serve.engine.service import About, Service
+from serve.engine.service import Service
+from serve.engine.values import About
 from serve.library.items import Hit, Item
 from serve.library.text import shown
 

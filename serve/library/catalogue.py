@@ -253,14 +253,6 @@ class Catalogue:
         )
         return tuple(rows[0]) if rows else None
 
-    def stamp(self, path: str) -> tuple[int, int] | None:
-        """Size in bytes and time of the last change in ns that a searchable file had; None for an unknown one."""
-        rows = self._rows(
-            "SELECT size_bytes, mtime_ns FROM files WHERE path = ? AND content IS NOT NULL",
-            (uploads.key_of(path, self.folder),),
-        )
-        return tuple(rows[0]) if rows else None
-
     def entries(self, ids: Sequence[int], where: Where = EVERYTHING) -> dict[int, Entry]:
         """Segment id -> its entry, for ids that exist and have a file that passes the filter (the first by path)."""
         found: dict[int, Entry] = {}

@@ -6,13 +6,11 @@ was read from a file is read from it again where the file is as it was. All else
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +22,9 @@ from serve.library.catalogue import Catalogue
 from serve.library.connections import connect, transaction
 from serve.library.errors import LibraryError
 from serve.library.integrity import read_facts, refuse_damage
+from serve.library.reports import CheckReport, Finding
 from serve.library.schema import CHECKSUMS, COMMITTED, FILE, FORMAT, signature
+from serve.library.upload_digests import folder_digest, folder_name_of
 from serve.library.writer import Writer
 
 if TYPE_CHECKING:
@@ -34,29 +34,6 @@ OpenLibrary = Callable[[], "Library"]
 """Where a library keeps files of its own."""
 _MOST_OF_SQLITE = 20
 """Faults of the database's structure that are named."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that is not as it was written: where, what, and `action`, what was done or what is to be done."""
-
-    part: str
-    what: str
-    repaired: bool
-    action: str
-
-
-@dataclass
-class CheckReport:
-    """All findings, and how many rows, index files, kept files and thumbnails were looked at."""
-
-    findings: list[Finding] = field(default_factory=list)
-    looked_at: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether nothing is left to be done."""
-        return all(finding.repaired for finding in self.findings)
 
 
 def check(folder: Path, repair: bool = False, open_library: OpenLibrary | None = None) -> CheckReport:
@@ -300,7 +277,7 @@ class _Check:
         names = [name for name in self._names(place) if not name.startswith(".")]
         for name in names:
             inside = place.folder(name)
-            if kept_digest(inside) == name or not self._is_known(name):
+            if folder_name_of(inside) == name or not self._is_known(name):
                 continue
             part = f"{uploads.FOLDER}/{name}"
             sidecar = self._sidecar(inside, name)
@@ -334,7 +311,7 @@ class _Check:
             for key, caption, metadata, hints in rows:
                 told = json.loads(metadata) | json.loads(hints) | ({"caption": caption} if caption else {})
                 file, sidecar = os.path.basename(os.fsdecode(key)), json.dumps(told, sort_keys=True).encode()
-                if _digest(place, file, sidecar) == name:
+                if folder_digest(place, file, sidecar) == name:
                     return f"{file}.json", sidecar
         return None
 
@@ -397,7 +374,7 @@ def _read(library: Library, path: str, folder: str) -> str | None:
             return library.read_again(path, folder)
         _, place, name = os.fsdecode(key).split("/")
         inside = OwnedFolder(library.folder, uploads.FOLDER).folder(place)
-        if kept_digest(inside) != place:
+        if folder_name_of(inside) != place:
             return "the kept file is damaged"
         metadata = {}
         if inside.check(f"{name}.json"):
@@ -408,26 +385,3 @@ def _read(library: Library, path: str, folder: str) -> str | None:
         return None
     except (ValueError, OSError) as error:
         return str(error)
-
-
-def kept_digest(place: OwnedFolder) -> str:
-    """The name that the folder of an upload should have (see `serve.library.uploads`); '' where it is not one."""
-    try:
-        names = sorted(place.names(), key=len)
-        if not names or names[1:] not in ([], [f"{names[0]}.json"]):
-            return ""
-        sidecar = b""
-        if names[1:]:
-            with place.open(names[1]) as file:
-                sidecar = file.read()
-        return _digest(place, names[0], sidecar)
-    except OSError:  # deleted meanwhile, or not to be read
-        return ""
-
-
-def _digest(place: OwnedFolder, name: str, sidecar: bytes) -> str:
-    digest = hashlib.sha256(name.encode() + b"\0" + sidecar + b"\0")
-    with place.open(name) as content:
-        while block := content.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()[:32]

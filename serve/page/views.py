@@ -12,14 +12,15 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from preprocess.source import Limits, MediaError, Source
-from serve.engine.batching import Busy
+from serve.engine.jobs import Busy
 from serve.library.errors import UnknownItemError
 from serve.library.text import shown
 from serve.library.where import COLUMNS
 from serve.page import plots
 
 if TYPE_CHECKING:
-    from serve.engine.service import About, Service
+    from serve.engine.service import Service
+    from serve.engine.values import About
     from serve.library.items import Hit, Item
 
 QUOTE_CHARACTERS = 320
