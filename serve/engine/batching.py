@@ -1,12 +1,11 @@
-"""Dynamic batching: what many callers want encoded meanwhile is encoded together, by modality.
+"""Dynamic batching: texts and media of many callers are encoded together, by modality.
 
     submit -> pre (decode workers; threads for texts) -> encode (one thread) -> the future
 
-While one batch is encoded the next one gathers, so batches grow with the load and nothing ever waits for company. All
-stages are bounded: `max_waiting` texts and media are taken in all, of which a batch and a few are decoded ahead.
-
-Whatever is long is cut into single views (windows of a text, clips of a film), and clients take turns by what theirs
-have cost (see `serve.engine.fairness`). What nobody waits for any more is taken out of all queues at once.
+While one batch is encoded the next one gathers, so batches grow with the load, and no item waits for others to arrive.
+All stages are bounded: `max_waiting` texts and media are accepted in all, of which a batch and a few are decoded ahead.
+Long items are cut into single views (windows of a text, clips of a film), and clients take turns by the cost of theirs
+(see `serve.engine.fairness`). An item that nobody waits for any more is taken out of all queues at once.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ _MAX_RETRY_S = 30
 
 
 class Batcher:
-    """Encodes for many callers, from any thread. `close` finishes what was taken."""
+    """Encodes media and texts for many callers, from any thread. `close` finishes the jobs that were accepted."""
 
     def __init__(
         self,
@@ -75,7 +74,7 @@ class Batcher:
         self._closing = False
         self._stopped = False
         self._decoding = 0
-        # Decoded media are large, so there are no more of them than keep the encoder and the decode workers busy.
+        # Decoded media are large, so only as many wait as keep the encoder and the decode workers busy.
         self._max_decoding = max_batch + available_cores()
         self._unread: dict[bool, Turns[Task]] = {False: Turns(), True: Turns()}
         self._ready: Turns[Piece] = Turns()
@@ -290,7 +289,7 @@ class Batcher:
             seconds = time.monotonic() - started
             self._metrics.stage_seconds.labels("encode").observe(seconds)
             self._charge(modality, pieces, seconds)
-            self._hand_out(modality, pieces, rows)
+            self._deliver(modality, pieces, rows)
             self._metrics.stage_seconds.labels("post").observe(time.monotonic() - started - seconds)
 
     def _next_batch(self) -> tuple[str, list[Piece]]:
@@ -334,7 +333,7 @@ class Batcher:
             rate = len(pieces) / max(seconds, 1e-6)
             self._rate = rate if self._rate == 0 else 0.9 * self._rate + 0.1 * rate
 
-    def _hand_out(self, modality: str, pieces: list[Piece], rows: Tensor) -> None:
+    def _deliver(self, modality: str, pieces: list[Piece], rows: Tensor) -> None:
         done: list[Task] = []
         for piece, row in zip(pieces, rows, strict=True):
             part, task = piece.part, piece.part.task

@@ -167,8 +167,8 @@ class Service:
             raise ValueError("search: expected at least one term")
         if not 1 <= k <= self.settings.max_hits:
             raise ValueError(f"search: expected k from 1 to {self.settings.max_hits}, got {k}")
-        said = [term for term in terms if isinstance(term.content, str)]
-        words = " ".join(str(term.content) for term in said if term.weight > 0) if len(said) == len(terms) else ""
+        texts = [term for term in terms if isinstance(term.content, str)]
+        words = " ".join(str(term.content) for term in texts if term.weight > 0) if len(texts) == len(terms) else ""
         own = [term.content for term in terms if isinstance(term.content, int) and term.weight > 0]
         deadline_s = self.settings.deadline_s if deadline_s is None else deadline_s
         try:

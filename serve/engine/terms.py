@@ -1,4 +1,4 @@
-"""What a query is made of, for the service, its API and its client alike."""
+"""The terms of a query, as the library, the service and the client take them."""
 
 from __future__ import annotations
 
@@ -44,5 +44,5 @@ class Term:
 
     @property
     def is_words(self) -> bool:
-        """Whether it is words."""
+        """Whether the content is words."""
         return isinstance(self.content, str)

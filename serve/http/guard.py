@@ -1,7 +1,8 @@
-"""What every request passes before anything else sees it: one ASGI middleware around the API and the page alike.
+"""An ASGI middleware that checks every request to the API and the page before anything else sees it.
 
-Who may ask (API keys, a sign-in cookie for browsers), from where (Host and Origin), how much and how slowly they may
-send, what a browser may do with the answer, and one line of log a request, without contents.
+It checks the API key (or the sign-in cookie of a browser), the headers Host and Origin, the size and the speed of a
+body. It adds the headers that restrict what a browser may do with an answer, and logs one line a request,
+without contents.
 """
 
 from __future__ import annotations
@@ -148,7 +149,7 @@ class Guard:
         self._receiving_of: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
+        """Answers a request, as ASGI asks an application to."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
@@ -325,7 +326,7 @@ class _Answer:
         self.status = 0
 
     async def __call__(self, message: Message) -> None:
-        """ASGI."""
+        """Sends a message of the application, with the headers that every answer has."""
         if self._replaced:
             return
         if message["type"] == "http.response.start":
@@ -345,7 +346,7 @@ class _Answer:
         if self._replaced:
             return
         if not self._started:
-            self._body.refusal = None  # said now
+            self._body.refusal = None  # it is answered now
             body = error_body(refusal.status, refusal.code, refusal.message)
             # What is left of the body will not be read.
             await self.send_whole(refusal.status, body, {"connection": "close", **refusal.headers})

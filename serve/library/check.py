@@ -1,7 +1,7 @@
-"""A library looked through: everything that its folder holds is compared with its checksum, and repaired where it can.
+"""The check of a library: everything in its folder is compared with its checksum, and repaired where that is possible.
 
-Derived, so made again: the index, thumbnails, the words of names and captions, orders of rows (SQLite's indexes). What
-was read from a file is read from it again where the file is as it was. All else is named, with what to do.
+Derived data is made again: the index, thumbnails, the words of names and captions, the indexes of SQLite. What was read
+from a file is read again where the file has not changed. The report names everything else, and says what to do.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class _Check:
                 with closing(connect(self.folder / FILE)) as connection:
                     usable = self._catalogue(Writer(connection, self.folder))
             self._indexes(facts)
-            self._kept_files(opened)
+            self._upload_files(opened)
             self._thumbnails()
         if self._repair and usable:
             self._read_again()
@@ -271,7 +271,7 @@ class _Check:
                 if self._repair:
                     place.delete(name)
 
-    def _kept_files(self, opened: Catalogue) -> None:
+    def _upload_files(self, opened: Catalogue) -> None:
         """What the library keeps itself against the digest that each folder is named after."""
         place = OwnedFolder(self.folder, uploads.FOLDER)
         names = [name for name in self._names(place) if not name.startswith(".")]
@@ -294,14 +294,14 @@ class _Check:
         self.report.looked_at["kept files"] = len(names)
 
     def _is_known(self, name: str) -> bool:
-        """Whether the catalogue has a kept file of this folder: others were deleted meanwhile, or are being added."""
+        """Whether the catalogue has an upload of this folder: others were deleted meanwhile, or are being added."""
         with closing(connect(self.folder / FILE)) as connection, suppress(sqlite3.DatabaseError):
             prefix = os.fsencode(f"{uploads.FOLDER}/{name}/")
             return bool(connection.execute("SELECT 1 FROM files WHERE instr(path, ?)", (prefix,)).fetchall())
         return True
 
     def _sidecar(self, place: OwnedFolder, name: str) -> tuple[str, bytes] | None:
-        """The sidecar of a kept file as the catalogue tells it, where that makes the folder whole: its name, and it."""
+        """The sidecar of an upload as the catalogue has it, where that makes the folder whole: its name, and it."""
         with closing(connect(self.folder / FILE)) as connection, suppress(sqlite3.DatabaseError, ValueError, OSError):
             rows = connection.execute(
                 "SELECT f.path, f.caption, f.metadata, c.hints FROM files f JOIN contents c ON c.id = f.content "
@@ -309,8 +309,8 @@ class _Check:
                 (os.fsencode(f"{uploads.FOLDER}/{name}/"),),
             ).fetchall()
             for key, caption, metadata, hints in rows:
-                told = json.loads(metadata) | json.loads(hints) | ({"caption": caption} if caption else {})
-                file, sidecar = os.path.basename(os.fsdecode(key)), json.dumps(told, sort_keys=True).encode()
+                values = json.loads(metadata) | json.loads(hints) | ({"caption": caption} if caption else {})
+                file, sidecar = os.path.basename(os.fsdecode(key)), json.dumps(values, sort_keys=True).encode()
                 if folder_digest(place, file, sidecar) == name:
                     return f"{file}.json", sidecar
         return None

@@ -189,11 +189,11 @@ async def _checked_call(receive: Receive) -> Receive:
             raise RequestError(413, "too_large", f"expected at most {MAX_CALL_BYTES:,} bytes in a call of the page")
         if not message.get("more_body", False):
             break
-    asked = read_json(b"".join(parts), MAX_CALL_VALUES)
-    if not isinstance(asked, dict):
+    request = read_json(b"".join(parts), MAX_CALL_VALUES)
+    if not isinstance(request, dict):
         raise RequestError(400, "bad_call", "expected an object")
     # Gradio keeps a state for every session that it hears of; ours has none.
-    content = json.dumps(asked | {"session_hash": "page"}).encode()
+    content = json.dumps(request | {"session_hash": "page"}).encode()
     waiting = [{"type": "http.request", "body": content, "more_body": False}]
 
     async def again() -> Message:
@@ -261,12 +261,12 @@ def _library_functions(service: Service, figures: views.Figures) -> tuple[Functi
 
 def _query_functions(service: Service, figures: views.Figures) -> tuple[Function, ...]:
     @_with_problems
-    async def search(asked: Any) -> Answer:
+    async def search(request: Any) -> Answer:
         with _reading():
-            if len(asked["terms"]) > MAX_QUERY_TERMS:
-                raise ValueError(f"query: expected at most {MAX_QUERY_TERMS} terms, got {len(asked['terms'])}")
-            terms = [_term(sent) for sent in asked["terms"]]
-            k, want, where = int(asked["k"]), asked["want"], asked["where"]
+            if len(request["terms"]) > MAX_QUERY_TERMS:
+                raise ValueError(f"query: expected at most {MAX_QUERY_TERMS} terms, got {len(request['terms'])}")
+            terms = [_term(sent) for sent in request["terms"]]
+            k, want, where = int(request["k"]), request["want"], request["where"]
             if not (want is None or isinstance(want, list)) or not isinstance(where, str):
                 raise TypeError
         try:
@@ -299,10 +299,10 @@ def _query_functions(service: Service, figures: views.Figures) -> tuple[Function
 
 
 def _with_problems(function: Callable[[Any], Awaitable[Answer]]) -> Callable[[Any], Awaitable[Answer]]:
-    """The same function, whose errors become a `problem` that the page shows."""
+    """A function -> the same, whose errors become a `problem` that the page shows."""
 
     @wraps(function)
-    async def telling(sent: Any) -> Answer:
+    async def answered(sent: Any) -> Answer:
         try:
             return await function(sent)
         except Busy as error:
@@ -322,7 +322,7 @@ def _with_problems(function: Callable[[Any], Awaitable[Answer]]) -> Callable[[An
             log.error("failed", exc_info=error, extra={"fields": {"function": function.__name__}})
             return {"problem": _problem("Something went wrong in the server", "Its log says more. Try again.")}
 
-    return telling
+    return answered
 
 
 class _UnreadableError(Exception):
