@@ -58,11 +58,22 @@ class FoundHit(FoundItem):
 
 
 class Client:
-    """Asks a server at `address`, with `api_key` where it wants one. To be closed, or used in a `with`.
+    """A connection to the server at an address. Close it, or use it in a `with`.
 
-    Content is as in `serve.Term`: a str is words, bytes and a Path are a medium, an int is an item of the library. An
-    answer that the server is busy is waited for as long as it says, `tries` times. All methods raise ApiError, and
-    httpx.TransportError where there is no server.
+    Content is as in `serve.Term`: a str is words, bytes and a Path are a medium, an int is the id of an item of the
+    library. All methods raise ApiError where the server answers with an error, and httpx.TransportError where there
+    is no server.
+
+    Args:
+        address: The address of the server, as `http://127.0.0.1:8000`.
+        api_key: A key, where the server asks for one.
+        timeout_s: How long one answer may take.
+        tries: How often a request is sent while the server answers that it is busy. Between two tries the client
+            waits as long as the server says.
+
+    Example:
+        >>> with Client("http://127.0.0.1:8000") as client:
+        ...     hits = client.search("a dog", k=5)
     """
 
     def __init__(self, address: str, api_key: str | None = None, *, timeout_s: float = 60.0, tries: int = 5) -> None:
@@ -81,7 +92,17 @@ class Client:
         self.close()
 
     def embed(self, contents: Sequence[str | bytes | Path | int | Term]) -> Embeddings:
-        """Words, media and items -> Embeddings (N, D), in their order. Raises ValueError for none."""
+        """Words, media and items -> Embeddings (N, D), in their order.
+
+        Args:
+            contents: Words, media, ids of items, or terms.
+
+        Raises:
+            ValueError: There are no contents, or one of them is a vector.
+
+        Example:
+            >>> client.embed(["a dog", Path("dog.jpg")]).vectors.shape
+        """
         parts = []
         for start in range(0, len(contents), _PER_REQUEST):
             inputs = [_term(content) for content in contents[start : start + _PER_REQUEST]]
@@ -100,7 +121,18 @@ class Client:
     ) -> list[FoundHit]:
         """The k best hits, best first, for words, a file, an item, or terms with weights.
 
-        `min_probability` leaves out hits that are less likely to be right.
+        Args:
+            query: Words, the path of a file, the id of an item, or terms.
+            k: How many hits, at most.
+            want: The modalities to find; None means all.
+            where: A filter, as in `Library.search`.
+            min_probability: Hits that are less likely to be right are left out.
+
+        Raises:
+            ApiError: The server refuses the query, as one whose filter cannot be read.
+
+        Example:
+            >>> client.search([Term(Path("dog.jpg")), Term("indoors", weight=-1)], want=["video"])
         """
         terms = [Term(query)] if isinstance(query, (str, Path, int)) else query
         body: dict[str, Any] = {"terms": [_term(term) for term in terms], "k": k}
@@ -114,7 +146,18 @@ class Client:
         ]
 
     def add(self, file: Path, metadata: Mapping[str, Any] | None = None) -> list[FoundItem]:
-        """Uploads a file to the library -> its items (a film has several)."""
+        """Uploads a file to the library -> its items (a film has several).
+
+        Args:
+            file: The file to upload.
+            metadata: A caption, a date, a unit and other facts about the file.
+
+        Raises:
+            ApiError: The file cannot be used, or the server is read-only.
+
+        Example:
+            >>> client.add(Path("dog.jpg"), {"caption": "a dog on the beach"})
+        """
         content = file.read_bytes()  # sent again where the server is busy
         form = {"metadata": json.dumps(dict(metadata or {}))}
         answer = self._ask("POST", "/v1/items", files={"file": (file.name, content)}, data=form)

@@ -1,12 +1,11 @@
-"""Dynamic batching: what many callers want encoded meanwhile is encoded together, by modality.
+"""Dynamic batching: texts and media of many callers are encoded together, by modality.
 
     submit -> pre (decode workers; threads for texts) -> encode (one thread) -> the future
 
-While one batch is encoded the next one gathers, so batches grow with the load and nothing ever waits for company. All
-stages are bounded: `max_waiting` texts and media are taken in all, of which a batch and a few are decoded ahead.
-
-Whatever is long is cut into single views (windows of a text, clips of a film), and clients take turns by what theirs
-have cost (see `serve.engine.fairness`). What nobody waits for any more is taken out of all queues at once.
+While one batch is encoded the next one gathers, so batches grow with the load, and no item waits for others to arrive.
+All stages are bounded: `max_waiting` texts and media are accepted in all, of which a batch and a few are decoded ahead.
+Long items are cut into single views (windows of a text, clips of a film), and clients take turns by the cost of theirs
+(see `serve.engine.fairness`). An item that nobody waits for any more is taken out of all queues at once.
 """
 
 from __future__ import annotations
@@ -17,10 +16,8 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, InvalidStateError
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,13 +29,13 @@ from preprocess.decoding.protocol import read_here
 from preprocess.source import Limits, MediaError, Plan, Segment, Source
 from serve.engine.decoding import Decoder
 from serve.engine.fairness import CLIENT, Turns
+from serve.engine.jobs import Busy, EncodedSegment, ItemError, Job, Part, Piece, Task, is_long
 
 if TYPE_CHECKING:
     from bind.model.model import BindModel
     from serve.engine.metrics import Metrics
 
-_LONG_TEXT = 8_000
-"""Characters above which a text has its tokens made in the thread for long ones."""
+
 _PASS_S = 0.1
 """A batch takes no more than about this: whoever comes meanwhile waits for no longer."""
 _SHORT_TOKENS = 32
@@ -50,103 +47,8 @@ _TEXTS_PER_PASS = 16
 _MAX_RETRY_S = 30
 
 
-class Busy(Exception):
-    """There is too much to do already: worth another try after `retry_after_s` seconds."""
-
-    def __init__(self, retry_after_s: int, reason: str = "too much is waiting already") -> None:
-        super().__init__(f"{reason}; try again in {retry_after_s} s")
-        self.retry_after_s = retry_after_s
-
-
-class LateError(Exception):
-    """An answer was not there before its deadline."""
-
-
-class ItemError(ValueError):
-    """The item at `index` of what was submitted cannot be used, and why."""
-
-    def __init__(self, index: int, error: MediaError) -> None:
-        super().__init__(str(error))
-        self.index = index
-        self.error = error
-
-
-@dataclass(frozen=True, eq=False)
-class Embedded:
-    """One embedded text or medium, or a stretch of it: `vector` (D,) float32 of norm 1, what was repaired or assumed,
-    tokens of a text.
-    """
-
-    vector: np.ndarray
-    modality: str
-    notes: tuple[str, ...] = ()
-    tokens: int = 0
-    start_s: float | None = None
-    end_s: float | None = None
-
-
-@dataclass(eq=False)
-class _Job:
-    """What was submitted together."""
-
-    client: str
-    future: Future[list[list[Embedded]]]
-    deadline: float
-    limits: Limits
-    plan: Plan
-    results: list[list[Embedded]]
-    missing: int
-
-    def fail(self, error: BaseException) -> None:
-        with contextlib.suppress(InvalidStateError):
-            self.future.set_exception(error)
-
-    def is_over(self) -> bool:
-        """Whether nobody waits for it any more: failed, cancelled, or too late (which this tells the caller)."""
-        if time.monotonic() > self.deadline:
-            self.fail(LateError())
-        return self.future.done()
-
-
-@dataclass(eq=False)
-class _Task:
-    """One source of a job: its segments once they are read, and how many of these are not encoded yet."""
-
-    job: _Job
-    index: int
-    source: Source
-    modality: str | None
-    since: float
-    missing: int = 0
-    found: list[Embedded | None] = field(default_factory=list)
-    is_decoded: bool = False
-    has_left: bool = False
-
-
-@dataclass(eq=False)
-class _Part:
-    """A segment of a task, of which `missing` views are not encoded yet; `total` (D,) is the sum of those that are."""
-
-    task: _Task
-    place: int
-    segment: Segment
-    views: Tensor
-    missing: int
-    total: Tensor | None = None
-    tokens: int = 0
-
-
-@dataclass(eq=False)
-class _Piece:
-    """One view, which is encoded in one go: `size` is its number of tokens, 1 for what has none."""
-
-    part: _Part
-    place: int
-    size: int
-
-
 class Batcher:
-    """Encodes for many callers, from any thread. `close` finishes what was taken."""
+    """Encodes media and texts for many callers, from any thread. `close` finishes the jobs that were accepted."""
 
     def __init__(
         self,
@@ -172,10 +74,10 @@ class Batcher:
         self._closing = False
         self._stopped = False
         self._decoding = 0
-        # Decoded media are large, so there are no more of them than keep the encoder and the decode workers busy.
+        # Decoded media are large, so only as many wait as keep the encoder and the decode workers busy.
         self._max_decoding = max_batch + available_cores()
-        self._unread: dict[bool, Turns[_Task]] = {False: Turns(), True: Turns()}
-        self._ready: Turns[_Piece] = Turns()
+        self._unread: dict[bool, Turns[Task]] = {False: Turns(), True: Turns()}
+        self._ready: Turns[Piece] = Turns()
         self._cost_s: dict[str, float] = {}
         self._rate = 0.0
         self._threads = [
@@ -196,16 +98,16 @@ class Batcher:
 
     def submit(
         self, sources: Sequence[tuple[Source, str | None]], deadline_s: float, client: str | None = None
-    ) -> Future[list[Embedded]]:
+    ) -> Future[list[EncodedSegment]]:
         """(source, modality or None) pairs -> the future of one result each, in order. Cancelling it saves the work.
 
         `client` is who asks, that of this context when left out. The future raises ItemError for one that cannot be
         used, LateError after `deadline_s` seconds. Raises Busy when they cannot be taken: none of them is then.
         """
-        whole: Future[list[Embedded]] = Future()
+        whole: Future[list[EncodedSegment]] = Future()
         parts = self._submit(sources, deadline_s, client, self._limits, "whole")
 
-        def pass_on(done: Future[list[list[Embedded]]]) -> None:
+        def pass_on(done: Future[list[list[EncodedSegment]]]) -> None:
             with contextlib.suppress(InvalidStateError):
                 if done.cancelled():
                     whole.cancel()
@@ -220,7 +122,7 @@ class Batcher:
 
     def submit_segments(
         self, source: Source, modality: str | None, deadline_s: float, limits: Limits
-    ) -> Future[list[list[Embedded]]]:
+    ) -> Future[list[list[EncodedSegment]]]:
         """One source -> the future of a list with one list: its timed segments, all of it. Else as `submit`."""
         return self._submit([(source, modality)], deadline_s, None, limits, "segments")
 
@@ -231,12 +133,12 @@ class Batcher:
         client: str | None,
         limits: Limits,
         plan: Plan,
-    ) -> Future[list[list[Embedded]]]:
+    ) -> Future[list[list[EncodedSegment]]]:
         now = time.monotonic()
         client = CLIENT.get() if client is None else client
-        future: Future[list[list[Embedded]]] = Future()
-        job = _Job(client, future, now + deadline_s, limits, plan, [[] for _ in sources], len(sources))
-        tasks = [_Task(job, index, source, modality, now) for index, (source, modality) in enumerate(sources)]
+        future: Future[list[list[EncodedSegment]]] = Future()
+        job = Job(client, future, now + deadline_s, limits, plan, [[] for _ in sources], len(sources))
+        tasks = [Task(job, index, source, modality, now) for index, (source, modality) in enumerate(sources)]
         with self._changed:
             if self._closing:
                 raise Busy(_MAX_RETRY_S, "the server is shutting down")
@@ -264,7 +166,7 @@ class Batcher:
         for thread in self._threads:
             thread.join()
 
-    def _begin(self, task: _Task) -> None:
+    def _begin(self, task: Task) -> None:
         try:
             task.modality = task.modality or modalities.detect(task.source, task.job.limits)
             spec, config = modalities.spec(task.modality), self._model.config(task.modality)
@@ -277,7 +179,7 @@ class Batcher:
             if not (spec.isolated and task.source.is_encoded):
                 with self._changed:
                     if not task.has_left:
-                        self._unread[_is_long(task.source)].push(job.client, job, task)
+                        self._unread[is_long(task.source)].push(job.client, job, task)
                         self._changed.notify_all()
                 return
             decoding = self._decoder.submit(
@@ -321,7 +223,7 @@ class Batcher:
             with self._changed:
                 turns.charge(client, time.monotonic() - started)
 
-    def _decoded(self, task: _Task, done: Future[list[Segment]]) -> None:
+    def _decoded(self, task: Task, done: Future[list[Segment]]) -> None:
         if done.cancelled() or task.job.is_over():
             self._leave([task])
             return
@@ -337,19 +239,19 @@ class Batcher:
         except BaseException as error:
             self._fail([task], error)
 
-    def _prepare(self, task: _Task, segments: list[Segment]) -> None:
+    def _prepare(self, task: Task, segments: list[Segment]) -> None:
         assert task.modality is not None
         spec, config = modalities.spec(task.modality), self._model.config(task.modality)
-        pieces: list[_Piece] = []
+        pieces: list[Piece] = []
         for place, segment in enumerate(segments):
             try:
                 views = spec.prepare(segment.views, config)
             except ValueError as error:
                 raise MediaError(task.source.name, str(error)) from None
-            part = _Part(task, place, segment, views, len(views))
+            part = Part(task, place, segment, views, len(views))
             sizes = [1] * len(views) if views.is_floating_point() else (views != 0).flatten(1).sum(1).tolist()
             part.tokens = 0 if views.is_floating_point() else sum(sizes)
-            pieces += [_Piece(part, number, size) for number, size in enumerate(sizes)]
+            pieces += [Piece(part, number, size) for number, size in enumerate(sizes)]
         with self._changed:
             if task.has_left:
                 return
@@ -387,10 +289,10 @@ class Batcher:
             seconds = time.monotonic() - started
             self._metrics.stage_seconds.labels("encode").observe(seconds)
             self._charge(modality, pieces, seconds)
-            self._hand_out(modality, pieces, rows)
+            self._deliver(modality, pieces, rows)
             self._metrics.stage_seconds.labels("post").observe(time.monotonic() - started - seconds)
 
-    def _next_batch(self) -> tuple[str, list[_Piece]]:
+    def _next_batch(self) -> tuple[str, list[Piece]]:
         """The next piece in turn, and others of its modality and about its length, in their turn."""
         found = self._ready.pop()
         assert found is not None
@@ -403,7 +305,7 @@ class Batcher:
         cost_s = self._cost_s.get(modality, _GUESS_S)
         pieces = [first]
 
-        def fits(_: str, piece: _Piece) -> bool:
+        def fits(_: str, piece: Piece) -> bool:
             near = piece.size <= max(2 * first.size, 16) and first.size <= max(2 * piece.size, 16)
             return piece.part.task.modality == modality and near
 
@@ -422,7 +324,7 @@ class Batcher:
             spent_s += found[1].size * cost_s
         return modality, pieces
 
-    def _charge(self, modality: str, pieces: list[_Piece], seconds: float) -> None:
+    def _charge(self, modality: str, pieces: list[Piece], seconds: float) -> None:
         known = self._cost_s.get(modality, _GUESS_S)
         # One that took very long, because the machine was busy, says little about the next.
         found = min(max(seconds / sum(piece.size for piece in pieces), known / 4), 4 * known)
@@ -431,8 +333,8 @@ class Batcher:
             rate = len(pieces) / max(seconds, 1e-6)
             self._rate = rate if self._rate == 0 else 0.9 * self._rate + 0.1 * rate
 
-    def _hand_out(self, modality: str, pieces: list[_Piece], rows: Tensor) -> None:
-        done: list[_Task] = []
+    def _deliver(self, modality: str, pieces: list[Piece], rows: Tensor) -> None:
+        done: list[Task] = []
         for piece, row in zip(pieces, rows, strict=True):
             part, task = piece.part, piece.part.task
             part.total = row if part.total is None else part.total + row
@@ -441,7 +343,7 @@ class Batcher:
                 continue
             vector = torch.nn.functional.normalize(part.total, dim=0).numpy()
             segment = part.segment
-            found = Embedded(vector, modality, segment.notes, part.tokens, segment.start_s, segment.end_s)
+            found = EncodedSegment(vector, modality, segment.notes, part.tokens, segment.start_s, segment.end_s)
             part.views, part.total = torch.empty(0), None
             task.found[part.place] = found
             task.missing -= 1
@@ -457,7 +359,7 @@ class Batcher:
                 with contextlib.suppress(InvalidStateError):  # cancelled
                     job.future.set_result(job.results)
 
-    def _forget(self, job: _Job, tasks: list[_Task]) -> None:
+    def _forget(self, job: Job, tasks: list[Task]) -> None:
         """Takes what waits of a job, which is over, out of all queues."""
         with self._changed:
             for turns in self._unread.values():
@@ -467,15 +369,15 @@ class Batcher:
         self._decoder.forget(job.client, job)
         self._leave(tasks)
 
-    def _refuse(self, task: _Task, error: MediaError) -> None:
+    def _refuse(self, task: Task, error: MediaError) -> None:
         self._fail([task], ItemError(task.index, error))
 
-    def _fail(self, tasks: list[_Task], error: BaseException) -> None:
+    def _fail(self, tasks: list[Task], error: BaseException) -> None:
         for task in tasks:
             task.job.fail(error)
         self._leave(tasks)
 
-    def _leave(self, tasks: Sequence[_Task]) -> None:
+    def _leave(self, tasks: Sequence[Task]) -> None:
         room = False
         with self._changed:
             for task in tasks:
@@ -496,7 +398,3 @@ class Batcher:
     def _retry_after_s(self) -> int:
         taken = sum(self._taken.values())
         return max(1, min(_MAX_RETRY_S, math.ceil(taken / self._rate))) if self._rate else 1
-
-
-def _is_long(source: Source) -> bool:
-    return not isinstance(source.content, str) or len(source.content) > _LONG_TEXT

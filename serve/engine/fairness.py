@@ -1,7 +1,7 @@
 """Who is next: turns between clients by what each has cost so far, and between the requests of one client.
 
-What a request costs is told after the fact, in seconds, and whoever has cost least is next. So a client that sends
-much, or what is slow, waits for itself. What nobody waits for any more is stopped: see `Stop`.
+The cost of a request is known afterwards, in seconds, and the client that has cost least is next. So a client that
+sends much, or media that are slow, waits for itself. Work that nobody waits for any more is stopped: see `Stop`.
 """
 
 from __future__ import annotations

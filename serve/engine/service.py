@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import functools
-import os
-import sys
-import threading
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any, ParamSpec, TypeVar
@@ -27,29 +20,20 @@ from bind.space import NORM_TOLERANCE, Embeddings
 from preprocess.decoding.protocol import Read
 from preprocess.source import Segment, Source
 from serve.engine import fairness, thumbnails
-from serve.engine.batching import Batcher, Busy, Embedded, ItemError, LateError
+from serve.engine.batching import Batcher
 from serve.engine.decoding import Decoder
-from serve.engine.fairness import CLIENT, StoppedError, Turns
+from serve.engine.fairness import StoppedError
+from serve.engine.jobs import Busy, EncodedSegment, ItemError, LateError
 from serve.engine.metrics import Metrics
 from serve.engine.settings import Settings
 from serve.engine.terms import Term
+from serve.engine.threads import Threads, stopped_after
+from serve.engine.values import About, PictureError, Point, TermError
 from serve.library import projection
-from serve.library.errors import UnknownItemError, WriterBusyError
+from serve.library.errors import WriterBusyError
 from serve.library.items import Hit, Item
 from serve.library.library import Library
 from serve.library.text import shown
-
-__all__ = [
-    "About",
-    "Busy",
-    "Embedded",
-    "LateError",
-    "PictureError",
-    "Point",
-    "Service",
-    "TermError",
-    "UnknownItemError",
-]
 
 _SEARCH_THREADS = 2
 _READ_THREADS = 4
@@ -66,46 +50,6 @@ _LOOK_S = 0.1
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class TermError(ValueError):
-    """The term at `index` of a query cannot be used, for `reason`."""
-
-    def __init__(self, index: int, reason: str) -> None:
-        super().__init__(f"term {index}: {reason}")
-        self.index = index
-        self.reason = reason
-
-
-class PictureError(LookupError):
-    """An item of which there is no picture, and why."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """An item on the map of the library: x and y lie in -1..1."""
-
-    item_id: int
-    x: float
-    y: float
-    modality: str
-    name: str
-
-
-@dataclass(frozen=True)
-class About:
-    """What is served: the model, its space, the library's size. `missing` are modalities without an encoder."""
-
-    model: str
-    about: str
-    license: str
-    modalities: tuple[str, ...]
-    missing: tuple[str, ...]
-    dim: int
-    space: str
-    version: str
-    files: int
-    items: Mapping[str, int]
 
 
 class Service:
@@ -132,12 +76,12 @@ class Service:
             decoder=self._decoder,
         )
         share = self.settings.client_share
-        self._reading = _Threads("read", _READ_THREADS, _MAX_READS, share)
-        self._searching = _Threads("search", _SEARCH_THREADS, _MAX_SEARCHES, share)
-        self._searching_long = _Threads("search-long", 1, _MAX_SEARCHES, share, is_background=True)
-        self._drawing = _Threads("draw", _DRAW_THREADS, _MAX_SEARCHES, share)
-        self._adding = _Threads("add", _ADD_THREADS, _MAX_WRITES, share, each=_ADDS_EACH)
-        self._removing = _Threads("remove", 1, _MAX_WRITES, share)
+        self._reading = Threads("read", _READ_THREADS, _MAX_READS, share)
+        self._searching = Threads("search", _SEARCH_THREADS, _MAX_SEARCHES, share)
+        self._searching_long = Threads("search-long", 1, _MAX_SEARCHES, share, is_background=True)
+        self._drawing = Threads("draw", _DRAW_THREADS, _MAX_SEARCHES, share)
+        self._adding = Threads("add", _ADD_THREADS, _MAX_WRITES, share, each=_ADDS_EACH)
+        self._removing = Threads("remove", 1, _MAX_WRITES, share)
         self._points: tuple[int, list[Point]] | None = None
         self._laying_out = asyncio.Lock()
         self._closed = False
@@ -165,14 +109,14 @@ class Service:
         ):
             threads.close()
 
-    async def embed(self, terms: Sequence[Term], *, deadline_s: float | None = None) -> list[Embedded]:
+    async def embed(self, terms: Sequence[Term], *, deadline_s: float | None = None) -> list[EncodedSegment]:
         """Terms -> one unit vector each, in their order; their weights do not count here.
 
         Raises TermError for a term that cannot be used, UnknownItemError, Busy when too much is waiting, LateError
         after `deadline_s` seconds (the settings' when None).
         """
         deadline_s = self.settings.deadline_s if deadline_s is None else deadline_s
-        found: dict[int, Embedded] = {}
+        found: dict[int, EncodedSegment] = {}
         sources: list[tuple[Source, str | None]] = []
         places: list[int] = []
         for place, term in enumerate(terms):
@@ -198,7 +142,7 @@ class Service:
         """Terms -> their weighted sum, Embeddings (1, D). Raises as `embed`; ValueError if they cancel out."""
         return self.combined(await self.embed(terms, deadline_s=deadline_s), terms)
 
-    def combined(self, parts: Sequence[Embedded], terms: Sequence[Term]) -> Embeddings:
+    def combined(self, parts: Sequence[EncodedSegment], terms: Sequence[Term]) -> Embeddings:
         """What `embed` made of some terms -> their weighted sum (1, D). Raises ValueError for terms that cancel out."""
         vectors = np.stack([part.vector for part in parts])
         return arithmetic.combine(Embeddings(vectors, self.model.space), [term.weight for term in terms])
@@ -223,8 +167,8 @@ class Service:
             raise ValueError("search: expected at least one term")
         if not 1 <= k <= self.settings.max_hits:
             raise ValueError(f"search: expected k from 1 to {self.settings.max_hits}, got {k}")
-        said = [term for term in terms if isinstance(term.content, str)]
-        words = " ".join(str(term.content) for term in said if term.weight > 0) if len(said) == len(terms) else ""
+        texts = [term for term in terms if isinstance(term.content, str)]
+        words = " ".join(str(term.content) for term in texts if term.weight > 0) if len(texts) == len(terms) else ""
         own = [term.content for term in terms if isinstance(term.content, int) and term.weight > 0]
         deadline_s = self.settings.deadline_s if deadline_s is None else deadline_s
         try:
@@ -235,8 +179,8 @@ class Service:
                 query = self.combined(parts, terms)
                 find = functools.partial(self._find, query, k, want, where, words, own, modality, min_probability)
                 with contextlib.suppress(StoppedError):
-                    return await _stopped_after(QUICK_SEARCH_S, self._searching.run, find, time.thread_time)
-                return await _stopped_after(deadline_s, self._searching_long.run, find)
+                    return await stopped_after(QUICK_SEARCH_S, self._searching.run, find, time.thread_time)
+                return await stopped_after(deadline_s, self._searching_long.run, find)
         except (TimeoutError, StoppedError):
             raise LateError from None
 
@@ -285,7 +229,7 @@ class Service:
             return self._write(self.library.add, content, name, metadata, self.limits, embed=self._embed_for_adding)
 
         try:
-            return await _stopped_after(self.settings.add_deadline_s, self._adding.run, add)
+            return await stopped_after(self.settings.add_deadline_s, self._adding.run, add)
         except StoppedError:
             raise LateError from None
 
@@ -320,11 +264,11 @@ class Service:
         )
 
     async def points(self, limit: int = 2000) -> list[Point]:
-        """At most `limit` items on a plane, near where they are alike (see `library.plane`); made once a revision."""
+        """At most `limit` items as points, near each other where they are alike; computed once a revision."""
         async with self._laying_out:
             revision = await self.revision()
             if self._points is None or self._points[0] != revision:
-                self._points = revision, await self._drawing.run(functools.partial(_plane, self.library, limit))
+                self._points = revision, await self._drawing.run(functools.partial(_points, self.library, limit))
             return self._points[1]
 
     def _find(
@@ -344,17 +288,17 @@ class Service:
         )
         return [hit for hit in hits if hit.path not in paths][:k]
 
-    async def _stored(self, item_id: int) -> Embedded:
-        def stored() -> Embedded:
+    async def _stored(self, item_id: int) -> EncodedSegment:
+        def stored() -> EncodedSegment:
             item = self.library.item(item_id)
-            return Embedded(self.library.vectors([item_id]).vectors[0], item.modality)
+            return EncodedSegment(self.library.vectors([item_id]).vectors[0], item.modality)
 
         return await self.read(stored)
 
     async def read(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """What a call returns that reads the catalogue, made in a thread. Raises Busy, and LateError."""
         try:
-            return await _stopped_after(
+            return await stopped_after(
                 self.settings.deadline_s, self._reading.run, functools.partial(work, *arguments, **named)
             )
         except StoppedError:
@@ -385,121 +329,17 @@ class Service:
                     position, part.modality, part.vector, part.start_s, part.end_s, part.notes, part is parts[-1]
                 )
 
-    def _checked(self, place: int, vector: np.ndarray) -> Embedded:
+    def _checked(self, place: int, vector: np.ndarray) -> EncodedSegment:
         vector = np.asarray(vector, np.float32)
         if vector.shape != (self.model.dim,) or not abs(float(np.linalg.norm(vector)) - 1) <= NORM_TOLERANCE:
             raise TermError(place, f"expected a vector of {self.model.dim} numbers and norm 1, got {vector.shape}")
-        return Embedded(vector, "")
+        return EncodedSegment(vector, "")
 
     def _write(self, change: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         try:
             return change(*arguments, **named)
         except WriterBusyError:
             raise Busy(_WRITE_RETRY_S, "another process is writing to the library") from None
-
-
-@dataclass(eq=False)
-class _Call:
-    future: Future[Any]
-    work: Callable[[], Any]
-    context: contextvars.Context
-
-
-class _Threads:
-    """A few threads, in which clients take turns (see `serve.engine.fairness`), and bounds on what waits for them.
-
-    A client has at most `share` of the places to wait, and at most `each` calls running at once.
-    """
-
-    def __init__(
-        self, name: str, count: int, most: int, share: float, *, each: int | None = None, is_background: bool = False
-    ) -> None:
-        self._pool = ThreadPoolExecutor(count, name, _give_way if is_background else None)
-        self._count = count
-        self._most = most
-        self._most_each = max(1, int(share * most))
-        self._each = each or max(1, count - 1)
-        self._lock = threading.Lock()
-        self._waiting: Turns[_Call] = Turns()
-        self._running: Counter[str] = Counter()
-
-    async def run(self, work: Callable[[], T]) -> T:
-        """What a call returns, made in one of the threads. Raises Busy when too many are waiting."""
-        call = _Call(Future(), work, contextvars.copy_context())
-        client = CLIENT.get()
-        with self._lock:
-            if len(self._waiting) >= self._most or self._waiting.held(client) >= self._most_each:
-                raise Busy(1)
-            self._waiting.push(client, call, call)
-        call.future.add_done_callback(lambda _: self._forget(client, call))
-        self._start()
-        result: T = await asyncio.wrap_future(call.future)
-        return result
-
-    def close(self) -> None:
-        """Finishes what was taken, and ends the threads. Safe to call twice."""
-        with self._lock:
-            self._most = 0
-        while True:
-            with self._lock:
-                if not len(self._waiting) and not self._running.total():
-                    break
-            time.sleep(0.01)
-        self._pool.shutdown()
-
-    def _start(self) -> None:
-        with self._lock:
-            while self._running.total() < self._count:
-                found = self._waiting.pop(lambda client, _: self._running[client] < self._each)
-                if found is None:
-                    return
-                self._running[found[0]] += 1
-                self._pool.submit(self._do, *found)
-
-    def _do(self, client: str, call: _Call) -> None:
-        started = time.monotonic()
-        if not call.future.done():
-            try:
-                result = call.context.run(call.work)
-            except BaseException as error:
-                with contextlib.suppress(InvalidStateError):
-                    call.future.set_exception(error)
-            else:
-                with contextlib.suppress(InvalidStateError):
-                    call.future.set_result(result)
-        with self._lock:
-            self._waiting.charge(client, time.monotonic() - started)
-            self._running[client] -= 1
-            self._running += Counter()  # without what is 0
-        self._start()
-
-    def _forget(self, client: str, call: _Call) -> None:
-        with self._lock:
-            self._waiting.remove(client, call)
-
-
-def _give_way() -> None:
-    """Other threads go first, where the system has a priority for each."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
-
-
-async def _stopped_after(
-    seconds: float,
-    run: Callable[[Callable[[], T]], Awaitable[T]],
-    work: Callable[[], T],
-    clock: Callable[[], float] = time.monotonic,
-) -> T:
-    """What `run(work)` returns. Raises StoppedError after some seconds of work; it ends too where nobody waits."""
-
-    def limited() -> T:
-        # The time it waited for its turn does not count.
-        stop.begin(seconds, clock)
-        return work()
-
-    with fairness.stopping() as stop:
-        return await run(limited)
 
 
 def _source(place: int, term: Term) -> tuple[Source, str | None]:
@@ -510,7 +350,7 @@ def _source(place: int, term: Term) -> tuple[Source, str | None]:
     return Source(term.content, name, term.hints), term.modality
 
 
-def _plane(library: Library, limit: int) -> list[Point]:
+def _points(library: Library, limit: int) -> list[Point]:
     sample = library.sample(limit)
     if not sample:
         return []

@@ -1,4 +1,4 @@
-"""What a query is made of, for the service, its API and its client alike."""
+"""The terms of a query, as the library, the service and the client take them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,21 @@ from preprocess.source import Hints
 
 @dataclass(frozen=True, eq=False)
 class Term:
-    """One summand of a query. The type of `content` says what it is, so that words are never taken for a path:
+    """One term of a query. The type of `content` says what it is, so that words are never taken for a path.
 
-    a str is words; bytes or a Path are a medium, of kind `modality` (None: its content tells); an int is the id of an
-    item of the library; an array (D,) is a vector of the library's space. `name` is what bytes are called (its suffix
-    and words such as `room.depth.png` help to recognise them), `weight` lies in -1..1. Raises ValueError otherwise.
+    Args:
+        content: A str is words; bytes or a Path are a medium; an int is the id of an item of the library; an array
+            (D,) is a vector of the library's space.
+        modality: The modality of a medium; None means that its content tells.
+        weight: The factor of the term in the sum, from -1 to 1.
+        name: What bytes are called: a suffix and words, as in `room.depth.png`, help to recognise them.
+        hints: What a medium does not say itself, as the unit of depth.
+
+    Raises:
+        ValueError: The weight is not in -1..1, or the content is of another type.
+
+    Example:
+        >>> [Term(Path("dog.jpg")), Term("indoors", weight=-1)]
     """
 
     content: str | bytes | Path | int | np.ndarray
@@ -34,5 +44,5 @@ class Term:
 
     @property
     def is_words(self) -> bool:
-        """Whether it is words."""
+        """Whether the content is words."""
         return isinstance(self.content, str)

@@ -48,7 +48,7 @@ class Reader(Protocol):
     """Whatever decodes: a `DecodePool`, or what hands out its workers."""
 
     def submit(self, read: Read, source: Source, config: Any, limits: Limits, plan: Plan) -> Future[list[Segment]]:
-        """As `DecodePool.submit`."""
+        """A reader and a source -> the future of what the reader returns, as of `DecodePool.submit`."""
 
 
 def make(

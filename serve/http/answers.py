@@ -14,7 +14,8 @@ from starlette.types import Receive, Scope, Send
 
 from preprocess.formats import sniff
 from preprocess.source import MediaError, Source
-from serve.engine.service import About, Service
+from serve.engine.service import Service
+from serve.engine.values import About
 from serve.library.items import Hit, Item
 from serve.library.text import shown
 

@@ -10,8 +10,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from preprocess.source import MediaError
-from serve.engine.batching import Busy, LateError
-from serve.engine.service import PictureError
+from serve.engine.jobs import Busy, LateError
+from serve.engine.values import PictureError
 from serve.http.guard import error_body
 from serve.library.errors import LibraryError, UnknownItemError
 

@@ -1,7 +1,8 @@
-"""What every request passes before anything else sees it: one ASGI middleware around the API and the page alike.
+"""An ASGI middleware that checks every request to the API and the page before anything else sees it.
 
-Who may ask (API keys, a sign-in cookie for browsers), from where (Host and Origin), how much and how slowly they may
-send, what a browser may do with the answer, and one line of log a request, without contents.
+It checks the API key (or the sign-in cookie of a browser), the headers Host and Origin, the size and the speed of a
+body. It adds the headers that restrict what a browser may do with an answer, and logs one line a request,
+without contents.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serve.engine.fairness import CLIENT
 from serve.engine.metrics import Metrics
 from serve.engine.settings import Settings
+from serve.http.request_body import Refusal, RequestBody
 
 COOKIE = "crossbind_session"
 SESSION_S = 12 * 3600
@@ -46,7 +48,7 @@ _GIVE_BACK_AFTER_S = 5.0
 _LEFT = 499
 """nginx's status for a client that left before it was answered. Nobody gets to see it but the log."""
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-_RETRY_S = 2
+
 _API = ("/v1/", "/metrics", "/health", "/ready")
 
 API_POLICY = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
@@ -94,17 +96,6 @@ p { color: #b00020; margin: 0 } @media (prefers-color-scheme: dark) { body { bac
 """
 
 log = logging.getLogger("crossbind.serve")
-
-
-class Refusal(Exception):
-    """A request that is not answered as asked: an HTTP status, a word for programs, a sentence for people."""
-
-    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.message = message
-        self.headers = headers or {}
 
 
 class _LeftError(Exception):
@@ -158,7 +149,7 @@ class Guard:
         self._receiving_of: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
+        """Answers a request, as ASGI asks an application to."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
@@ -169,7 +160,7 @@ class Guard:
         headers = Headers(scope=scope)
         client = client_of(scope.get("client"))
         CLIENT.set(client)
-        body = _Body(receive, self, self._settings, client)
+        body = RequestBody(receive, self, self._settings, client)
         answer = _Answer(send, scope["path"], body)
         reason = ""
         try:
@@ -206,7 +197,7 @@ class Guard:
         if self._giving_back is None or self._giving_back.done():
             self._giving_back = asyncio.ensure_future(_give_back_memory())
 
-    async def _while_wanted(self, answering: Awaitable[None], body: _Body) -> None:
+    async def _while_wanted(self, answering: Awaitable[None], body: RequestBody) -> None:
         """Answers, but stops when the client has left. Raises _LeftError then."""
         answer = asyncio.ensure_future(answering)
         leaving = asyncio.ensure_future(body.left())
@@ -292,7 +283,7 @@ class Guard:
     def _mark(self, until: str) -> str:
         return hmac.new(self._secret, until.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
 
-    async def _sign_in(self, method: str, body: _Body, answer: _Answer) -> None:
+    async def _sign_in(self, method: str, body: RequestBody, answer: _Answer) -> None:
         if method == "GET":
             await answer.page(200, "")
             return
@@ -323,83 +314,10 @@ class Guard:
         log.info("request", extra={"fields": fields})
 
 
-class _Body:
-    """`receive` of a request, with its bytes counted and its time bounded, whatever its head said."""
-
-    def __init__(self, receive: Receive, guard: Guard, settings: Settings, client: str) -> None:
-        self._receive = receive
-        self._client = client
-        self._all_there = asyncio.Event()
-        self._guard = guard
-        self._timeout_s = settings.body_timeout_s
-        self._until: float | None = None
-        self._complete = False
-        self.most_bytes = settings.max_body_bytes
-        self.size = 0
-        self.refusal: Refusal | None = None
-
-    def expect(self, headers: Headers) -> None:
-        """Refuses at once what says itself that it is too large."""
-        length = headers.get("content-length", "")
-        if length.isdecimal() and int(length) > self.most_bytes:
-            self._refuse_size()
-
-    async def __call__(self) -> Message:
-        """The next message. Raises Refusal."""
-        if self.refusal is not None:
-            raise self.refusal
-        if self._complete:
-            return await self._receive()
-        if self._until is None:
-            self._until = asyncio.get_running_loop().time() + self._timeout_s
-        try:
-            async with asyncio.timeout_at(self._until):
-                message = await self._receive()
-        except TimeoutError:
-            self._refuse(408, "too_slow", f"the body was not there after {self._timeout_s:g} s")
-        if message["type"] != "http.request":
-            return message
-        count = len(message.get("body", b""))
-        self.size += count
-        self._guard.received(self._client, count)
-        if self.size > self.most_bytes:
-            self._refuse_size()
-        if not self._guard.has_room(self._client):
-            reason = "too much is being received already"
-            self._refuse(429, "too_busy", f"{reason}; try again in {_RETRY_S} s", {"retry-after": str(_RETRY_S)})
-        self._complete = not message.get("more_body", False)
-        if self._complete:
-            self._all_there.set()
-        return message
-
-    async def left(self) -> None:
-        """Returns when the client has left, after the whole body was received."""
-        await self._all_there.wait()
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-
-    async def all(self) -> bytes:
-        """The whole body."""
-        parts = []
-        while not self._complete:
-            message = await self()
-            if message["type"] != "http.request":
-                break
-            parts.append(message.get("body", b""))
-        return b"".join(parts)
-
-    def _refuse_size(self) -> None:
-        self._refuse(413, "too_large", f"expected at most {self.most_bytes:,} bytes in a request (max_body_mb)")
-
-    def _refuse(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
-        self.refusal = Refusal(status, code, message, headers)
-        raise self.refusal
-
-
 class _Answer:
     """`send` of a request: adds headers, and says what was refused even where the application says otherwise."""
 
-    def __init__(self, send: Send, path: str, body: _Body) -> None:
+    def __init__(self, send: Send, path: str, body: RequestBody) -> None:
         self._send = send
         self._body = body
         self._policy = API_POLICY if path.startswith(_API) else page_policy()
@@ -408,7 +326,7 @@ class _Answer:
         self.status = 0
 
     async def __call__(self, message: Message) -> None:
-        """ASGI."""
+        """Sends a message of the application, with the headers that every answer has."""
         if self._replaced:
             return
         if message["type"] == "http.response.start":
@@ -428,7 +346,7 @@ class _Answer:
         if self._replaced:
             return
         if not self._started:
-            self._body.refusal = None  # said now
+            self._body.refusal = None  # it is answered now
             body = error_body(refusal.status, refusal.code, refusal.message)
             # What is left of the body will not be read.
             await self.send_whole(refusal.status, body, {"connection": "close", **refusal.headers})

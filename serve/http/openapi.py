@@ -62,12 +62,12 @@ def describe(app: FastAPI, service: Service) -> dict[str, Any]:
         _, bodies = models_json_schema([(model, "validation") for model in _BODY], ref_template=_SCHEMAS)
         schema["components"]["schemas"].update(bodies["$defs"])
         about = service.about()
-        asked = bodies["$defs"]["EmbeddingsRequest"]["properties"]
-        asked["model"] |= {"anyOf": [{"const": about.model}, {"type": "null"}]}
-        asked["dimensions"] |= {"anyOf": [{"const": about.dim}, {"type": "null"}]}
-        asked = bodies["$defs"]["SearchRequest"]["properties"]
-        asked["k"]["maximum"] = service.settings.max_hits
-        asked["want"]["anyOf"][0]["items"]["enum"] = list(specs())
+        properties = bodies["$defs"]["EmbeddingsRequest"]["properties"]
+        properties["model"] |= {"anyOf": [{"const": about.model}, {"type": "null"}]}
+        properties["dimensions"] |= {"anyOf": [{"const": about.dim}, {"type": "null"}]}
+        properties = bodies["$defs"]["SearchRequest"]["properties"]
+        properties["k"]["maximum"] = service.settings.max_hits
+        properties["want"]["anyOf"][0]["items"]["enum"] = list(specs())
         for path in schema["paths"].values():
             for operation in path.values():
                 operation["responses"].pop("422", None) if "requestBody" not in operation else None

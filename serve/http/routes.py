@@ -13,9 +13,10 @@ from fastapi.responses import FileResponse
 from starlette.datastructures import UploadFile
 
 from serve.engine import metrics
-from serve.engine.batching import Embedded
-from serve.engine.service import Service, TermError
+from serve.engine.jobs import EncodedSegment
+from serve.engine.service import Service
 from serve.engine.terms import Term
+from serve.engine.values import TermError
 from serve.http.answers import JsonAnswer, OpenFileAnswer, content_type_of, hit_json, item_json, model_json, vector_json
 from serve.http.bodies import entry_terms, parsed, term_of
 from serve.http.errors import RequestError
@@ -216,7 +217,7 @@ async def _embed_groups(service: Service, groups: list[list[Term]]) -> list[tupl
         raise RequestError(422, "unusable_medium", error.reason, f"input[{place}]") from None
     rows = []
     for place, group in enumerate(groups):
-        parts: list[Embedded] = [next(embedded) for _ in group]
+        parts: list[EncodedSegment] = [next(embedded) for _ in group]
         vector = parts[0].vector
         if len(group) > 1 or group[0].weight != 1:
             try:

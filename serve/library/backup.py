@@ -19,11 +19,12 @@ from pathlib import Path
 
 from bind.files import SUMS, format_sums, parse_sums, sha256, sync
 from bind.owned import OwnedFolder
-from serve.library import check, integrity, uploads
+from serve.library import integrity, uploads
 from serve.library.catalogue import Catalogue
 from serve.library.connections import connect
 from serve.library.errors import LibraryError
 from serve.library.schema import COMMITTED, FILE
+from serve.library.upload_digests import folder_name_of
 from serve.library.writer import Writer
 
 _MTIME = "CROSSBIND.mtime_ns"
@@ -121,7 +122,7 @@ def _add_kept(folder: Path, archive: tarfile.TarFile, sums: dict[str, str]) -> s
     for name in place.names():
         if name.startswith("."):
             continue
-        if check.kept_digest(place.folder(name)) == name:
+        if folder_name_of(place.folder(name)) == name:
             copied |= _add_folder(place.folder(name), name, archive, sums)
         else:
             not_whole.append(name)

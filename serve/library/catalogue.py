@@ -5,7 +5,7 @@
 A *file* is a path; a *content* is what one or several equal files hold (their hash, read as one modality with the same
 hints); a *segment* is a timed stretch of it (or all of it) in one modality, with one vector. Segment ids are the ids of
 the index and are never given twice. They name what folders have; a file that the library keeps itself (an *upload*) has
-ids of its own for the same segments, so that it can be told from a folder's file with the same content, and removed.
+ids of its own for the same segments. So it can be removed without a folder's file that has the same content.
 
 Vectors are rows of this database, not a file beside it, because then one commit covers a file, its segments and its
 vectors: with the write-ahead log synced at every commit, a power cut at any byte leaves the last commit, whole. They
@@ -249,14 +249,6 @@ class Catalogue:
         """The key, size in bytes and SHA-256 that a searchable file had; None for an unknown one."""
         rows = self._rows(
             "SELECT f.path, f.size_bytes, c.digest FROM files f JOIN contents c ON c.id = f.content WHERE f.path = ?",
-            (uploads.key_of(path, self.folder),),
-        )
-        return tuple(rows[0]) if rows else None
-
-    def stamp(self, path: str) -> tuple[int, int] | None:
-        """Size in bytes and time of the last change in ns that a searchable file had; None for an unknown one."""
-        rows = self._rows(
-            "SELECT size_bytes, mtime_ns FROM files WHERE path = ? AND content IS NOT NULL",
             (uploads.key_of(path, self.folder),),
         )
         return tuple(rows[0]) if rows else None

@@ -73,14 +73,10 @@ class Changes:
         *,
         embed: Embed | None = None,
     ) -> list[Item]:
-        """Keeps a file in the library's own folder and makes it searchable -> its items. Again changes nothing.
+        """Adds a file -> its items; see `Library.add`.
 
-        `name` is what the file is called; a path in it is dropped. `metadata` is what its sidecar would say. Either
-        all of it is there afterwards or, also after a power cut, nothing. Raises MediaError for a file that cannot be
-        used, WriterBusyError when somebody else is writing, LibraryError when the disk is full.
-
-        `embed` does what `pipeline.embed` does by itself, for whom reading and encoding are somebody else's to
-        schedule: meanwhile others may write. `content` is read twice then, so it must be seekable.
+        With `embed`, a first pass only records what is to be embedded, so that others may write while that is done; a
+        second pass stores the results.
         """
         limits = limits or Limits()
         if embed is None:
@@ -157,12 +153,7 @@ class Changes:
         return row
 
     def remove(self, item_id: int) -> list[Item]:
-        """Forgets the file that an item is of, with all its items -> those items.
-
-        An upload is deleted. Of a file in a folder, it and those with the same content are forgotten and not deleted:
-        indexing such a folder brings them back. Neither touches the other. Raises UnknownItemError when there is no
-        such item, WriterBusyError when somebody else is writing.
-        """
+        """Removes the file that an item belongs to -> its items; see `Library.remove`."""
         with self._changing, self._catalogue.write() as writer:
             self._index.refresh()
             items = self._items.related(item_id)

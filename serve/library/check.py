@@ -1,18 +1,16 @@
-"""A library looked through: everything that its folder holds is compared with its checksum, and repaired where it can.
+"""The check of a library: everything in its folder is compared with its checksum, and repaired where that is possible.
 
-Derived, so made again: the index, thumbnails, the words of names and captions, orders of rows (SQLite's indexes). What
-was read from a file is read from it again where the file is as it was. All else is named, with what to do.
+Derived data is made again: the index, thumbnails, the words of names and captions, the indexes of SQLite. What was read
+from a file is read again where the file has not changed. The report names everything else, and says what to do.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +22,9 @@ from serve.library.catalogue import Catalogue
 from serve.library.connections import connect, transaction
 from serve.library.errors import LibraryError
 from serve.library.integrity import read_facts, refuse_damage
+from serve.library.reports import CheckReport, Finding
 from serve.library.schema import CHECKSUMS, COMMITTED, FILE, FORMAT, signature
+from serve.library.upload_digests import folder_digest, folder_name_of
 from serve.library.writer import Writer
 
 if TYPE_CHECKING:
@@ -34,29 +34,6 @@ OpenLibrary = Callable[[], "Library"]
 """Where a library keeps files of its own."""
 _MOST_OF_SQLITE = 20
 """Faults of the database's structure that are named."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that is not as it was written: where, what, and `action`, what was done or what is to be done."""
-
-    part: str
-    what: str
-    repaired: bool
-    action: str
-
-
-@dataclass
-class CheckReport:
-    """All findings, and how many rows, index files, kept files and thumbnails were looked at."""
-
-    findings: list[Finding] = field(default_factory=list)
-    looked_at: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether nothing is left to be done."""
-        return all(finding.repaired for finding in self.findings)
 
 
 def check(folder: Path, repair: bool = False, open_library: OpenLibrary | None = None) -> CheckReport:
@@ -99,7 +76,7 @@ class _Check:
                 with closing(connect(self.folder / FILE)) as connection:
                     usable = self._catalogue(Writer(connection, self.folder))
             self._indexes(facts)
-            self._kept_files(opened)
+            self._upload_files(opened)
             self._thumbnails()
         if self._repair and usable:
             self._read_again()
@@ -294,13 +271,13 @@ class _Check:
                 if self._repair:
                     place.delete(name)
 
-    def _kept_files(self, opened: Catalogue) -> None:
+    def _upload_files(self, opened: Catalogue) -> None:
         """What the library keeps itself against the digest that each folder is named after."""
         place = OwnedFolder(self.folder, uploads.FOLDER)
         names = [name for name in self._names(place) if not name.startswith(".")]
         for name in names:
             inside = place.folder(name)
-            if kept_digest(inside) == name or not self._is_known(name):
+            if folder_name_of(inside) == name or not self._is_known(name):
                 continue
             part = f"{uploads.FOLDER}/{name}"
             sidecar = self._sidecar(inside, name)
@@ -317,14 +294,14 @@ class _Check:
         self.report.looked_at["kept files"] = len(names)
 
     def _is_known(self, name: str) -> bool:
-        """Whether the catalogue has a kept file of this folder: others were deleted meanwhile, or are being added."""
+        """Whether the catalogue has an upload of this folder: others were deleted meanwhile, or are being added."""
         with closing(connect(self.folder / FILE)) as connection, suppress(sqlite3.DatabaseError):
             prefix = os.fsencode(f"{uploads.FOLDER}/{name}/")
             return bool(connection.execute("SELECT 1 FROM files WHERE instr(path, ?)", (prefix,)).fetchall())
         return True
 
     def _sidecar(self, place: OwnedFolder, name: str) -> tuple[str, bytes] | None:
-        """The sidecar of a kept file as the catalogue tells it, where that makes the folder whole: its name, and it."""
+        """The sidecar of an upload as the catalogue has it, where that makes the folder whole: its name, and it."""
         with closing(connect(self.folder / FILE)) as connection, suppress(sqlite3.DatabaseError, ValueError, OSError):
             rows = connection.execute(
                 "SELECT f.path, f.caption, f.metadata, c.hints FROM files f JOIN contents c ON c.id = f.content "
@@ -332,9 +309,9 @@ class _Check:
                 (os.fsencode(f"{uploads.FOLDER}/{name}/"),),
             ).fetchall()
             for key, caption, metadata, hints in rows:
-                told = json.loads(metadata) | json.loads(hints) | ({"caption": caption} if caption else {})
-                file, sidecar = os.path.basename(os.fsdecode(key)), json.dumps(told, sort_keys=True).encode()
-                if _digest(place, file, sidecar) == name:
+                values = json.loads(metadata) | json.loads(hints) | ({"caption": caption} if caption else {})
+                file, sidecar = os.path.basename(os.fsdecode(key)), json.dumps(values, sort_keys=True).encode()
+                if folder_digest(place, file, sidecar) == name:
                     return f"{file}.json", sidecar
         return None
 
@@ -397,7 +374,7 @@ def _read(library: Library, path: str, folder: str) -> str | None:
             return library.read_again(path, folder)
         _, place, name = os.fsdecode(key).split("/")
         inside = OwnedFolder(library.folder, uploads.FOLDER).folder(place)
-        if kept_digest(inside) != place:
+        if folder_name_of(inside) != place:
             return "the kept file is damaged"
         metadata = {}
         if inside.check(f"{name}.json"):
@@ -408,26 +385,3 @@ def _read(library: Library, path: str, folder: str) -> str | None:
         return None
     except (ValueError, OSError) as error:
         return str(error)
-
-
-def kept_digest(place: OwnedFolder) -> str:
-    """The name that the folder of an upload should have (see `serve.library.uploads`); '' where it is not one."""
-    try:
-        names = sorted(place.names(), key=len)
-        if not names or names[1:] not in ([], [f"{names[0]}.json"]):
-            return ""
-        sidecar = b""
-        if names[1:]:
-            with place.open(names[1]) as file:
-                sidecar = file.read()
-        return _digest(place, names[0], sidecar)
-    except OSError:  # deleted meanwhile, or not to be read
-        return ""
-
-
-def _digest(place: OwnedFolder, name: str, sidecar: bytes) -> str:
-    digest = hashlib.sha256(name.encode() + b"\0" + sidecar + b"\0")
-    with place.open(name) as content:
-        while block := content.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()[:32]

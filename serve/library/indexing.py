@@ -21,6 +21,7 @@ from bind.model import pipeline
 from preprocess.source import Limits, MediaError, Source
 from serve.library import scan
 from serve.library.records import ContentKey, FileRow, NewFile, NewSegment
+from serve.library.reports import IndexReport
 from serve.library.scan import Found, LeftOut, Probed, TemporaryError, Unlisted
 from serve.library.writer import Writer
 
@@ -38,27 +39,6 @@ COMMIT_S = 2.0
 _HASH_THREADS = 2
 _HASH_AHEAD = 16
 _SILENT = "has no sound track"
-
-
-@dataclass
-class Report:
-    """What a run did, in numbers of files: `added` and `updated` are in the library now, `renamed` ones were moved.
-
-    `embedded` counts contents that were decoded and encoded (a copy of a known file needs neither). `skipped` are
-    (path, reason) of files that could not be used; `duplicates` the paths of files with equal content, a group each;
-    `left_out` the number of links that lead out of the folder and were not followed.
-    """
-
-    added: int = 0
-    updated: int = 0
-    renamed: int = 0
-    removed: int = 0
-    unchanged: int = 0
-    embedded: int = 0
-    skipped: list[tuple[str, str]] = field(default_factory=list)
-    duplicates: list[tuple[str, ...]] = field(default_factory=list)
-    left_out: int = 0
-    seconds: float = 0.0
 
 
 @dataclass
@@ -107,7 +87,7 @@ class Run:
         )
         # A file that failed is tried again when there is another program or modality to try it with.
         self._reader = f"{metadata.version('crossbind')} {','.join(model.modalities)}"
-        self._report = Report()
+        self._report = IndexReport()
         self._seen: set[int] = set()
         self._unlisted: list[str] = []
         # How many new paths each known content was found under: so many of its old paths were renamed.
@@ -120,7 +100,7 @@ class Run:
         self._done = 0
         self._total = 0
 
-    def run(self) -> Report:
+    def run(self) -> IndexReport:
         """Does it. Raises LibraryError when the library cannot be written; what was committed stays."""
         started = time.monotonic()
         if self._progress:

@@ -12,7 +12,6 @@ the vectors of that revision of the catalogue, caught up when it is behind and m
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Collection, Mapping, Sequence
 from io import BufferedReader
@@ -21,16 +20,19 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from bind.arithmetic import Term
+from bind.arithmetic import Term as ParsedTerm
 from bind.index.index import Index
 from bind.modalities import revisions
 from bind.options import LoadOptions
-from bind.space import Embeddings, SpaceError
+from bind.space import Embeddings
 from preprocess.source import Limits
-from serve.engine import terms, thumbnails
+from serve.engine import thumbnails
+from serve.engine.terms import Term
 from serve.library.catalogue import Catalogue
 from serve.library.errors import LibraryError
-from serve.library.indexing import Embed, Progress, Report, Run
+from serve.library.indexing import Embed, Progress, Run
+from serve.library.model_check import check_space
+from serve.library.reports import IndexReport
 from serve.library.uploads import Uploads
 
 if TYPE_CHECKING:
@@ -41,20 +43,6 @@ from serve.library.changes import Changes
 from serve.library.items import Duplicates, Hit, Item, Items
 from serve.library.live_index import LiveIndex
 from serve.library.search import Search
-
-
-class OtherModelError(SpaceError):
-    """A library was opened with a model of another space than it was made with."""
-
-    def __init__(self, expected: str, got: str, advice: str = "") -> None:
-        super().__init__(expected, got)
-        self.advice = advice
-
-    def __str__(self) -> str:
-        return self.advice or super().__str__()
-
-    def __reduce__(self) -> tuple[type[OtherModelError], tuple[str, str, str]]:  # type: ignore[override]
-        return type(self), (self.expected, self.got, self.advice)
 
 
 class Library:
@@ -79,14 +67,26 @@ class Library:
         device: str = "cpu",
         modalities: Collection[str] | None = None,
     ) -> Library:
-        """The library in a folder, made when there is none, and when all that is asked for can be had.
+        """Opens the library in a folder, and makes it when there is none.
 
-        `model` is one that was loaded, or what `bind.load` takes; left out (also of `LoadOptions`), it is the one the
-        library was made with (`small` for a new one). `device` is where the index is searched, and a model that is
-        loaded here runs; `modalities` loads only some of it. `factory` says how to search (see `bind.Index`): left out,
-        as the stored index does (`Flat` for a new one); the index is made anew when another factory is asked for.
-        Raises OtherModelError for a model of another space, LibraryError for a folder that cannot be used, and what
-        `bind.load` and `bind.Index` raise.
+        A folder is made only when everything that is asked for can be had.
+
+        Args:
+            folder: The library's folder.
+            model: A loaded model, or what `bind.load` takes. Left out (also of `LoadOptions`), it is the model that
+                the library was made with; for a new library it is `small`.
+            factory: How to search, as a FAISS factory string (see `bind.Index`). Left out, it is that of the stored
+                index; for a new library it is `Flat`. Another factory than before makes the index anew.
+            device: Where the index is searched, and where a model runs that is loaded here.
+            modalities: Only these modalities of the model are loaded.
+
+        Raises:
+            OtherModelError: The model has another space than the library.
+            LibraryError: The folder cannot be used.
+            ValueError: What `bind.load` or `bind.Index` refuses.
+
+        Example:
+            >>> library = Library.open("my-library", model="small")
         """
         folder = Path(folder).expanduser().absolute()
         facts = Catalogue.peek(folder)
@@ -97,10 +97,10 @@ class Library:
             device = model.index_device
             model = model.load(str(facts.get("model", "small")))
         if facts:
-            _check_space(folder, facts, model.origin, model)
+            check_space(folder, facts, model.origin, model)
         Index(model.space, model.dim, factory or "Flat", device)  # what it refuses leaves no half-made library
         catalogue = Catalogue(folder, model.space, model.dim, model.origin, revisions(model.modalities))
-        _check_space(folder, catalogue.facts, model.origin, model)
+        check_space(folder, catalogue.facts, model.origin, model)
         library = cls(catalogue, model, factory, device)
         library._live_index.open()
         return library
@@ -132,14 +132,29 @@ class Library:
         limits: Limits | None = None,
         retry: bool = False,
         follow_links: bool = False,
-    ) -> Report:
+    ) -> IndexReport:
         """Brings the library up to date with a folder (or a file): idempotent, and resumable after any interruption.
 
-        Files whose size, time and sidecar are as they were are not opened. Hidden files are left out, and so are links
-        that lead out of the folder, unless `follow_links`; the report has their number.
-        A file that failed before is tried again when it changed, or with `retry`. `progress` is called with the number
-        of files done and of all. Raises LibraryError when there is no such folder, another process is writing, or the
-        disk is full; what was stored before stays.
+        A file whose size, time and sidecar are unchanged is not opened. Hidden files are left out.
+
+        Args:
+            folder: The folder (or file) to make searchable.
+            progress: Is called with the number of files that are done, and of all files.
+            batch_size: How many views the model encodes together.
+            limits: Bounds on a file: bytes, pixels, duration, time to decode.
+            retry: Files that failed before are tried again although they did not change.
+            follow_links: Links that lead out of the folder are followed; otherwise the report has their number.
+
+        Returns:
+            The numbers of added, updated, removed and unchanged files, and each skipped file with its reason.
+
+        Raises:
+            LibraryError: There is no such folder, another process is writing, or the disk is full. What was stored
+                before stays.
+
+        Example:
+            >>> report = library.index("~/media")
+            >>> report.added, report.skipped
         """
         root = os.path.abspath(os.path.expanduser(os.fspath(folder)))
         if not os.path.exists(root):
@@ -166,7 +181,7 @@ class Library:
 
     def search(
         self,
-        query: str | Sequence[Term | terms.Term] | Embeddings,
+        query: str | Sequence[ParsedTerm | Term] | Embeddings,
         k: int = 10,
         want: Sequence[str] | None = None,
         where: str | None = None,
@@ -178,17 +193,31 @@ class Library:
     ) -> list[Hit]:
         """The k best hits for a query, best first.
 
-        `query` is what `bind.arithmetic.parse_query` reads (a term without a modality is a file where one exists, else
-        text), terms (of `bind.arithmetic` or `serve.Term`, in any mixture), or one embedding. `want` are the modalities
-        to find, `where` a filter as in `library.where`. `keywords` fuses in a search over file names, captions and
-        metadata for the words of the query's texts; it is on where a query consists of texts. Without `calibrate`,
-        mixed results are ranked by their bare cosines. A file is found once, with its best stretch; with
-        `every_segment` each stretch counts by itself. `min_probability` leaves out what is less likely, so that no hit
-        at all means that nothing here looks like that; hits without a probability are left out too.
+        Args:
+            query: A line that `bind.arithmetic.parse_query` reads (a term without a modality is a file where one
+                exists, else text), a sequence of terms (of `bind.arithmetic` or `serve.Term`, in any mixture), or one
+                embedding.
+            k: How many hits, at most.
+            want: The modalities to find; None means all.
+            where: A filter on columns and metadata, as in `serve.library.where`.
+            keywords: Whether the words of the query's texts are also looked for in file names, captions and metadata;
+                both rankings are fused. None means: where a query consists of texts.
+            calibrate: Whether modalities are compared by calibrated scores; without, by their bare cosines.
+            every_segment: Each segment of a file is a hit of its own; otherwise a file is found once, with its best
+                segment.
+            min_probability: Hits that are less likely, or have no probability, are left out. Then no hit at all means
+                that nothing in the library looks like the query.
 
-        Raises QueryError and WhereError, which point at the character, MediaError for a file of the query that cannot
-        be used, ValueError for terms that cancel out, an unknown modality in `want`, k < 1, and a `min_probability` out
-        of 0..1 or that the model has no calibration for.
+        Raises:
+            QueryError: The query cannot be read; the message points at the character.
+            WhereError: The filter cannot be read; the message points at the character.
+            MediaError: A file of the query cannot be used.
+            ValueError: The terms cancel out, `want` has an unknown modality, k < 1, or `min_probability` is not in
+                0..1 or the model has no calibration for it.
+
+        Example:
+            >>> hits = library.search("image:dog.jpg + audio:rain.wav - text:indoors", k=10, want=["video"])
+            >>> hits[0].path, hits[0].score
         """
         embedding, words, modality = queries.embed(self.model, self._items, query, keywords)
         return self.find(
@@ -287,23 +316,45 @@ class Library:
         *,
         embed: Embed | None = None,
     ) -> list[Item]:
-        """Keeps a file in the library's own folder and makes it searchable -> its items. Again changes nothing.
+        """Copies a file into the library and makes it searchable -> its items. Adding it again changes nothing.
 
-        `name` is what the file is called; a path in it is dropped. `metadata` is what its sidecar would say. Either
-        all of it is there afterwards or, also after a power cut, nothing. Raises MediaError for a file that cannot be
-        used, WriterBusyError when somebody else is writing, LibraryError when the disk is full.
+        Either all of the file is there afterwards or, also after a power cut, nothing of it.
 
-        `embed` does what `pipeline.embed` does by itself, for whom reading and encoding are somebody else's to
-        schedule: meanwhile others may write. `content` is read twice then, so it must be seekable.
+        Args:
+            content: The open file. With `embed` it is read twice, so it must be seekable.
+            name: What the file is called; a path in the name is dropped.
+            metadata: What the file's sidecar would say.
+            limits: Bounds on the file.
+            embed: Reads and encodes in place of `pipeline.embed`, where that is scheduled elsewhere; others may write
+                meanwhile.
+
+        Raises:
+            MediaError: The file cannot be used.
+            WriterBusyError: Another process or thread is writing.
+            LibraryError: The disk is full.
+
+        Example:
+            >>> with open("dog.jpg", "rb") as file:
+            ...     items = library.add(file, "dog.jpg", {"caption": "a dog on the beach"})
         """
         return self._changes.add(content, name, metadata, limits, embed=embed)
 
     def remove(self, item_id: int) -> list[Item]:
-        """Forgets the file that an item is of, with all its items -> those items.
+        """Removes the file that an item belongs to, with all its items -> those items.
 
-        An upload is deleted. Of a file in a folder, it and those with the same content are forgotten and not deleted:
-        indexing such a folder brings them back. Neither touches the other. Raises UnknownItemError when there is no
-        such item, WriterBusyError when somebody else is writing.
+        An upload is deleted. A file of a folder, and the files with the same content, are forgotten and not deleted:
+        indexing the folder again brings them back. Removing an upload leaves a folder's file with the same content
+        alone, and vice versa.
+
+        Args:
+            item_id: The id of any item of the file.
+
+        Raises:
+            UnknownItemError: There is no such item.
+            WriterBusyError: Another process or thread is writing.
+
+        Example:
+            >>> library.remove(hits[0].item_id)
         """
         return self._changes.remove(item_id)
 
@@ -337,25 +388,3 @@ class Library:
         nearest neighbours of a stretch are looked at.
         """
         return near_duplicates.find(self._catalogue, self._live_index.current(), threshold)
-
-
-def _check_space(folder: Path, facts: Mapping[str, Any], name: str, model: BindModel) -> None:
-    if facts["space"] != model.space:
-        made, now = json.loads(facts.get("revisions", "{}")), revisions(model.modalities)
-        anew = [name for name in now if now[name] != made.get(name, 1)]
-        if facts["model"] == model.origin and anew:
-            changed = ", ".join(f"{name}: revision {made.get(name, 1)}, now {now[name]}" for name in anew)
-            raise OtherModelError(
-                facts["space"],
-                model.space,
-                f"{folder}: this library was made with another revision of the preprocessing ({changed}), so that its "
-                "vectors and new ones cannot be compared; index your folders into a new library, or go on with the "
-                "version of Crossbind that made it",
-            )
-        raise OtherModelError(
-            facts["space"],
-            model.space,
-            f"{folder}: this library was made with model {facts['model']!r} (space {facts['space']!r}), not with "
-            f"{name!r} (space {model.space!r}), and their vectors cannot be compared; open it with "
-            f"model={facts['model']!r}, or index into a new library",
-        )

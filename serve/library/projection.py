@@ -1,4 +1,4 @@
-"""Vectors laid out on a plane, so that a person can see what is alike."""
+"""A projection of vectors to two dimensions, so that a person can see which items are alike."""
 
 from __future__ import annotations
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bind import arithmetic
-from bind.arithmetic import Term
+from bind.arithmetic import Term as ParsedTerm
 from bind.model import pipeline
 from bind.model.pipeline import Failed
 from bind.space import Embeddings
 from preprocess.source import Source
-from serve.engine import terms
+from serve.engine.terms import Term
 
 if TYPE_CHECKING:
     from bind.model.model import BindModel
@@ -32,7 +32,7 @@ def modalities_of(query: str) -> set[str] | None:
 
 
 def embed(
-    model: BindModel, items: Items, query: str | Sequence[Term | terms.Term] | Embeddings, keywords: bool | None
+    model: BindModel, items: Items, query: str | Sequence[ParsedTerm | Term] | Embeddings, keywords: bool | None
 ) -> tuple[Embeddings, str, str | None]:
     """A query -> one row, the text to look for as keywords ('' for none), and its modality (None for several).
 
@@ -43,7 +43,7 @@ def embed(
     given = arithmetic.parse_query(query) if isinstance(query, str) else list(query)
     if not given:
         raise ValueError("search: expected at least one term")
-    resolved = [_resolved(term) if isinstance(term, Term) else term for term in given]
+    resolved = [_resolved(term) if isinstance(term, ParsedTerm) else term for term in given]
     vectors, modalities = _embedded(model, items, resolved)
     embedding = arithmetic.combine(Embeddings(vectors, model.space), [term.weight for term in resolved])
     texts = [(text, term.weight) for term in resolved if (text := _text_of(term)) is not None]
@@ -53,12 +53,12 @@ def embed(
     return embedding, wanted, modalities.pop() if len(modalities) == 1 else None
 
 
-def _embedded(model: BindModel, items: Items, given: Sequence[Term | terms.Term]) -> tuple[np.ndarray, set[str | None]]:
+def _embedded(model: BindModel, items: Items, given: Sequence[ParsedTerm | Term]) -> tuple[np.ndarray, set[str | None]]:
     """Terms -> their vectors (n, D) in order, and their modalities (None for a vector of unknown modality)."""
     rows: dict[int, np.ndarray] = {}
     modalities: set[str | None] = set()
     for place, term in enumerate(given):
-        if not isinstance(term, terms.Term):
+        if not isinstance(term, Term):
             continue
         if isinstance(term.content, int):
             rows[place] = items.vectors([term.content]).vectors[0]
@@ -75,7 +75,7 @@ def _embedded(model: BindModel, items: Items, given: Sequence[Term | terms.Term]
     return np.stack([rows[place] for place in range(len(given))]), modalities
 
 
-def _resolved(term: Term) -> Term:
+def _resolved(term: ParsedTerm) -> ParsedTerm:
     """A term without a modality: a file where there is one, else text."""
     if term.modality is not None:
         return term
@@ -84,11 +84,11 @@ def _resolved(term: Term) -> Term:
         exists = os.path.isfile(path)
     except ValueError:  # a NUL character
         exists = False
-    return Term(None, path, term.weight) if exists else Term("text", term.value, term.weight)
+    return ParsedTerm(None, path, term.weight) if exists else ParsedTerm("text", term.value, term.weight)
 
 
-def _as_source(term: Term | terms.Term) -> tuple[Source, str | None]:
-    if isinstance(term, terms.Term):
+def _as_source(term: ParsedTerm | Term) -> tuple[Source, str | None]:
+    if isinstance(term, Term):
         name = term.name or (str(term.content) if isinstance(term.content, Path) else "a term of the query")
         return Source(term.content, name, term.hints), "text" if term.is_words else term.modality
     if term.modality == "text":
@@ -96,8 +96,8 @@ def _as_source(term: Term | terms.Term) -> tuple[Source, str | None]:
     return Source.from_path(os.path.expanduser(term.value)), term.modality
 
 
-def _text_of(term: Term | terms.Term) -> str | None:
+def _text_of(term: ParsedTerm | Term) -> str | None:
     """The words of a term, None for a term of another kind."""
-    if isinstance(term, terms.Term):
+    if isinstance(term, Term):
         return term.content if isinstance(term.content, str) else None
     return term.value if term.modality == "text" else None

@@ -1,4 +1,4 @@
-"""Files that a library keeps itself: each in a folder of its own, which appears with all that is in it or never.
+"""Uploads: files in the library's own folder. Each has a folder of its own, which appears with all its files or never.
 
 A file is written to `files/.incoming-ID/`, entered into the catalogue as `files/ID/NAME`, and only then does its folder
 get that name. So whatever is still called `.incoming-` and is not in the catalogue was never finished, and nothing else
@@ -46,7 +46,7 @@ def safe_name(name: str) -> str:
 
 
 def key_of(path: str, library: Path) -> bytes:
-    """The absolute path of a file -> how the catalogue has it: of one that is kept, relative to the library."""
+    """The absolute path of a file -> its key in the catalogue, which is relative to the library for an upload."""
     inside = os.path.relpath(path, library).split(os.sep) if path.startswith(f"{library}{os.sep}") else []
     if len(inside) == 3 and inside[0] == FOLDER:
         return os.fsencode("/".join((FOLDER, inside[1].removeprefix(_INCOMING), inside[2])))
@@ -59,7 +59,7 @@ def path_of(key: bytes, library: Path) -> str:
 
 
 class Uploads:
-    """The files that the library in the folder `library` keeps. One writer at a time."""
+    """The uploads of the library in the folder `library`. One writer at a time."""
 
     def __init__(self, library: Path) -> None:
         self.folder = library / FOLDER
@@ -109,7 +109,7 @@ class Uploads:
         return self.folder / name / incoming.name
 
     def open(self, key: bytes) -> BufferedReader:
-        """A kept file by its key in the catalogue. Raises OSError, also for a key that leads elsewhere."""
+        """The key of an upload in the catalogue -> its open file. Raises OSError, also for any other key."""
         try:
             folder, place, name = os.fsdecode(key).split("/")
             if folder != FOLDER:
@@ -122,14 +122,14 @@ class Uploads:
             raise FileNotFoundError(f"{os.fsdecode(key)} is no file that the library keeps") from None
 
     def drop(self, path: Path) -> None:
-        """Deletes a file with its sidecar if it is one of these; any other path is left alone."""
+        """Deletes an upload with its sidecar; a path that is not one of an upload is left alone."""
         if path.parent.parent == self.folder:
             name = path.parent.name.removeprefix(_INCOMING)
             for place in (name, _INCOMING + name):
                 self._owned.delete(place)
 
     def discard(self, incoming: Path) -> None:
-        """Deletes what `put` stored and nothing came of."""
+        """Deletes a file that `put` stored and that was not entered into the catalogue."""
         if incoming.parent.parent == self.folder and incoming.parent.name.startswith(_INCOMING):
             self._owned.delete(incoming.parent.name)
 
@@ -150,7 +150,7 @@ class Uploads:
 
 
 def make_upload_paths_relative(connection: sqlite3.Connection, folder: Path) -> None:
-    """Catalogues of format 1 have absolute paths of kept files: they become relative, wherever the library lay then.
+    """Catalogues of format 1 have absolute paths of uploads. They become relative, wherever the library lay then.
 
     A row is one of them when the library still has its file. Called inside of a transaction.
     """

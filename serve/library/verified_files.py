@@ -1,4 +1,4 @@
-"""Files that are handed out: only with the content that was indexed, whatever lies at their path by now."""
+"""Files are given to a client only with the content that was indexed, whatever lies at their path by now."""
 
 from __future__ import annotations
 

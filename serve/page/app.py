@@ -13,7 +13,7 @@ import json
 import logging
 import re
 import shlex
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path, PurePath
@@ -26,25 +26,25 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
 from bind.modalities import specs
-from serve.engine.batching import Busy, LateError
-from serve.engine.service import TermError
+from serve.engine.jobs import Busy, LateError
 from serve.engine.terms import Term
+from serve.engine.values import TermError
 from serve.http.errors import RequestError
 from serve.http.guard import error_body, page_policy
 from serve.http.limited_json import read_json
 from serve.http.schemas import MAX_QUERY_TERMS
 from serve.library.calibration import LIKELY
 from serve.library.errors import UnknownItemError
-from serve.library.text import shown, words_of
+from serve.library.text import shown
 from serve.library.where import WhereError
 from serve.page import views
+from serve.page.examples import PICTURED, Answer, examples, item_term
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from serve.engine.service import Service
-    from serve.library.items import Item
 
 MAP_ITEMS = 2000
 """Items on the map: more would be a blot, and take long to lay out."""
@@ -53,9 +53,8 @@ MAX_CALL_VALUES = 2000
 """Of one call of the page that is JSON, as its longest is: 64 terms, each of which may be a vector."""
 _EXAMPLE_ITEMS = 100
 _GLIMPSE_ITEMS = 14
-_FIRST = ("image", "video", "audio", "depth", "thermal", "imu")
-_SHOWN = ("image", "video")
-"""Modalities that a small picture shows better than words."""
+
+
 _FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif")
 _FONT_MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 _CALLS = "/gradio_api/component_server/"
@@ -67,7 +66,8 @@ _HERE = Path(__file__).parent
 
 log = logging.getLogger("crossbind.serve")
 
-Answer = dict[str, Any]
+
+Function = Callable[[Any], Awaitable[Answer]]
 
 
 def page(service: Service) -> gr.Blocks:
@@ -135,7 +135,7 @@ class _OnlyOpen:
 
         async def look(message: Message) -> None:
             nonlocal unreadable
-            # Our functions answer whatever happens (see `_told`), so it was gradio, before it came to them.
+            # Our functions answer whatever happens (see `_with_problems`), so it was gradio, before it came to them.
             if scope["path"] == _CALLS and message.get("status") == 500:
                 unreadable = True
             if not unreadable:
@@ -189,11 +189,11 @@ async def _checked_call(receive: Receive) -> Receive:
             raise RequestError(413, "too_large", f"expected at most {MAX_CALL_BYTES:,} bytes in a call of the page")
         if not message.get("more_body", False):
             break
-    asked = read_json(b"".join(parts), MAX_CALL_VALUES)
-    if not isinstance(asked, dict):
+    request = read_json(b"".join(parts), MAX_CALL_VALUES)
+    if not isinstance(request, dict):
         raise RequestError(400, "bad_call", "expected an object")
     # Gradio keeps a state for every session that it hears of; ours has none.
-    content = json.dumps(asked | {"session_hash": "page"}).encode()
+    content = json.dumps(request | {"session_hash": "page"}).encode()
     waiting = [{"type": "http.request", "body": content, "more_body": False}]
 
     async def again() -> Message:
@@ -202,11 +202,16 @@ async def _checked_call(receive: Receive) -> Receive:
     return again
 
 
-def _functions(service: Service) -> list[Callable[[Any], Awaitable[Answer]]]:
+def _functions(service: Service) -> list[Function]:
     """What page.js calls: each takes one JSON value and answers with an object, with `problem` where it failed."""
     figures = views.Figures(service)
+    overview, details, explore, about = _library_functions(service, figures)
+    search, embed = _query_functions(service, figures)
+    return [overview, search, embed, details, explore, about]
 
-    @_told
+
+def _library_functions(service: Service, figures: views.Figures) -> tuple[Function, ...]:
+    @_with_problems
     async def overview(_: Any) -> Answer:
         facts = await service.read(service.about)
         sample = await service.sample(_EXAMPLE_ITEMS)
@@ -218,53 +223,18 @@ def _functions(service: Service) -> list[Callable[[Any], Awaitable[Answer]]]:
             "names": {name: (views.singular(name), views.plural(name)) for name in specs()},
             "max_bytes": service.limits.max_bytes,
             "examples": examples(sample, facts.modalities),
-            "glimpse": [_item(item) for item in sample if item.modality in _SHOWN][:_GLIMPSE_ITEMS],
+            "glimpse": [item_term(item) for item in sample if item.modality in PICTURED][:_GLIMPSE_ITEMS],
             "where_help": views.where_help(),
             "index_command": f"crossbind index FOLDER --library {_library(service)}",
         }
 
-    @_told
-    async def search(asked: Any) -> Answer:
-        with _reading():
-            if len(asked["terms"]) > MAX_QUERY_TERMS:
-                raise ValueError(f"query: expected at most {MAX_QUERY_TERMS} terms, got {len(asked['terms'])}")
-            terms = [_term(sent) for sent in asked["terms"]]
-            k, want, where = int(asked["k"]), asked["want"], asked["where"]
-            if not (want is None or isinstance(want, list)) or not isinstance(where, str):
-                raise TypeError
-        try:
-            hits = await service.search(terms, k=k, want=want, where=where)
-        except WhereError as error:
-            return {"where_error": str(error)}
-        # Words that stand in a name or caption are a match, whatever it looks like.
-        unlikely = bool(hits) and all(
-            hit.probability is not None and hit.probability < LIKELY and not hit.keyword for hit in hits
-        )
-        return {"count": len(hits), "html": await figures.cards(hits), "unlikely": unlikely}
-
-    @_told
-    async def embed(sent: Any) -> Answer:
-        with _reading():
-            if len(sent.files) != 1:
-                raise TypeError
-            name, content = sent.files[0]
-            modality = sent.data.get("modality") or None
-            term = Term(bytes(content), modality, name=PurePath(name or "file").name)
-        try:
-            (embedded,) = await service.embed([term])
-        except TermError as error:
-            others = [other for other in _also(name) if other in service.model.modalities and other != modality]
-            return {"problem": _problem(f"{name} could not be used", error.reason) | {"read_as": others}}
-        vector = base64.b64encode(embedded.vector.astype("<f4").tobytes()).decode()
-        return {"vector": vector, "modality": embedded.modality, "notes": embedded.notes}
-
-    @_told
+    @_with_problems
     async def details(item_id: Any) -> Answer:
         with _reading():
             number = int(item_id)
         return {"html": await figures.details(await service.item(number))}
 
-    @_told
+    @_with_problems
     async def explore(known: Any) -> Answer:
         revision = await service.revision()
         if known == revision:
@@ -282,18 +252,57 @@ def _functions(service: Service) -> list[Callable[[Any], Awaitable[Answer]]]:
             ],
         }
 
-    @_told
+    @_with_problems
     async def about(_: Any) -> Answer:
         return {"html": views.about(await service.read(service.about), service.limits, service.limits.max_bytes)}
 
-    return [overview, search, embed, details, explore, about]
+    return overview, details, explore, about
 
 
-def _told(function: Callable[[Any], Awaitable[Answer]]) -> Callable[[Any], Awaitable[Answer]]:
-    """The same function, whose errors are told to the person in front of it."""
+def _query_functions(service: Service, figures: views.Figures) -> tuple[Function, ...]:
+    @_with_problems
+    async def search(request: Any) -> Answer:
+        with _reading():
+            if len(request["terms"]) > MAX_QUERY_TERMS:
+                raise ValueError(f"query: expected at most {MAX_QUERY_TERMS} terms, got {len(request['terms'])}")
+            terms = [_term(sent) for sent in request["terms"]]
+            k, want, where = int(request["k"]), request["want"], request["where"]
+            if not (want is None or isinstance(want, list)) or not isinstance(where, str):
+                raise TypeError
+        try:
+            hits = await service.search(terms, k=k, want=want, where=where)
+        except WhereError as error:
+            return {"where_error": str(error)}
+        # Words that stand in a name or caption are a match, whatever it looks like.
+        unlikely = bool(hits) and all(
+            hit.probability is not None and hit.probability < LIKELY and not hit.keyword for hit in hits
+        )
+        return {"count": len(hits), "html": await figures.cards(hits), "unlikely": unlikely}
+
+    @_with_problems
+    async def embed(sent: Any) -> Answer:
+        with _reading():
+            if len(sent.files) != 1:
+                raise TypeError
+            name, content = sent.files[0]
+            modality = sent.data.get("modality") or None
+            term = Term(bytes(content), modality, name=PurePath(name or "file").name)
+        try:
+            (embedded,) = await service.embed([term])
+        except TermError as error:
+            others = [other for other in _also(name) if other in service.model.modalities and other != modality]
+            return {"problem": _problem(f"{name} could not be used", error.reason) | {"read_as": others}}
+        vector = base64.b64encode(embedded.vector.astype("<f4").tobytes()).decode()
+        return {"vector": vector, "modality": embedded.modality, "notes": embedded.notes}
+
+    return search, embed
+
+
+def _with_problems(function: Callable[[Any], Awaitable[Answer]]) -> Callable[[Any], Awaitable[Answer]]:
+    """A function -> the same, whose errors become a `problem` that the page shows."""
 
     @wraps(function)
-    async def telling(sent: Any) -> Answer:
+    async def answered(sent: Any) -> Answer:
         try:
             return await function(sent)
         except Busy as error:
@@ -313,7 +322,7 @@ def _told(function: Callable[[Any], Awaitable[Answer]]) -> Callable[[Any], Await
             log.error("failed", exc_info=error, extra={"fields": {"function": function.__name__}})
             return {"problem": _problem("Something went wrong in the server", "Its log says more. Try again.")}
 
-    return telling
+    return answered
 
 
 class _UnreadableError(Exception):
@@ -363,51 +372,3 @@ def _library(service: Service) -> str:
     home = Path.home()
     inside = folder.is_relative_to(home) and folder != home
     return f"~/{shlex.quote(shown(str(folder.relative_to(home))))}" if inside else shlex.quote(shown(str(folder)))
-
-
-def examples(items: Sequence[Item], understood: Sequence[str]) -> list[Answer]:
-    """Queries that a library with these items and a model of these modalities can answer.
-
-    As page.js takes them: `terms`, and the kind to `want`.
-    """
-    held: dict[str, list[Item]] = {}
-    for item in sorted(items, key=lambda item: _FIRST.index(item.modality) if item.modality in _FIRST else len(_FIRST)):
-        held.setdefault(item.modality, []).append(item)
-    if not held:
-        return []
-    kind, (first, *_) = next(iter(held.items()))
-    worded = [(said, item) for item in held[kind] if (said := _said(item))] if "text" in understood else []
-    found: list[Answer] = []
-    if worded:
-        found.append(_example(None, _words(worded[0][0])))
-    for modality, (item, *_) in held.items():
-        wanted = next((name for name in held if name != modality and name != "text"), None)
-        if modality != "text":
-            found.append(_example(wanted, _item(item)))
-    others = [said for said, item in worded if item.path != first.path]
-    if others:
-        found.append(_example(None, _item(first), _words(others[0])))
-        found.append(_example(kind, _item(first), _words(others[-1], -0.5)))
-    return found
-
-
-def _example(want: str | None, *terms: Answer) -> Answer:
-    return {"terms": terms, "want": want}
-
-
-def _said(item: Item) -> str:
-    """What a person would call an item: its caption, else the words of its name, '' where those say nothing."""
-    caption = item.metadata.get("caption")
-    if isinstance(caption, str) and 0 < len(caption) <= 60:
-        return views.printable(caption)
-    words = words_of(shown(PurePath(item.path).stem))
-    return " ".join(words) if words and all(len(word) > 3 and word.isalpha() for word in words) else ""
-
-
-def _words(said: str, weight: float = 1.0) -> Answer:
-    return {"words": said, "weight": weight}
-
-
-def _item(item: Item) -> Answer:
-    name = views.name_of(item) if item.modality in _SHOWN else _said(item) or views.name_of(item)
-    return {"item": item.item_id, "name": name, "modality": item.modality, "weight": 1.0}

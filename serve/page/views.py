@@ -12,14 +12,15 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from preprocess.source import Limits, MediaError, Source
-from serve.engine.batching import Busy
+from serve.engine.jobs import Busy
 from serve.library.errors import UnknownItemError
 from serve.library.text import shown
 from serve.library.where import COLUMNS
 from serve.page import plots
 
 if TYPE_CHECKING:
-    from serve.engine.service import About, Service
+    from serve.engine.service import Service
+    from serve.engine.values import About
     from serve.library.items import Hit, Item
 
 QUOTE_CHARACTERS = 320
@@ -208,10 +209,10 @@ def card(hit: Hit, rank: int, shows: str) -> str:
     times = span(hit)
     caption = hit.metadata.get("caption")
     filled = max(0.0, min(1.0, hit.score / 8))
-    said = ", ".join(filter(None, (f"{rank}. {name}", text(singular(hit.modality)), times, words)))
+    label = ", ".join(filter(None, (f"{rank}. {name}", text(singular(hit.modality)), times, words)))
     return f"""
 <li><article class="card" tabindex="0" data-id="{hit.item_id}" data-name="{name}" data-modality="{text(hit.modality)}"
-  aria-label="{said}">
+  aria-label="{label}">
   <div class="figure">{shows}</div>
   <div class="about">
     <button type="button" class="name" data-do="details" title="{folder}/{name}">{name}</button>

@@ -26,6 +26,7 @@ from serve.client import ApiError
 from serve.engine.settings import NOT_OPTIONS, Settings
 from serve.library import library, live_index
 from serve.library.library import Library
+from serve.library.model_check import OtherModelError
 from tests.serve import tiny
 from tests.serve.live import live
 
@@ -382,7 +383,7 @@ def test_the_readmes_decode_line_asks_for_the_gpu(place: Path, monkeypatch: pyte
 def test_a_library_of_another_revision_says_which_and_what_to_do(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = modalities.specs()
     monkeypatch.setattr(modalities, "specs", lambda: known | {"image": replace(known["image"], revision=2)})
-    with pytest.raises(library.OtherModelError, match=r"image: revision 1, now 2.*into a new library"):
+    with pytest.raises(OtherModelError, match=r"image: revision 1, now 2.*into a new library"):
         Library.open(place / "library", tiny.model())
     monkeypatch.undo()
     Library.open(place / "library", tiny.model()).close()

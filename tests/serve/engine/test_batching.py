@@ -19,7 +19,8 @@ from bind.model.model import BindModel
 from preprocess.decoding.cores import available_cores
 from preprocess.source import Limits, Plan, Segment, Source
 from serve.engine import batching
-from serve.engine.batching import Batcher, Busy, Embedded, ItemError, LateError
+from serve.engine.batching import Batcher
+from serve.engine.jobs import Busy, EncodedSegment, ItemError, LateError
 from serve.engine.metrics import Metrics
 from tests.serve import tiny
 
@@ -64,7 +65,7 @@ def file(path: Path) -> tuple[Source, str | None]:
     return Source(path.read_bytes(), path.name), None
 
 
-def hold(batcher: Batcher, gate: Gate) -> Future[list[Embedded]]:
+def hold(batcher: Batcher, gate: Gate) -> Future[list[EncodedSegment]]:
     """Brings the encoder to stand still with one text."""
     first = batcher.submit([text("first")], LONG_S)
     assert gate.reached.wait(LONG_S)
@@ -78,7 +79,7 @@ def test_many_callers_get_what_the_model_gives_each_of_them(batcher: Batcher, mo
 
     def ask(number: int) -> np.ndarray:
         asked = [text(f"text {number}"), file(picture), text(long), file(sound), file(film)]
-        found: list[Embedded] | None = None
+        found: list[EncodedSegment] | None = None
         while found is None:
             try:
                 found = batcher.submit(asked, LONG_S).result()

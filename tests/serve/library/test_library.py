@@ -20,7 +20,8 @@ from preprocess.source import MediaError
 from serve.library import calibration, scan
 from serve.library.catalogue import Catalogue
 from serve.library.errors import LibraryError
-from serve.library.library import Library, OtherModelError
+from serve.library.library import Library
+from serve.library.model_check import OtherModelError
 from serve.library.query import modalities_of
 from serve.library.records import ContentKey, NewFile, NewSegment
 from serve.library.where import Where, WhereError

@@ -24,7 +24,7 @@ from bind import description
 from bind.modalities import specs
 from bind.model.model import BindModel
 from bind.model.towers import Tower
-from serve.engine.batching import Busy, LateError
+from serve.engine.jobs import Busy, LateError
 from serve.engine.service import Service
 from serve.engine.settings import Settings
 from serve.http.api import create_app

@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from bind import zoo
 from bind.model.model import BindModel
 from serve.demo import samples
-from serve.engine.batching import Busy
+from serve.engine.jobs import Busy
 from serve.engine.service import Service
 from serve.engine.settings import Settings
 from serve.http import server

@@ -1,0 +1,121 @@
+"""What is submitted to the batcher: jobs, their sources, segments and views; and the errors of a job."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from preprocess.source import Limits, MediaError, Plan, Segment, Source
+
+if TYPE_CHECKING:
+    pass
+
+_LONG_TEXT = 8_000
+"""Characters above which a text has its tokens made in the thread for long ones."""
+
+
+class Busy(Exception):
+    """There is too much to do already: worth another try after `retry_after_s` seconds."""
+
+    def __init__(self, retry_after_s: int, reason: str = "too much is waiting already") -> None:
+        super().__init__(f"{reason}; try again in {retry_after_s} s")
+        self.retry_after_s = retry_after_s
+
+
+class LateError(Exception):
+    """An answer was not there before its deadline."""
+
+
+class ItemError(ValueError):
+    """The item at `index` of what was submitted cannot be used, and why."""
+
+    def __init__(self, index: int, error: MediaError) -> None:
+        super().__init__(str(error))
+        self.index = index
+        self.error = error
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedSegment:
+    """One embedded text or medium, or a stretch of it: `vector` (D,) float32 of norm 1, what was repaired or assumed,
+    tokens of a text.
+    """
+
+    vector: np.ndarray
+    modality: str
+    notes: tuple[str, ...] = ()
+    tokens: int = 0
+    start_s: float | None = None
+    end_s: float | None = None
+
+
+@dataclass(eq=False)
+class Job:
+    """What was submitted together."""
+
+    client: str
+    future: Future[list[list[EncodedSegment]]]
+    deadline: float
+    limits: Limits
+    plan: Plan
+    results: list[list[EncodedSegment]]
+    missing: int
+
+    def fail(self, error: BaseException) -> None:
+        """Ends the job with an error, unless it has ended already."""
+        with contextlib.suppress(InvalidStateError):
+            self.future.set_exception(error)
+
+    def is_over(self) -> bool:
+        """Whether nobody waits for it any more: failed, cancelled, or too late (which this tells the caller)."""
+        if time.monotonic() > self.deadline:
+            self.fail(LateError())
+        return self.future.done()
+
+
+@dataclass(eq=False)
+class Task:
+    """One source of a job: its segments once they are read, and how many of these are not encoded yet."""
+
+    job: Job
+    index: int
+    source: Source
+    modality: str | None
+    since: float
+    missing: int = 0
+    found: list[EncodedSegment | None] = field(default_factory=list)
+    is_decoded: bool = False
+    has_left: bool = False
+
+
+@dataclass(eq=False)
+class Part:
+    """A segment of a task, of which `missing` views are not encoded yet; `total` (D,) is the sum of those that are."""
+
+    task: Task
+    place: int
+    segment: Segment
+    views: Tensor
+    missing: int
+    total: Tensor | None = None
+    tokens: int = 0
+
+
+@dataclass(eq=False)
+class Piece:
+    """One view, which is encoded in one go: `size` is its number of tokens, 1 for what has none."""
+
+    part: Part
+    place: int
+    size: int
+
+
+def is_long(source: Source) -> bool:
+    """Whether a text is so long that its tokens are made in the thread for long texts."""
+    return not isinstance(source.content, str) or len(source.content) > _LONG_TEXT

@@ -1,0 +1,53 @@
+"""What comes of indexing, checking and backing up a library."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is not as it was written: where, what, and `action`, what was done or what is to be done."""
+
+    part: str
+    what: str
+    repaired: bool
+    action: str
+
+
+@dataclass
+class CheckReport:
+    """All findings, and how many rows, index files, kept files and thumbnails were looked at."""
+
+    findings: list[Finding] = field(default_factory=list)
+    looked_at: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is left to be done."""
+        return all(finding.repaired for finding in self.findings)
+
+
+@dataclass
+class IndexReport:
+    """What a run did, in numbers of files: `added` and `updated` are in the library now, `renamed` ones were moved.
+
+    `embedded` counts contents that were decoded and encoded (a copy of a known file needs neither). `skipped` are
+    (path, reason) of files that could not be used; `duplicates` the paths of files with equal content, a group each;
+    `left_out` the number of links that lead out of the folder and were not followed.
+    """
+
+    added: int = 0
+    updated: int = 0
+    renamed: int = 0
+    removed: int = 0
+    unchanged: int = 0
+    embedded: int = 0
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    duplicates: list[tuple[str, ...]] = field(default_factory=list)
+    left_out: int = 0
+    seconds: float = 0.0

@@ -1,0 +1,68 @@
+"""Queries that the page offers as examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from serve.library.text import shown, words_of
+from serve.page import views
+
+if TYPE_CHECKING:
+    from serve.library.items import Item
+
+Answer = dict[str, Any]
+_FIRST = ("image", "video", "audio", "depth", "thermal", "imu")
+PICTURED = ("image", "video")
+"""Modalities that a small picture shows better than words."""
+
+
+def examples(items: Sequence[Item], understood: Sequence[str]) -> list[Answer]:
+    """Queries that a library with these items and a model of these modalities can answer.
+
+    As page.js takes them: `terms`, and the kind to `want`.
+    """
+    held: dict[str, list[Item]] = {}
+    for item in sorted(items, key=lambda item: _FIRST.index(item.modality) if item.modality in _FIRST else len(_FIRST)):
+        held.setdefault(item.modality, []).append(item)
+    if not held:
+        return []
+    kind, (first, *_) = next(iter(held.items()))
+    worded = [(label, item) for item in held[kind] if (label := label_of(item))] if "text" in understood else []
+    found: list[Answer] = []
+    if worded:
+        found.append(_example(None, words_term(worded[0][0])))
+    for modality, (item, *_) in held.items():
+        wanted = next((name for name in held if name != modality and name != "text"), None)
+        if modality != "text":
+            found.append(_example(wanted, item_term(item)))
+    others = [label for label, item in worded if item.path != first.path]
+    if others:
+        found.append(_example(None, item_term(first), words_term(others[0])))
+        found.append(_example(kind, item_term(first), words_term(others[-1], -0.5)))
+    return found
+
+
+def _example(want: str | None, *terms: Answer) -> Answer:
+    return {"terms": terms, "want": want}
+
+
+def label_of(item: Item) -> str:
+    """What a person would call an item: its caption, else the words of its name, '' where those say nothing."""
+    caption = item.metadata.get("caption")
+    if isinstance(caption, str) and 0 < len(caption) <= 60:
+        return views.printable(caption)
+    words = words_of(shown(PurePath(item.path).stem))
+    return " ".join(words) if words and all(len(word) > 3 and word.isalpha() for word in words) else ""
+
+
+def words_term(words: str, weight: float = 1.0) -> Answer:
+    """Words as a term that page.js takes."""
+    return {"words": words, "weight": weight}
+
+
+def item_term(item: Item) -> Answer:
+    """An item as a term that page.js takes."""
+    name = views.name_of(item) if item.modality in PICTURED else label_of(item) or views.name_of(item)
+    return {"item": item.item_id, "name": name, "modality": item.modality, "weight": 1.0}
