@@ -19,6 +19,7 @@ from bind.calibration import Calibration
 from bind.description import Description
 from bind.encoders.transformer import Transformer
 from bind.model import pipeline
+from bind.model.pooling import mean_of_views
 from bind.model.towers import Tower
 from bind.space import Embeddings
 from preprocess.source import Limits, MediaError, Plan, Source
@@ -86,7 +87,7 @@ class BindModel(nn.Module):
         if x.ndim != 2 + len(shape) or tuple(x.shape[2:]) != shape or x.shape[1] == 0:
             raise ValueError(f"{modality}: expected (B, K, {', '.join(map(str, shape))}), got {tuple(x.shape)}")
         views = self.encode_views(modality, x.flatten(0, 1))
-        return nn.functional.normalize(views.unflatten(0, x.shape[:2]).mean(1), dim=1)
+        return mean_of_views(views, [x.shape[1]] * len(x))
 
     @torch.inference_mode()
     def encode_views(self, modality: str, x: Tensor) -> Tensor:

@@ -94,9 +94,9 @@ def _accelerator() -> Check:
 
 
 def _faiss() -> Check:
-    from bind.index import index
+    from bind.index import factories
 
-    count = index.gpu_count()
+    count = factories.gpu_count()
     if count:
         return Check("FAISS on GPU", "ok", f"{count} device(s)")
     return Check("FAISS on GPU", "optional", "no GPU index here; the CPU index is used")

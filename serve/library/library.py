@@ -25,13 +25,13 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from bind import arithmetic
-from bind.arithmetic import Term
 from bind.index.index import Index
 from bind.modalities import revisions
 from bind.model import pipeline
 from bind.model.pipeline import Embedded, Failed
 from bind.options import LoadOptions
 from bind.owned import NotOwnedError, OwnedFolder
+from bind.query import Term, parse_query
 from bind.space import Embeddings, SpaceError
 from preprocess.files import open_regular
 from preprocess.source import Limits, MediaError, Source
@@ -283,8 +283,8 @@ class Library:
     ) -> list[Hit]:
         """The k best hits for a query, best first.
 
-        `query` is what `bind.arithmetic.parse_query` reads (a term without a modality is a file where one exists, else
-        text), terms (of `bind.arithmetic` or `serve.Term`, in any mixture), or one embedding. `want` are the modalities
+        `query` is what `bind.query.parse_query` reads (a term without a modality is a file where one exists, else
+        text), terms (of `bind.query` or `serve.Term`, in any mixture), or one embedding. `want` are the modalities
         to find, `where` a filter as in `library.where`. `keywords` fuses in a search over file names, captions and
         metadata for the words of the query's texts; it is on where a query consists of texts. Without `calibrate`,
         mixed results are ranked by their bare cosines. A file is found once, with its best stretch; with
@@ -692,7 +692,7 @@ class Library:
         """The query as one row, the text to look for as keywords ('' for none), and its modality (None for several)."""
         if isinstance(query, Embeddings):
             return query, "", None
-        given = arithmetic.parse_query(query) if isinstance(query, str) else list(query)
+        given = parse_query(query) if isinstance(query, str) else list(query)
         if not given:
             raise ValueError("search: expected at least one term")
         resolved = [_resolved(term) if isinstance(term, Term) else term for term in given]
@@ -981,7 +981,7 @@ def _wanted(index: Index, want: Sequence[str] | None) -> list[str]:
 
 def modalities_of(query: str) -> set[str] | None:
     """What a model must have to embed a query; None where the content of a file tells. Raises QueryError."""
-    told = [_resolved(term).modality for term in arithmetic.parse_query(query)]
+    told = [_resolved(term).modality for term in parse_query(query)]
     return None if None in told else {modality for modality in told if modality}
 
 
