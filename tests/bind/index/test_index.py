@@ -257,7 +257,7 @@ def test_wrong_arguments_are_refused() -> None:
             Index(space=SPACE, dim=DIM, factory=factory)
     with pytest.raises(ValueError, match="dim >= 1"):
         Index(space=SPACE, dim=0)
-    with pytest.raises(ValueError, match="'cpu' or 'cuda'"):
+    with pytest.raises(ValueError, match="expected device 'cpu', 'cuda' or"):
         Index(space=SPACE, dim=DIM, device="tpu")
     with pytest.raises(ValueError, match="k >= 1"):
         filled("Flat", POOL).search(POOL, 0)
