@@ -29,6 +29,7 @@ def check() -> list[Check]:
     found.append(_tried("decode workers", _decode, "their error says what is wrong"))
     found.extend(_sandbox())
     found.append(_tried("model small", _small, "pip install --force-reinstall the package that is named"))
+    found.extend(_extensions())
     found.append(_accelerator())
     found.append(_faiss())
     return found
@@ -83,6 +84,21 @@ def _small() -> str:
     tables = [t.encoder for t in zoo.describe("small").modalities.values() if t.encoder and "source" in t.encoder]
     files = [checkpoint.locate(table) for table in tables]
     return f"weights complete and undamaged ({', '.join(file.name for file in files)})"
+
+
+def _extensions() -> list[Check]:
+    """One check for each modality and encoder of another package."""
+    from bind import extensions
+
+    found = []
+    for group in (extensions.MODALITIES, extensions.ENCODERS):
+        try:
+            for one in extensions.installed(group).values():
+                way_out = "install what it needs, or remove its package"
+                found.append(_tried(f"{group}: {one.name}", lambda one=one: one.load() and one.origin, way_out))  # type: ignore[misc]
+        except ValueError as error:  # two of one name
+            found.append(Check(group, "missing", str(error)))
+    return found
 
 
 def _accelerator() -> Check:

@@ -451,7 +451,7 @@ def test_odd_folder_and_modality_names(tmp_path: Path) -> None:
 MEASURE = """
 import json, re, sys
 import numpy as np
-from bind.index import Index
+from bind.index.index import Index
 from bind.space import Embeddings, unit
 
 def private_bytes():
