@@ -18,8 +18,16 @@ The rounding of bfloat16 encoders is of this size, so `a - a` cancels even when 
 def combine(parts: Embeddings, weights: Sequence[float]) -> Embeddings:
     """N unit rows and N weights -> their weighted sum as Embeddings (1, D), a unit row.
 
-    Raises ValueError when the numbers differ, a weight is not finite, or the terms cancel out (the sum's norm is
-    at most `CANCEL` times the sum of the absolute weights; all weights 0 and no parts at all are such cases).
+    Args:
+        parts: the embeddings to add up, all of one space.
+        weights: one finite number for each part; a negative weight subtracts its part.
+
+    Raises:
+        ValueError: the numbers differ, a weight is not finite, or the terms cancel out (the sum's norm is at most
+            `CANCEL` times the sum of the absolute weights; all weights 0 and no parts at all are such cases).
+
+    Example:
+        >>> query = bind.combine(model.embed(["dog.jpg", "text:indoors"]), [1.0, -0.5])
     """
     factors = np.asarray(weights, dtype=np.float64)
     if factors.shape != (len(parts),):

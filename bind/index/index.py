@@ -1,8 +1,8 @@
 """Nearest neighbours over unit vectors: one shelf a modality, exact or through FAISS, on disk in a folder.
 
-The exact vectors are always kept (memory-mapped
-after a load, so loading copies none). "Flat" searches them directly; every other factory only proposes candidates,
-which are ranked by their exact scores. So scores are exact cosines, and equal ones are ordered by id.
+The exact vectors are always kept (memory-mapped after a load, so loading copies none). "Flat" searches them directly;
+every other factory only proposes candidates, which are ranked by their exact scores. So scores are exact cosines, and
+equal ones are ordered by id.
 """
 
 from __future__ import annotations

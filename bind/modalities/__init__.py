@@ -2,8 +2,8 @@
 
 To add one, write `bind/modalities/NAME.py` with a `SPEC` (see `ModalitySpec`), and a reader in `preprocess/` if no
 reader fits. Without touching an installed Crossbind, write it into a folder that CROSSBIND_MODALITIES names, or into a
-package of your own with an entry point (see `bind.extensions`). A file
-without a `SPEC` is a helper of the others, which import it as `bind.modalities.NAME`.
+package of your own with an entry point (see `bind.extensions`). A file without a `SPEC` is a helper of the others,
+which import it as `bind.modalities.NAME`.
 
 These files are code and run with all rights of this process; decode workers import them inside their sandbox.
 """

@@ -140,9 +140,9 @@ def embed(
         while len(running) > overlapping:
             yield from _finished(running.popleft())
 
-    for position, (source, said) in enumerate(sources):
+    for position, (source, named) in enumerate(sources):
         try:
-            modality = said or _recognise(source, limits)
+            modality = named or _recognise(source, limits)
             decoding.append((position, source, modality, _read(model, source, modality, plan, limits, pool)))
         except MediaError as error:
             yield Failed(position, error)
