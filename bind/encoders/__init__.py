@@ -1,4 +1,5 @@
-"""Encoders. The only place that imports open_clip. The folder is the registry.
+"""Encoders. The only place that imports open_clip. The folder is the registry, and
+entry points of other packages add to it (see `bind.extensions`).
 
 Each module has `build(options) -> nn.Module`, which makes a randomly initialised encoder from a TOML-able table, and
 may have `load(options, file) -> nn.Module` for the weights file that its makers publish. An encoder maps single views
@@ -18,12 +19,14 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from bind import extensions
+
 _OF_THE_DESCRIPTION = frozenset({"module", "source", "sha256"})
 
 
 def names() -> list[str]:
-    """The modules an encoder table may name."""
-    return sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
+    """The modules an encoder table may name: those of this folder, and those of other packages' entry points."""
+    return sorted({*_own(), *extensions.installed(extensions.ENCODERS)})
 
 
 def build(table: Mapping[str, Any]) -> nn.Module:
@@ -90,7 +93,17 @@ class _NothingDrawn(TorchFunctionMode):
 
 def _split(table: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     name = table.get("module")
-    if name not in names():
+    own, others = _own(), extensions.installed(extensions.ENCODERS)
+    if name not in own and name not in others:
         raise ValueError(f"encoder: module is {name!r}, expected one of {names()}")
     options = {key: value for key, value in table.items() if key not in _OF_THE_DESCRIPTION}
+    if name in others:
+        extensions.check_free(extensions.ENCODERS, name, others[name], own.get(name))
+        return others[name].load(), options
     return importlib.import_module(f"{__name__}.{name}"), options
+
+
+def _own() -> dict[str, str]:
+    """The modules of this folder -> where each lies."""
+    folder = Path(__file__).parent
+    return {module.name: str(folder / f"{module.name}.py") for module in pkgutil.iter_modules([str(folder)])}

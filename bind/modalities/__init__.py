@@ -1,8 +1,9 @@
 """The modalities. One file of this folder = one modality = one `SPEC`; the folder is the registry.
 
 To add one, write `bind/modalities/NAME.py` with a `SPEC` (see `ModalitySpec`), and a reader in `preprocess/` if no
-reader fits. Without touching an installed Crossbind, write it into a folder that CROSSBIND_MODALITIES names. A file
-without a `SPEC` is a helper of the others, which import it as `bind.modalities.NAME`.
+reader fits. Without touching an installed Crossbind, write it into a folder that CROSSBIND_MODALITIES names, or into a
+package of your own with an entry point (see `bind.extensions`). A file without a `SPEC` is a helper of the others,
+which import it as `bind.modalities.NAME`.
 
 These files are code and run with all rights of this process; decode workers import them inside their sandbox.
 """
@@ -13,6 +14,7 @@ import importlib
 import os
 import pkgutil
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bind import extensions
 from preprocess.decoding.protocol import Read
 from preprocess.formats import sniff
 from preprocess.source import Limits, MediaError, Source
@@ -77,8 +80,12 @@ class ModalitySpec:
 
 @cache
 def specs() -> dict[str, ModalitySpec]:
-    """Every modality by name, in alphabetical order."""
+    """Every modality by name, in alphabetical order.
+
+    Warns of entry points that cannot be used. Raises ValueError for two modalities of one name.
+    """
     found: dict[str, ModalitySpec] = {}
+    files: dict[str, str] = {}
     for module in pkgutil.iter_modules(__path__):
         loaded = importlib.import_module(f"{__name__}.{module.name}")
         spec: ModalitySpec | None = getattr(loaded, "SPEC", None)
@@ -87,7 +94,20 @@ def specs() -> dict[str, ModalitySpec]:
         if spec.name != module.name:
             raise ValueError(f"{loaded.__file__}: SPEC.name is {spec.name!r}, expected {module.name!r}")
         found[spec.name] = spec
-    return found
+        files[spec.name] = str(loaded.__file__)
+    for extension in extensions.installed(extensions.MODALITIES).values():
+        try:
+            spec = extension.load()
+            if not isinstance(spec, ModalitySpec) or spec.name != extension.name:
+                raise ValueError(
+                    f"{extension.origin}: expected a ModalitySpec named {extension.name!r}, got {spec!r:.80}"
+                )
+        except ValueError as error:  # the other modalities go on working
+            warnings.warn(f"modality {extension.name!r} is left out: {error}", stacklevel=2)
+            continue
+        extensions.check_free(extensions.MODALITIES, spec.name, extension, files.get(spec.name))
+        found[spec.name] = spec
+    return dict(sorted(found.items()))
 
 
 def spec(name: str) -> ModalitySpec:

@@ -19,6 +19,7 @@ from bind.calibration import Calibration
 from bind.description import Description
 from bind.encoders.transformer import Transformer
 from bind.model import pipeline
+from bind.model.pooling import mean_of_views
 from bind.model.towers import Tower
 from bind.space import Embeddings
 from preprocess.source import Limits, MediaError, Plan, Source
@@ -80,13 +81,22 @@ class BindModel(nn.Module):
     def encode(self, modality: str, x: Tensor) -> Tensor:
         """(B, K, *shape) prepared views -> (B, D) float32 unit rows: the normalised mean of each item's K unit vectors.
 
-        Raises ValueError for a modality that is not loaded and for another shape.
+        Args:
+            modality: the name of a loaded modality.
+            x: prepared views, as `ModalitySpec.prepare` makes them, K of each item.
+
+        Raises:
+            ValueError: the modality is not loaded, or `x` has another shape.
+
+        Example:
+            >>> model.encode("image", prepared).shape  # prepared: (8, 1, 3, 224, 224)
+            torch.Size([8, 384])
         """
         shape = modalities.spec(modality).shape(self.config(modality))
         if x.ndim != 2 + len(shape) or tuple(x.shape[2:]) != shape or x.shape[1] == 0:
             raise ValueError(f"{modality}: expected (B, K, {', '.join(map(str, shape))}), got {tuple(x.shape)}")
         views = self.encode_views(modality, x.flatten(0, 1))
-        return nn.functional.normalize(views.unflatten(0, x.shape[:2]).mean(1), dim=1)
+        return mean_of_views(views, [x.shape[1]] * len(x))
 
     @torch.inference_mode()
     def encode_views(self, modality: str, x: Tensor) -> Tensor:
@@ -126,12 +136,26 @@ class BindModel(nn.Module):
         progress: bool = False,
         limits: Limits | None = None,
     ) -> Embeddings:
-        """Items -> Embeddings (N, D), in their order. `modality` says what all of them are, else each is recognised.
+        """Items -> Embeddings (N, D), in their order.
 
-        A plain string is a path, unless `modality` is "text" or it starts with `text:`. Files are decoded in processes
-        of their own; `Limits(decode="gpu")` does otherwise with JPEGs whose origin is trusted. Raises BatchError, which
-        carries the vectors of the good items, when some are bad; ValueError for a modality that is not loaded, and for
-        one item in place of several.
+        Files are decoded in processes of their own; `Limits(decode="gpu")` decodes JPEGs whose origin is trusted on the
+        model's GPU.
+
+        Args:
+            items: paths, `MODALITY:path`, `text:words`, bytes, PIL images, arrays or `Source`s. A plain string is a
+                path, unless `modality` is "text" or the string starts with `text:`.
+            modality: what all items are; None recognises each item by its name and content.
+            batch_size: how many views are encoded at once.
+            progress: whether a bar is shown on a terminal.
+            limits: upper bounds of one item; None takes the defaults of `Limits`.
+
+        Raises:
+            BatchError: some items are bad; it carries the vectors of the good items.
+            ValueError: the modality is not loaded, or `items` is one item in place of several.
+
+        Example:
+            >>> model.embed(["dog.jpg", "rain.wav", "text:a red car"]).vectors.shape
+            (3, 384)
         """
         if modality is not None:
             self._check_loaded(modality)
@@ -164,7 +188,19 @@ class BindModel(nn.Module):
     ) -> Iterator[pipeline.Embedded | pipeline.Failed]:
         """As `embed`, without holding everything: one result a segment, as soon as it is there, in any order.
 
-        With plan "segments" a long recording gives several results, each with its times.
+        Args:
+            items: as for `embed`; they are taken one after the other, so a generator of millions is fine.
+            modality: as for `embed`.
+            batch_size: as for `embed`.
+            limits: as for `embed`.
+            plan: "whole" gives one result an item; "segments" gives a long recording several, each with its times.
+
+        Yields:
+            `Embedded` for a segment, `Failed` for an item that cannot be used; `position` counts the items from 0.
+
+        Example:
+            >>> for result in model.stream(["film.mp4"], plan="segments"):
+            ...     print(result.position, result.start_s, result.end_s)
         """
         failed: list[pipeline.Failed] = []
         places: list[int] = []
@@ -214,7 +250,7 @@ _PREFIX = re.compile(r"([a-z_]+):(.*)", re.DOTALL)
 
 
 def source_of(item: Item, modality: str | None = None, position: int = 0) -> tuple[Source, str | None]:
-    """An item as `embed` takes it -> its source, and its modality where that was said (`audio:x.mp3`).
+    """An item as `embed` takes it -> its source, and its modality where the item names it (`audio:x.mp3`).
 
     Raises MediaError for a sidecar file that cannot be used.
     """

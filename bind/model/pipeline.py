@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from bind import modalities
+from bind.model.pooling import mean_of_views
 from preprocess.decoding.cores import available_cores
 from preprocess.decoding.pool import DecodePool
 from preprocess.decoding.protocol import read_here
@@ -139,9 +140,9 @@ def embed(
         while len(running) > overlapping:
             yield from _finished(running.popleft())
 
-    for position, (source, said) in enumerate(sources):
+    for position, (source, named) in enumerate(sources):
         try:
-            modality = said or _recognise(source, limits)
+            modality = named or _recognise(source, limits)
             decoding.append((position, source, modality, _read(model, source, modality, plan, limits, pool)))
         except MediaError as error:
             yield Failed(position, error)
@@ -203,14 +204,7 @@ def _encode(model: Encoder, modality: str, entries: list[_Pending], batch_size: 
     else:
         unit = torch.cat([model.encode_views(modality, part) for part in views.split(batch_size)])
     counts = [len(entry.views) for entry in entries]
-    if len(counts) == len(unit):
-        vectors = unit  # a mean of one
-    else:
-        if len(set(counts)) == 1:
-            means = unit.unflatten(0, (-1, counts[0])).mean(1)
-        else:
-            means = torch.stack([part.mean(0) for part in unit.split(counts)])
-        vectors = torch.nn.functional.normalize(means, dim=1)
+    vectors = unit if len(counts) == len(unit) else mean_of_views(unit, counts)  # one view is its own mean
     if not vectors.is_cuda:
         return _Running(modality, entries, vectors, None)
     fetched = torch.empty(vectors.shape, pin_memory=True).copy_(vectors, non_blocking=True)

@@ -44,9 +44,20 @@ def load(
 ) -> BindModel:
     """A named model or a checkpoint folder -> BindModel, in evaluation mode.
 
-    `weights` is None (where the model's own description says), "random" (right shapes, nothing read), a tag of
-    open_clip's hub, a file (the official ImageBind `.pth`, an open_clip checkpoint) or a checkpoint folder.
-    `modalities` loads only those. Raises ValueError (CheckpointError for damaged or missing files).
+    Args:
+        name: a name that `bind.names()` lists, `clip-MODEL` for any model of open_clip, or a checkpoint folder.
+        weights: None (where the model's own description says), "random" (right shapes, nothing is read), a tag of
+            open_clip's hub, a file (the official ImageBind `.pth`, an open_clip checkpoint) or a checkpoint folder.
+        device: "cpu", "cuda", "cuda:1" or "mps".
+        dtype: the type of the weights: "float32", "bfloat16" or "float16".
+        modalities: the only modalities to load; None loads all of them.
+
+    Raises:
+        ValueError: the model, a modality, the device or the type is unknown.
+        CheckpointError: a file is damaged or missing (a ValueError too).
+
+    Example:
+        >>> model = bind.load("small", modalities=["image", "text"])
     """
     devices.check(device, dtype, modalities)
     for modality in modalities or ():

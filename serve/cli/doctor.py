@@ -31,6 +31,7 @@ def check() -> list[Check]:
     found.append(_tried("decode workers", _decode, "their error says what is wrong"))
     found.extend(_sandbox())
     found.append(_tried("model small", _small, "pip install --force-reinstall the package that is named"))
+    found.extend(_extensions())
     found.append(_accelerator())
     found.append(_tried("FAISS", _faiss, "pip install 'crossbind[cpu]'"))
     found.extend(extras())
@@ -89,6 +90,21 @@ def _small() -> str:
     return f"weights complete and undamaged ({', '.join(file.name for file in files)})"
 
 
+def _extensions() -> list[Check]:
+    """One check for each modality and encoder of another package."""
+    from bind import extensions
+
+    found = []
+    for group in (extensions.MODALITIES, extensions.ENCODERS):
+        try:
+            for one in extensions.installed(group).values():
+                way_out = "install what it needs, or remove its package"
+                found.append(_tried(f"{group}: {one.name}", lambda one=one: one.load() and one.origin, way_out))  # type: ignore[misc]
+        except ValueError as error:  # two of one name
+            found.append(Check(group, "missing", str(error)))
+    return found
+
+
 def _accelerator() -> Check:
     import torch
 
@@ -98,13 +114,13 @@ def _accelerator() -> Check:
 
 
 def _faiss() -> str:
-    from bind.index import index
+    from bind.index import factories
     from preprocess.extras import check_faiss, faiss_packages
 
     check_faiss()
     if not faiss_packages():
         return "not installed: libraries are searched exactly; for large ones pip install 'crossbind[cpu]' or [gpu]"
-    count = index.gpu_count()
+    count = factories.gpu_count()
     return f"{', '.join(faiss_packages())}, {f'{count} GPU(s)' if count else 'on the CPU'}"
 
 

@@ -20,10 +20,10 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from bind.arithmetic import Term as ParsedTerm
 from bind.index.index import Index
 from bind.modalities import revisions
 from bind.options import LoadOptions
+from bind.query import Term as ParsedTerm
 from bind.space import Embeddings
 from preprocess.source import Limits
 from serve.engine import thumbnails
@@ -194,8 +194,8 @@ class Library:
         """The k best hits for a query, best first.
 
         Args:
-            query: A line that `bind.arithmetic.parse_query` reads (a term without a modality is a file where one
-                exists, else text), a sequence of terms (of `bind.arithmetic` or `serve.Term`, in any mixture), or one
+            query: A line that `bind.query.parse_query` reads (a term without a modality is a file where one
+                exists, else text), a sequence of terms (of `bind.query` or `serve.Term`, in any mixture), or one
                 embedding.
             k: How many hits, at most.
             want: The modalities to find; None means all.

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bind import arithmetic
-from bind.arithmetic import Term as ParsedTerm
 from bind.model import pipeline
 from bind.model.pipeline import Failed
+from bind.query import Term as ParsedTerm
+from bind.query import parse_query
 from bind.space import Embeddings
 from preprocess.source import Source
 from serve.engine.terms import Term
@@ -27,7 +28,7 @@ def modalities_of(query: str) -> set[str] | None:
 
     Raises QueryError.
     """
-    modalities = [_resolved(term).modality for term in arithmetic.parse_query(query)]
+    modalities = [_resolved(term).modality for term in parse_query(query)]
     return None if None in modalities else {modality for modality in modalities if modality}
 
 
@@ -40,7 +41,7 @@ def embed(
     """
     if isinstance(query, Embeddings):
         return query, "", None
-    given = arithmetic.parse_query(query) if isinstance(query, str) else list(query)
+    given = parse_query(query) if isinstance(query, str) else list(query)
     if not given:
         raise ValueError("search: expected at least one term")
     resolved = [_resolved(term) if isinstance(term, ParsedTerm) else term for term in given]

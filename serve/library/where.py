@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from bind.arithmetic import PointedError
+from bind.query import PointedError
 
 COLUMNS: Mapping[str, str] = {
     "path": "f.shown",

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from bind.arithmetic import CANCEL, QueryError, Term, combine, format_query, parse_query
+from bind.arithmetic import CANCEL, combine
+from bind.query import QueryError, Term, format_query, parse_query
 from bind.space import Embeddings, unit
 
 NAMES = ("audio", "image", "text")

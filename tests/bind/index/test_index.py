@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bind.index import index as index_module
+from bind.index import shelf as shelf_module
 from bind.index.exact_gpu import HalfRows, top_k
 from bind.index.index import Index, IndexCorrupt
 from bind.space import Embeddings, SpaceError, unit
@@ -75,8 +76,8 @@ def test_any_sequence_of_changes_ranks_like_numpy(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         # 8-bit codes that propose every vector: each step passes through FAISS, tombstones and reranking.
-        patch.setattr(index_module, "EXACT_BELOW", 1)
-        patch.setattr(index_module, "EXACT_ABOVE", np.inf)
+        patch.setattr(shelf_module, "EXACT_BELOW", 1)
+        patch.setattr(shelf_module, "EXACT_ABOVE", np.inf)
         check_sequence(Index(space=SPACE, dim=DIM, factory=factory), steps, k, shift, tmp_path_factory.mktemp("index"))
 
 
@@ -172,8 +173,8 @@ def test_without_reranking_quantised_codes_miss_the_recall(
 ) -> None:
     """The negative control: ten candidates for ten results leave nothing to rerank."""
     vectors, queries, truth = latent
-    monkeypatch.setattr(index_module, "CANDIDATES", 1)
-    monkeypatch.setattr(index_module, "MINIMUM_CANDIDATES", 1)
+    monkeypatch.setattr(shelf_module, "CANDIDATES", 1)
+    monkeypatch.setattr(shelf_module, "MINIMUM_CANDIDATES", 1)
     assert recall(filled("LSH", vectors).search(queries, 10)[1], truth) < 0.9
 
 
@@ -197,8 +198,8 @@ def assert_same_results(index: Index, other: Index, queries: Embeddings, k: int 
 
 def test_removed_neighbours_do_not_crowd_out_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """400 vectors around the query are removed (fewer than trigger a rebuild): the next ones must still be found."""
-    monkeypatch.setattr(index_module, "EXACT_BELOW", 1)
-    monkeypatch.setattr(index_module, "EXACT_ABOVE", np.inf)
+    monkeypatch.setattr(shelf_module, "EXACT_BELOW", 1)
+    monkeypatch.setattr(shelf_module, "EXACT_ABOVE", np.inf)
     near = unit(
         np.random.default_rng(1).standard_normal((1, 32)) + 0.05 * np.random.default_rng(2).standard_normal((400, 32))
     )
@@ -256,7 +257,7 @@ def test_wrong_arguments_are_refused() -> None:
             Index(space=SPACE, dim=DIM, factory=factory)
     with pytest.raises(ValueError, match="dim >= 1"):
         Index(space=SPACE, dim=0)
-    with pytest.raises(ValueError, match="'cpu' or 'cuda'"):
+    with pytest.raises(ValueError, match="expected device 'cpu', 'cuda' or"):
         Index(space=SPACE, dim=DIM, device="tpu")
     with pytest.raises(ValueError, match="k >= 1"):
         filled("Flat", POOL).search(POOL, 0)
@@ -302,8 +303,8 @@ def test_importing_does_not_load_faiss() -> None:
 
 @pytest.fixture
 def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(index_module, "EXACT_BELOW", 1)
-    monkeypatch.setattr(index_module, "EXACT_ABOVE", np.inf)
+    monkeypatch.setattr(shelf_module, "EXACT_BELOW", 1)
+    monkeypatch.setattr(shelf_module, "EXACT_ABOVE", np.inf)
     index = filled("SQ8", POOL[:40])
     index.add(np.arange(100, 120), POOL[40:60], "audio")
     index.remove([3, 4, 105])
@@ -450,7 +451,7 @@ def test_odd_folder_and_modality_names(tmp_path: Path) -> None:
 MEASURE = """
 import json, re, sys
 import numpy as np
-from bind.index import Index
+from bind.index.index import Index
 from bind.space import Embeddings, unit
 
 def private_bytes():

@@ -358,7 +358,7 @@ def test_command_line_client_and_library_give_the_same(place: Path, monkeypatch:
 
 
 def cli_term(query: str) -> Any:
-    from bind.arithmetic import Term as Terms
+    from bind.query import Term as Terms
 
     return Terms("text", query)
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import bind
-from bind.arithmetic import QueryError, Term
 from bind.index.index import Index
 from bind.model.model import BindModel
+from bind.query import QueryError, Term
 from bind.space import Embeddings, SpaceError, unit
 from preprocess.decoding.pool import DecodePool
 from preprocess.source import MediaError

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 import serve
-from bind.arithmetic import Term
 from bind.model.model import BindModel
 from bind.owned import NotOwnedError, OwnedFolder
+from bind.query import Term
 from preprocess.source import Limits
 from serve.engine import thumbnails
 from serve.library import connections, scan, uploads
