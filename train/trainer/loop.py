@@ -38,7 +38,8 @@ from train.trainer import run as runs
 from train.trainer import towers
 from train.trainer.distillation import similarity_loss
 from train.trainer.gradient_cache import cached_step
-from train.trainer.run import Pair, Run
+from train.trainer.plan import describe, resolve
+from train.trainer.schema import Pair, Run
 
 STATE = "state.safetensors"
 LOG = "log.jsonl"
@@ -189,9 +190,10 @@ class _Trainer:
         self.base: BindModel = zoo.load(
             run.base.model, run.base.weights, str(device), modalities=run.base.modalities or None
         )
-        self.description = runs.extended(self.base.description, run)
+        plan = resolve(self.base.description, run)
+        self.description = plan.finished
         torch.manual_seed(run.seed)
-        self.starts = {name: towers.start(self.base, run, name) for name in run.trained}
+        self.starts = {name: towers.start(self.base, plan, name) for name in run.trained}
         self.data = [self._data(pair, pair.manifests, held_out=False) for pair in run.train.pairs]
         self.held_out = [
             self._data(pair, run.evaluate.manifests, held_out=True)
@@ -395,7 +397,7 @@ class _Trainer:
         if pair.teacher is None:
             return None
         names = (pair.modality, pair.anchor)
-        has = [name for name in names if name in runs.describe(pair.teacher.model).modalities]
+        has = [name for name in names if name in describe(pair.teacher.model).modalities]
         model = zoo.load(pair.teacher.model, pair.teacher.weights, str(self.device), modalities=has)
         of_modality, of_anchor = (frozen_tower(model, name if name in has else has[0]) for name in names)
         return of_modality, of_anchor
