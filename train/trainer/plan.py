@@ -66,8 +66,8 @@ def resolve(base: Description, run: Run) -> Plan:
             "modalities": base.modalities | finished,
         }
     )
-    table = whole.model_dump(exclude_none=True, exclude_defaults=True) | {"format": 1}
-    return Plan(run, base, tables, continued, descriptions.parse(table, run.name))
+    written = whole.model_dump(exclude_none=True, exclude_defaults=True) | {"format": 1}
+    return Plan(run, base, tables, continued, descriptions.parse(written, run.name))
 
 
 def describe(model: str) -> Description:

@@ -111,7 +111,7 @@ def test_resume_without_the_optimizer_would_differ(make_run: MakeRun, tmp_path: 
 
 CHILD = """
 import sys
-from train import loop, run
+from train.trainer import loop, run
 from train.__main__ import main
 plain = loop._Trainer._average_gradients
 def average(self):
