@@ -33,12 +33,12 @@ from bind.model.model import BindModel
 from preprocess import manifest
 from train.data.dataset import Batch, PairData, Part, Ranks, frozen_tower
 from train.evaluate.evaluation import mean_recall, same_item
+from train.trainer import process, towers
 from train.trainer import run as runs
-from train.trainer import towers
 from train.trainer.gradient_cache import cached_step
 from train.trainer.log import LOG as LOG
 from train.trainer.log import Log
-from train.trainer.objective import Learner
+from train.trainer.objective import Learner, optimizer
 from train.trainer.plan import describe, resolve
 from train.trainer.schedule import Schedule
 from train.trainer.schedule import TrainError as TrainError
@@ -80,7 +80,7 @@ def train(run: Run) -> Result:
 
     Raises TrainError (also DataError, ManifestError, CheckpointError) with everything a person has to know.
     """
-    with _ranks(run) as (ranks, device):
+    with process.ranks(run) as (ranks, device):
         return _Trainer(run, ranks, device).train()
 
 
@@ -120,7 +120,7 @@ class _Trainer:
         self.forward: dict[str, Callable[[Tensor], Tensor]] = {
             name: torch.compile(tower) if run.compile else tower for name, tower in self.learner.towers.items()
         }
-        self.optimizer = _optimizer(self.learner, run)
+        self.optimizer = optimizer(self.learner, run)
         self.average = {name: p.detach().clone() for name, p in self._parameters()} if run.train.ema_decay else {}
         self.progress = Progress()
         if (self.out / STATE).is_file():
@@ -135,7 +135,7 @@ class _Trainer:
             self._save()
         started = time.monotonic() - self.progress.seconds
         with (
-            _signals(self.ranks.count == 1) as caught,
+            process.signals(self.ranks.count == 1) as caught,
             ThreadPoolExecutor(1) as ahead,
             self._bar() as bar,
             contextlib.ExitStack() as stack,
@@ -427,56 +427,3 @@ class _Trainer:
         progress = self.progress
         written = model if (model / checkpoint.TABLE).is_file() else None
         return Result(reason, progress.step, progress.loss, progress.best, written, bad)
-
-
-def _optimizer(learner: Learner, run: Run) -> torch.optim.AdamW:
-    """AdamW; matrices and kernels decay, what is one-dimensional (biases, norms, class tokens, scales) does not."""
-    trained = [p for p in learner.parameters() if p.requires_grad]
-    decaying = [p for p in trained if p.squeeze().ndim > 1]
-    others = [p for p in trained if p.squeeze().ndim <= 1]
-    groups: list[dict[str, Any]] = [{"params": decaying}, {"params": others, "weight_decay": 0.0}]
-    train = run.train
-    return torch.optim.AdamW(groups, train.learning_rate, train.betas, weight_decay=train.weight_decay)
-
-
-@contextlib.contextmanager
-def _signals(alone: bool) -> Iterator[list[int]]:
-    """Signals that ask for an end, collected instead of acted upon: a step is finished and saved first.
-
-    The same signal again ends this process at once, in whatever step, with the last saved state on disk. Not so for
-    one of several ranks: torchrun passes a signal on that the terminal has sent to all of them, and ends late ones.
-    """
-    caught: list[int] = []
-    numbers = (signal.SIGTERM, signal.SIGINT)
-
-    def catch(which: int, _: object) -> None:
-        caught.append(which)
-        if alone:
-            signal.signal(which, signal.SIG_DFL)  # by the system itself: a long kernel call returns to no handler
-            tqdm.write(f"{signal.Signals(which).name}: this step is finished and saved; once more ends at once")
-
-    old = {number: signal.signal(number, catch) for number in numbers}
-    try:
-        yield caught
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _ranks(run: Run) -> Iterator[tuple[Ranks, torch.device]]:
-    """This process's place under torchrun (or alone) and its device."""
-    local = int(os.environ.get("LOCAL_RANK", 0))
-    device = torch.device(run.device if run.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", local)
-        torch.cuda.set_device(device)
-    count = int(os.environ.get("WORLD_SIZE", 1))
-    if count == 1:
-        yield Ranks(), device
-        return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield Ranks(dist.get_rank(), count), device
-    finally:
-        dist.destroy_process_group()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,3 +47,13 @@ class Learner(nn.Module):
         self.towers = nn.ModuleDict(dict(towers))
         train = run.train
         self.objectives = nn.ModuleList(Objective(pair, train.loss, train.chunk) for pair in train.pairs)
+
+
+def optimizer(learner: Learner, run: Run) -> torch.optim.AdamW:
+    """AdamW; matrices and kernels decay, what is one-dimensional (biases, norms, class tokens, scales) does not."""
+    trained = [p for p in learner.parameters() if p.requires_grad]
+    decaying = [p for p in trained if p.squeeze().ndim > 1]
+    others = [p for p in trained if p.squeeze().ndim <= 1]
+    groups: list[dict[str, Any]] = [{"params": decaying}, {"params": others, "weight_decay": 0.0}]
+    train = run.train
+    return torch.optim.AdamW(groups, train.learning_rate, train.betas, weight_decay=train.weight_decay)
