@@ -10,7 +10,7 @@ import torch
 
 from tests.train import scenes
 from train.trainer import run as runs
-from train.trainer.run import Run
+from train.trainer.schema import Run
 
 BASE = ("image", "video", "text")
 """What of `small` the runs bind to; the others of its modalities are bound anew."""

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from train.trainer.run import Augment
+from train.trainer.schema import Augment
 
 _ASPECTS = (3 / 4, 4 / 3)
 """Of random crops, as torchvision's RandomResizedCrop."""

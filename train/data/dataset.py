@@ -27,7 +27,7 @@ from preprocess.manifest import Event
 from preprocess.source import Limits, MediaError, Segment, Source
 from train.data import augment
 from train.data.cache import Table, content_digest, table_name
-from train.trainer.run import Augment, Cache, Pair
+from train.trainer.schema import Augment, Cache, Pair
 
 _ENCODED_AT_ONCE = 64
 """Views that a frozen encoder sees at once."""

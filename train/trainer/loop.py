@@ -7,13 +7,12 @@ from (seed, s). So a run that was interrupted goes on exactly where it was, and 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,25 +28,24 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from bind import checkpoint, zoo
-from bind.loss.contrastive import LogitScale, info_nce, sigmoid_loss
+from bind.loss.contrastive import LogitScale
 from bind.model.model import BindModel
-from bind.model.towers import Tower
 from preprocess import manifest
 from train.data.dataset import Batch, PairData, Part, Ranks, frozen_tower
 from train.evaluate.evaluation import mean_recall, same_item
+from train.trainer import process, towers
 from train.trainer import run as runs
-from train.trainer import towers
-from train.trainer.distillation import similarity_loss
 from train.trainer.gradient_cache import cached_step
-from train.trainer.run import Pair, Run
+from train.trainer.log import LOG as LOG
+from train.trainer.log import Log
+from train.trainer.objective import Learner, optimizer
+from train.trainer.plan import describe, resolve
+from train.trainer.schedule import Schedule
+from train.trainer.schedule import TrainError as TrainError
+from train.trainer.schema import Pair, Run
 
 STATE = "state.safetensors"
-LOG = "log.jsonl"
 MODEL = "model"
-
-
-class TrainError(RuntimeError):
-    """Training that cannot start, go on or be resumed; the message says why, where, and what is left on disk."""
 
 
 @dataclass
@@ -77,96 +75,12 @@ class Progress:
     ended: str = ""
 
 
-class Objective(nn.Module):
-    """(B, D) and (B, D) unit rows -> the loss of one pair, with its temperature (and its bias, for sigmoid)."""
-
-    def __init__(self, pair: Pair, kind: str, chunk: int) -> None:
-        super().__init__()
-        self.scale = LogitScale(pair.temperature, learned=pair.learn_temperature)
-        self.bias = nn.Parameter(torch.tensor(-10.0)) if kind == "sigmoid" else None  # SigLIP's start
-        self.chunk = chunk or None
-        self.teacher = pair.teacher
-
-    def forward(self, a: Tensor, b: Tensor, batch: Batch) -> Tensor:
-        """() the loss of the batch of all ranks."""
-        scale = self.scale()
-        if self.bias is None:
-            loss = info_nce(a, b, scale, ids=batch.ids, chunk=self.chunk)
-        else:
-            loss = sigmoid_loss(a, b, scale, self.bias, ids=batch.ids, chunk=self.chunk)
-        if self.teacher and batch.teacher:
-            loss = loss + self.teacher.weight * similarity_loss(
-                a, b, scale, *batch.teacher, 1 / self.teacher.temperature
-            )
-        return loss
-
-
-class Learner(nn.Module):
-    """All that is trained: a tower, or the head of one, for each modality of the run, and one objective a pair."""
-
-    def __init__(self, towers: Mapping[str, Tower], run: Run) -> None:
-        super().__init__()
-        self.towers = nn.ModuleDict(dict(towers))
-        train = run.train
-        self.objectives = nn.ModuleList(Objective(pair, train.loss, train.chunk) for pair in train.pairs)
-
-
-class Schedule:
-    """Which pair and which of its items each step sees, and at what learning rate."""
-
-    def __init__(self, run: Run, sizes: list[int], ranks: int) -> None:
-        train = run.train
-        self.batch_sizes = []
-        for pair, size in zip(train.pairs, sizes, strict=True):
-            if size < ranks:
-                raise TrainError(f"{pair.name}: {size} items are fewer than {ranks} ranks; use fewer processes")
-            if pair.batch_size % ranks:
-                raise TrainError(f"{pair.name}: batch_size {pair.batch_size} is not a multiple of {ranks} ranks")
-            self.batch_sizes.append(min(pair.batch_size, size // ranks * ranks))
-        self._sizes = sizes
-        self._seed = run.seed
-        turns = [
-            max(1, round(pair.repeat * size / batch))
-            for pair, size, batch in zip(train.pairs, sizes, self.batch_sizes, strict=True)
-        ]
-        self.steps_per_epoch = sum(turns)
-        self.steps = train.steps or max(1, round(train.epochs * self.steps_per_epoch))
-        self.warmup = min(self.steps, round(train.warmup_epochs * self.steps_per_epoch))
-        self._peak = train.learning_rate
-        # Weights are relative to what an epoch holds, so that equal ones see every item equally often.
-        shares = np.array([pair.weight * turn for pair, turn in zip(train.pairs, turns, strict=True)])
-        rng = np.random.default_rng([run.seed, 0])
-        self._pairs = rng.choice(len(shares), self.steps, p=shares / shares.sum())
-        self._order: dict[tuple[int, int], np.ndarray] = {}
-        self._before = np.zeros(self.steps, np.int64)
-        for number in range(len(shares)):
-            turns_of = np.flatnonzero(self._pairs == number)
-            self._before[turns_of] = np.arange(len(turns_of))
-
-    def at(self, step: int) -> tuple[int, int, np.ndarray]:
-        """Step -> (number of the pair, how often its items were gone through before, rows of the batch)."""
-        pair = int(self._pairs[step])
-        size, batch = self._sizes[pair], self.batch_sizes[pair]
-        turn, place = divmod(int(self._before[step]), size // batch)
-        if (pair, turn) not in self._order:
-            self._order = {key: order for key, order in self._order.items() if key[0] != pair}
-            self._order[pair, turn] = np.random.default_rng([self._seed, 1, pair, turn]).permutation(size)
-        return pair, turn, self._order[pair, turn][place * batch : (place + 1) * batch]
-
-    def learning_rate(self, step: int) -> float:
-        """Linear warm-up, then a cosine to 0."""
-        if step < self.warmup:
-            return self._peak * (step + 1) / self.warmup
-        share = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self._peak * 0.5 * (1 + math.cos(math.pi * share))
-
-
 def train(run: Run) -> Result:
     """Trains, or goes on with what `run.out` holds; under torchrun as one of its ranks. The model is `run.out`/model.
 
     Raises TrainError (also DataError, ManifestError, CheckpointError) with everything a person has to know.
     """
-    with _ranks(run) as (ranks, device):
+    with process.ranks(run) as (ranks, device):
         return _Trainer(run, ranks, device).train()
 
 
@@ -190,9 +104,10 @@ class _Trainer:
         self.base: BindModel = zoo.load(
             run.base.model, run.base.weights, str(device), modalities=run.base.modalities or None
         )
-        self.description = runs.extended(self.base.description, run)
+        plan = resolve(self.base.description, run)
+        self.description = plan.finished
         torch.manual_seed(run.seed)
-        self.starts = {name: towers.start(self.base, run, name) for name in run.trained}
+        self.starts = {name: towers.start(self.base, plan, name) for name in run.trained}
         self.data = [self._data(pair, pair.manifests, held_out=False) for pair in run.train.pairs]
         self.held_out = [
             self._data(pair, run.evaluate.manifests, held_out=True)
@@ -205,7 +120,7 @@ class _Trainer:
         self.forward: dict[str, Callable[[Tensor], Tensor]] = {
             name: torch.compile(tower) if run.compile else tower for name, tower in self.learner.towers.items()
         }
-        self.optimizer = _optimizer(self.learner, run)
+        self.optimizer = optimizer(self.learner, run)
         self.average = {name: p.detach().clone() for name, p in self._parameters()} if run.train.ema_decay else {}
         self.progress = Progress()
         if (self.out / STATE).is_file():
@@ -215,12 +130,12 @@ class _Trainer:
         """Goes through the steps that are left."""
         if self.progress.ended:
             return self._result(self.progress.ended)
-        log = _Log(self.out, self.progress.step) if self.ranks.rank == 0 else None
+        log = Log(self.out, self.progress.step) if self.ranks.rank == 0 else None
         if self.progress.step == 0:
             self._save()
         started = time.monotonic() - self.progress.seconds
         with (
-            _signals(self.ranks.count == 1) as caught,
+            process.signals(self.ranks.count == 1) as caught,
             ThreadPoolExecutor(1) as ahead,
             self._bar() as bar,
             contextlib.ExitStack() as stack,
@@ -338,7 +253,7 @@ class _Trainer:
         own = len(rows) // self.ranks.count
         return self.data[number].batch(rows[self.ranks.rank * own : (self.ranks.rank + 1) * own], turn)
 
-    def _evaluate(self, log: _Log | None) -> str:
+    def _evaluate(self, log: Log | None) -> str:
         """Held-out recall where it is due; the best model is written. "early stop" when there was no gain for long."""
         settings = self.run.evaluate
         every = max(1, round(settings.every_epochs * self.schedule.steps_per_epoch))
@@ -396,7 +311,7 @@ class _Trainer:
         if pair.teacher is None:
             return None
         names = (pair.modality, pair.anchor)
-        has = [name for name in names if name in runs.describe(pair.teacher.model).modalities]
+        has = [name for name in names if name in describe(pair.teacher.model).modalities]
         model = zoo.load(pair.teacher.model, pair.teacher.weights, str(self.device), modalities=has)
         of_modality, of_anchor = (frozen_tower(model, name if name in has else has[0]) for name in names)
         return of_modality, of_anchor
@@ -512,96 +427,3 @@ class _Trainer:
         progress = self.progress
         written = model if (model / checkpoint.TABLE).is_file() else None
         return Result(reason, progress.step, progress.loss, progress.best, written, bad)
-
-
-class _Log:
-    """`log.jsonl`, one record a line, and the same in TensorBoard where it is installed."""
-
-    def __init__(self, out: Path, step: int) -> None:
-        out.mkdir(parents=True, exist_ok=True)
-        file = out / LOG
-        # A run that was killed may have logged steps that its last state does not have; they come again.
-        old = [line for line in file.read_text().splitlines() if _step_of(line) < step] if file.is_file() else []
-        file.write_text("".join(f"{line}\n" for line in old))
-        self._file = file.open("a", buffering=1)
-        self._board: Any = None
-        if importlib.util.find_spec("tensorboard"):
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._board = SummaryWriter(str(out / "tensorboard"), purge_step=step)
-        elif step == 0:
-            tqdm.write(f"TensorBoard is not installed (pip install 'crossbind[train]'); the log is {file}")
-
-    def write(self, record: dict[str, Any]) -> None:
-        """One record; its numbers are curves over its `step`."""
-        self._file.write(json.dumps(record) + "\n")
-        if self._board:
-            for key, value in record.items():
-                if isinstance(value, float):
-                    self._board.add_scalar(f"{key}/{record.get('pair', 'held out')}", value, record["step"])
-
-    def close(self) -> None:
-        """Ends both."""
-        self._file.close()
-        if self._board:
-            self._board.close()
-
-
-def _step_of(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf  # cut off by a crash
-
-
-def _optimizer(learner: Learner, run: Run) -> torch.optim.AdamW:
-    """AdamW; matrices and kernels decay, what is one-dimensional (biases, norms, class tokens, scales) does not."""
-    trained = [p for p in learner.parameters() if p.requires_grad]
-    decaying = [p for p in trained if p.squeeze().ndim > 1]
-    others = [p for p in trained if p.squeeze().ndim <= 1]
-    groups: list[dict[str, Any]] = [{"params": decaying}, {"params": others, "weight_decay": 0.0}]
-    train = run.train
-    return torch.optim.AdamW(groups, train.learning_rate, train.betas, weight_decay=train.weight_decay)
-
-
-@contextlib.contextmanager
-def _signals(alone: bool) -> Iterator[list[int]]:
-    """Signals that ask for an end, collected instead of acted upon: a step is finished and saved first.
-
-    The same signal again ends this process at once, in whatever step, with the last saved state on disk. Not so for
-    one of several ranks: torchrun passes a signal on that the terminal has sent to all of them, and ends late ones.
-    """
-    caught: list[int] = []
-    numbers = (signal.SIGTERM, signal.SIGINT)
-
-    def catch(which: int, _: object) -> None:
-        caught.append(which)
-        if alone:
-            signal.signal(which, signal.SIG_DFL)  # by the system itself: a long kernel call returns to no handler
-            tqdm.write(f"{signal.Signals(which).name}: this step is finished and saved; once more ends at once")
-
-    old = {number: signal.signal(number, catch) for number in numbers}
-    try:
-        yield caught
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _ranks(run: Run) -> Iterator[tuple[Ranks, torch.device]]:
-    """This process's place under torchrun (or alone) and its device."""
-    local = int(os.environ.get("LOCAL_RANK", 0))
-    device = torch.device(run.device if run.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", local)
-        torch.cuda.set_device(device)
-    count = int(os.environ.get("WORLD_SIZE", 1))
-    if count == 1:
-        yield Ranks(), device
-        return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield Ranks(dist.get_rank(), count), device
-    finally:
-        dist.destroy_process_group()

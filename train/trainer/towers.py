@@ -12,8 +12,8 @@ from bind import checkpoint, encoders, heads
 from bind.model.model import BindModel
 from bind.model.towers import Tower
 from preprocess.extras import needs
-from train.trainer import run as runs
-from train.trainer.run import Lora, Run
+from train.trainer.plan import Plan
+from train.trainer.schema import Lora
 
 
 @dataclass(frozen=True)
@@ -31,19 +31,17 @@ class Start:
         return Tower(encoder, self.tower.head)
 
 
-def start(base: BindModel, run: Run, name: str) -> Start:
-    """A modality of a run -> its tower with the base's weights, its makers' or random ones. See `run.Modality`."""
-    description = runs.kept(base.description, run)
-    table = runs.starting(description, run, name)
-    kept = runs.continues(description, name, table)
+def start(base: BindModel, plan: Plan, name: str) -> Start:
+    """A trained modality -> its tower with the base's weights, its makers' or random ones. See `schema.Modality`."""
+    run, table = plan.run, plan.starting[name]
     encoder: nn.Module
-    if kept:
+    if name in plan.continued:
         encoder = base.tower(name).encoder
     elif encoders.is_published(table.encoder or {}):
         encoder = encoders.load(table.encoder or {}, checkpoint.locate)
     else:
         encoder = encoders.build(table.encoder or {})
-    if kept and table.head == runs.head_of(description, name):
+    if plan.keeps_head(name):
         head = copy.deepcopy(base.tower(name).head)
     else:
         head = heads.build(table.head or {}, int(encoder.width), base.dim)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from preprocess.readers.imu import ImuConfig
 from tests.train.conftest import table
 from train.data import augment
 from train.trainer import run as runs
-from train.trainer.run import Augment
+from train.trainer.schema import Augment
 
 IMU = ImuConfig(rate_hz=50, window_s=2, mean=(0, 0, 9, 0, 0, 0), std=(2, 3, 4, 0.5, 0.6, 0.7))
 SEEDS = [[seed] for seed in range(40)]

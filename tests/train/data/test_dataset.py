@@ -23,7 +23,7 @@ from train.data.cache import Table, content_digest, table_name
 from train.data.dataset import DataError, Part, Side
 from train.trainer import loop
 from train.trainer import run as runs
-from train.trainer.run import Augment
+from train.trainer.schema import Augment, Cache
 
 
 def losses(out: Path) -> list[float]:
@@ -109,7 +109,7 @@ def test_another_revision_of_the_preprocessing_has_tables_of_its_own(tmp_path: P
     def table_of(revision: int) -> str:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(modalities, "specs", lambda: known | {"depth": replace(known["depth"], revision=revision)})
-            cache, cpu = runs.Cache(folder=str(tmp_path)), torch.device("cpu")
+            cache, cpu = Cache(folder=str(tmp_path)), torch.device("cpu")
             return Side(Part("depth", config), Augment(), cache, cpu, "float32", Limits())._table.folder.name
 
     assert table_of(1) == table_name("depth", {"modality": "depth", "config": asdict(config)})  # as it always was

@@ -24,7 +24,7 @@ from tests.train import scenes
 from tests.train.conftest import BASE, MakeRun, table
 from train.trainer import loop
 from train.trainer import run as runs
-from train.trainer.run import Run
+from train.trainer.schema import Run
 
 ROOT = Path(__file__).parents[3]
 RECIPE = Path(runs.__file__).parents[1] / "runs" / "tiny.toml"
@@ -111,7 +111,7 @@ def test_resume_without_the_optimizer_would_differ(make_run: MakeRun, tmp_path: 
 
 CHILD = """
 import sys
-from train import loop, run
+from train.trainer import loop, run
 from train.__main__ import main
 plain = loop._Trainer._average_gradients
 def average(self):

@@ -11,6 +11,7 @@ import pytest
 from bind import zoo
 from tests.train.conftest import BASE, MakeRun, table
 from train.trainer import run as runs
+from train.trainer.plan import resolve
 
 RECIPES = sorted((Path(runs.__file__).parents[1] / "runs").glob("*.toml"))
 
@@ -91,7 +92,7 @@ def test_defaults_come_from_the_modality(make_run: MakeRun, tmp_path: Path, data
     run = make_run(tmp_path / "out")
     assert run.train.pairs[0].name == "depth-image"
     assert run.train.pairs[0].manifests == (str(data / "train.jsonl"),)
-    described = runs.extended(zoo.load("small", modalities=BASE).description, run)
+    described = resolve(zoo.load("small", modalities=BASE).description, run).finished
     assert described.modalities["depth"].encoder == {"module": "convnet", "shape": [1, 32, 32], "widths": [8, 16]}
     assert ("image", "depth") in described.trained
 

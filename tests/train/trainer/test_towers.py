@@ -21,7 +21,8 @@ from tests.train.conftest import BASE
 from train.data.dataset import Part, Side
 from train.trainer import loop, towers
 from train.trainer import run as runs
-from train.trainer.run import Augment, Cache
+from train.trainer.plan import resolve
+from train.trainer.schema import Augment, Cache, Lora
 
 HEADS = {"image": {"train": "head"}, "text": {"train": "head"}}
 
@@ -202,7 +203,7 @@ def test_low_rank_changes_reach_every_block_of_our_transformer() -> None:
     """The last block computes one query alone, by taking its projection apart, unless that is wrapped."""
     options = {"module": "transformer", "shape": [6, 64], "kernel": [8], "stride": [8], "width": 16, "depth": 2}
     encoder = encoders.build(options | {"heads": 2}).eval()
-    adapted = towers.adapted(copy.deepcopy(encoder), runs.Lora(targets=("in_proj",), rank=2))
+    adapted = towers.adapted(copy.deepcopy(encoder), Lora(targets=("in_proj",), rank=2))
     x = torch.randn(3, 6, 64)
     torch.testing.assert_close(adapted(x), encoder(x))  # changes start at 0
     for name, p in adapted.named_parameters():
@@ -216,7 +217,7 @@ def test_low_rank_changes_reach_every_block_of_our_transformer() -> None:
 
 
 def test_lora_without_peft_or_with_unknown_layers_is_refused(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("train.trainer.run.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("train.trainer.checks.importlib.util.find_spec", lambda name: None)
     wrong = {"text": {"train": "head", "lora": {"targets": ["query", "fc1"]}}}
     with pytest.raises(runs.RunError) as caught:
         run(data, data, "text", "image", wrong)
@@ -228,11 +229,11 @@ def test_lora_without_peft_or_with_unknown_layers_is_refused(data: Path, monkeyp
 def test_video_can_have_a_head_of_its_own_on_the_encoder_it_shares(data: Path, tmp_path: Path) -> None:
     base = bind.load("small", modalities=BASE)
     settings = run(data, tmp_path, "video", "text", {"video": {"train": "head"}})
-    start = towers.start(base, settings, "video")
+    start = towers.start(base, resolve(base.description, settings), "video")
     assert start.trunk is base.tower("image").encoder
     assert torch.equal(start.tower.head.weight, base.tower("image").head.weight)
     torch.nn.init.normal_(start.tower.head.weight)
-    description = runs.extended(base.description, settings)
+    description = resolve(base.description, settings).finished
     assert description.modalities["video"].shares == "image"
     whole = {name: base.tower(name) for name in base.modalities} | {"video": start.finished()}
     checkpoint.write(tmp_path / "model", description, whole)
