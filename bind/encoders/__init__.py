@@ -32,6 +32,8 @@ def names() -> list[str]:
 def build(table: Mapping[str, Any]) -> nn.Module:
     """`{"module": NAME, ...options}` -> a randomly initialised encoder. Raises ValueError for what it does not know."""
     module, options = _split(table)
+    if "parts" in options:
+        options["parts"] = [build(part) for part in options["parts"]]
     encoder: nn.Module = module.build(options)
     return encoder
 
@@ -60,11 +62,11 @@ def load(table: Mapping[str, Any], locate: Callable[[Mapping[str, Any]], Path]) 
     Raises ValueError where table and file do not fit.
     """
     module, options = _split(table)
-    if "parts" in table:
-        from bind.encoders import beside
-
-        return beside.Beside([load(part, locate) for part in table["parts"]])
-    encoder: nn.Module = module.load(options, locate(table))
+    encoder: nn.Module
+    if "parts" in options:
+        encoder = module.build(options | {"parts": [load(part, locate) for part in options["parts"]]})
+    else:
+        encoder = module.load(options, locate(table))
     return encoder
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bind import encoders
 from bind.encoders import check_options
 
 
@@ -29,6 +28,6 @@ class Beside(nn.Module):
 
 
 def build(options: Mapping[str, Any]) -> nn.Module:
-    """`{"parts": [table, ...]}` -> randomly initialised encoders, each by its own table."""
+    """`{"parts": [encoder, ...]}`, encoders that `bind.encoders` has built or read -> the encoder of all of them."""
     check_options(options, {"parts"})
-    return Beside([encoders.build(part) for part in options.get("parts", ())])
+    return Beside(options.get("parts", ()))
