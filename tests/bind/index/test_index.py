@@ -507,6 +507,7 @@ def test_half_rows_behind_the_index_rank_like_the_exact_shelf(monkeypatch: pytes
     # The class is told "cuda"; its tensors stay on the CPU, everything else is the code that runs on a GPU.
     monkeypatch.setattr("bind.index.exact_gpu.HalfRows", lambda dim, _device: HalfRows(dim, "cpu"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     half = Index(space=SPACE, dim=64, device="cuda")
     for start in range(0, 3_000, 1_000):
         half.add(np.arange(start, start + 1_000), vectors[start : start + 1_000], "image")
