@@ -77,7 +77,7 @@ class Description(BaseModel):
                 "encoder": {k: v for k, v in (table.encoder or {}).items() if k != "source"},
                 "head": table.head,
                 "shares": table.shares,
-                "preprocess": asdict(self.preprocess(name)),
+                "preprocess": _constants(self.preprocess(name)),
             }
             | modalities.spec(name).identity
             for name, table in self.modalities.items()
@@ -88,6 +88,14 @@ class Description(BaseModel):
     def write(self, file: Path) -> None:
         """Writes the table as TOML."""
         file.write_text(tomli_w.dumps(self.model_dump(exclude_none=True, exclude_defaults=True) | {"format": 1}))
+
+
+def _constants(config: Any) -> dict[str, Any]:
+    """The constants that tell one preprocessing from another: without those that a later version added (`added` in a
+    field's metadata), where they have the value that stands for what was done before.
+    """
+    added = {one.name for one in fields(config) if "added" in one.metadata and getattr(config, one.name) == one.default}
+    return {key: value for key, value in asdict(config).items() if key not in added}
 
 
 def read(file: Path) -> Description:

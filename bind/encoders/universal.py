@@ -63,7 +63,7 @@ class UniversalSentenceEncoder(nn.Module):
         parts = self.narrow_norm(self.narrow(words)).split(_INNER, 2)
         heard = [branch(part, real) for branch, part in zip(self.branches.values(), parts, strict=True)]
         seen = self.norm(torch.cat([words, *heard], 2))
-        mean = self.project((seen * real).sum(1) / lengths) * lengths.sqrt()
+        mean = self.project((seen * real).sum(1) / lengths) * lengths.to(words.dtype).sqrt()
         one = F.relu(self.deep_1(mean))
         two = F.relu(self.deep_2(torch.cat([mean, one], 1)))
         three = F.relu(self.deep_3(two))

@@ -49,7 +49,8 @@ class HalfRows:
         rows = self._rows[: self._count]
         # A copy: torch warns about the read-only arrays that Embeddings hold.
         half = torch.from_numpy(queries.astype(np.float16)).to(rows.device)
-        with torch.cuda.device(rows.device):  # Triton launches on the current device
+        # Triton launches on the current device; -1 leaves that as it is, for rows on a CPU.
+        with torch.cuda.device(rows.device.index if rows.is_cuda else -1):
             scores, found = top_k(half, rows, k, self._dead)
         return scores.cpu().numpy(), found.cpu().numpy()
 

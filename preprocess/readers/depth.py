@@ -6,7 +6,7 @@ Recipe: facebookresearch/omnivore issue 12 (disparity = baseline * focal length 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,7 +45,7 @@ class DepthConfig:
     std: float = 0.0295
     default_focal_px: float = 518.857901
     default_baseline_m: float = 0.075
-    max_hole_share: float = 1.0
+    max_hole_share: float = field(default=1.0, metadata={"added": True})
 
 
 def _declare(config: DepthConfig, limits: Limits, plan: Plan) -> Returns:

@@ -20,9 +20,10 @@ def views(model: BindModel, modality: str, batch: int, count: int, seed: int = 0
     generator = torch.Generator().manual_seed(seed)
     shape = modalities.spec(modality).shape(model.config(modality))
     if modality == "text":
-        tokens = torch.randint(1, 20000, (batch, count, *shape), generator=generator)
-        tokens[..., 5] = 30000 if model.config("text").tokenizer == "minilm" else 49407  # an end of text
-        return tokens
+        words = np.array(["red", "car", "dog", "rain", "on", "the", "river", "old", "house", "two", "people", "sing"])
+        chosen = words[torch.randint(len(words), (batch * count, 9), generator=generator).numpy()]
+        rows = modalities.spec("text").prepare(np.array([" ".join(row) for row in chosen]), model.config("text"))
+        return rows.view(batch, count, *shape)
     return torch.randn(batch, count, *shape, generator=generator)
 
 

@@ -161,7 +161,7 @@ def test_unknown_tokenizers_are_refused_with_the_known_ones():
 
 def test_the_clip_tokenizer_comes_without_the_models():
     code = (
-        "import sys; from bind.encoders import tokenizers\n"
+        "import sys; from bind import tokenizers\n"
         "tokenizers.load('minilm'); tokenizers.load('clip')\n"
         "loaded = {'open_clip', 'timm', 'torchvision', 'transformers', 'sentence_transformers'} & set(sys.modules)\n"
         "assert not loaded, loaded"

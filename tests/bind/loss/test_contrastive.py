@@ -301,10 +301,11 @@ def test_real_processes_give_the_loss_and_gradients_of_one(count: int, tmp_path:
 
 FUSED_ON_CPU = """
 import torch
-from bind import loss, loss_gpu
+from bind.kernels import loss as fused
+from bind.loss import contrastive as loss
 from tests.bind.loss.test_contrastive import evaluated, inputs, plain_info_nce
 
-loss._Logits.fused = loss_gpu
+loss._Logits.fused = fused
 worst = 0.0
 for count, scale, mask in [(256, 9.0, False), (150, 9.0, True), (150, 150.0, True)]:
     ids = torch.arange(count) // 2 if mask else None
