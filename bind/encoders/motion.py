@@ -79,7 +79,8 @@ class Motion(nn.Module):
 
 def statistics_count() -> int:
     """How many values `statistics` gives a window."""
-    return int(statistics(torch.zeros(1, 6, 64), 50.0)[0].shape[1])
+    with torch.device("cpu"):  # also where a module is made of shapes alone
+        return int(statistics(torch.zeros(1, 6, 64), 50.0)[0].shape[1])
 
 
 def statistics(x: Tensor, rate_hz: float) -> tuple[Tensor, Tensor]:
