@@ -22,6 +22,7 @@ from typing import Any
 
 from data_manifests import datasets
 from preprocess import manifest
+from preprocess.extras import MissingExtra
 
 Entry = dict[str, Any]
 """One event as it stands in a manifest line."""
@@ -230,7 +231,7 @@ def build(kind: str, root: str | os.PathLike[str], out: str | os.PathLike[str]) 
             whole = _without_repeats(itertools.chain([first], entries), download)
             events[split.name or "all"] = manifest.write(path, header, whole)
             written.append(path)
-    except BuildError:
+    except (BuildError, MissingExtra):
         raise
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise BuildError(

@@ -275,6 +275,8 @@ class Guard:
         # By hand: the standard library's parser takes quadratic time for some values.
         pairs = (part.partition("=") for part in cookie.split(";"))
         session = next((value.strip() for name, _, value in pairs if name.strip() == COOKIE), "")
+        if not session:
+            return False
         until, _, mark = session.partition(".")
         if not secrets.compare_digest(self._mark(until).encode(), mark.encode("utf-8", "surrogateescape")):
             return False

@@ -45,6 +45,8 @@ def backup(folder: Path, out: Path) -> BackupReport:
 
     An earlier file of that name is replaced.
     """
+    if os.path.lexists(out) and not out.is_file():
+        raise LibraryError(f"{out} is no regular file; name a new file for the backup")
     facts = Catalogue.peek(folder)
     if not facts:
         raise LibraryError(f"there is no library in {folder}")

@@ -194,7 +194,13 @@ def test_no_file_of_the_user_can_be_read(pool: DecodePool, without: Any, tmp_pat
 
 
 def test_nothing_can_be_written(pool: DecodePool, tmp_path: Path) -> None:
-    for place in (tmp_path / "x", Path(sandbox.__file__).parent / "planted.py", Path("/tmp/x"), Path("/dev/shm/x")):
+    new = f"crossbind-{os.getpid()}"
+    for place in (
+        tmp_path / "x",
+        Path(sandbox.__file__).parent / "planted.py",
+        Path("/tmp", new),
+        Path("/dev/shm", new),
+    ):
         assert answer(pool, write_file, str(place)) == "PermissionError 13"
         assert not place.exists()
 
@@ -355,7 +361,7 @@ def test_a_reply_that_fits_no_memory_is_refused_before_it_is_read() -> None:
 
 def test_workers_end_with_a_parent_that_was_killed() -> None:
     program = (
-        "import os, time; from preprocess.decoding.pool import DecodePool; from preprocess import depth;"
+        "import os, time; from preprocess.decoding.pool import DecodePool; from preprocess.readers import depth;"
         "from preprocess.source import Limits, Source\n"
         "pool = DecodePool(2)\n"
         "task = depth.read, Source(b'x', 'x'), depth.DepthConfig(), Limits(), 'whole'\n"

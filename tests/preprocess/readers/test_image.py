@@ -293,7 +293,7 @@ def test_other_values_in_memory_are_media_errors(content: object) -> None:
 def test_wrong_views_and_configs_are_value_errors() -> None:
     with pytest.raises(ValueError, match=r"\('K', 224, 224, 3\) uint8"):
         prepare(np.zeros((1, 224, 224, 3), np.float32), CONFIG)
-    with pytest.raises(ValueError, match=r"preprocess\.image\.read"):
+    with pytest.raises(ValueError, match=r"preprocess\.readers\.image\.read"):
         prepare(np.zeros((1, 3, 224, 224), np.uint8), CONFIG)
     with pytest.raises(ValueError, match="padding"):
         ImageConfig(size=224, resize=200)

@@ -19,7 +19,7 @@ import httpx
 import pytest
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from bind import modalities, owned
+from bind import modalities
 from preprocess.source import Limits, Plan, Segment, Source
 from serve.engine.settings import Settings, SettingsError
 from serve.http import guard, server
@@ -213,11 +213,6 @@ def set_attribute(target: object, name: str, value: object) -> Patch:
     return lambda patch: patch.setattr(target, name, value)
 
 
-def any_name_is_taken(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(uploads, "safe_name", lambda name: name)
-    patch.setattr(owned, "_check_name", lambda name: name)
-
-
 NOTHING: Callable[..., None] = lambda *_, **__: None  # noqa: E731
 QUICK = Settings(
     port=0,
@@ -238,7 +233,7 @@ ATTACKS: dict[str, tuple[Callable[[Live], bool], Settings, Patch]] = {
     "slow head": (slow_head, QUICK, set_attribute(server, "protocol", lambda _: H11Protocol)),
     "crowd": (crowd, PATIENT, set_attribute(server, "protocol", lambda _: H11Protocol)),
     "flood": (flood, PATIENT, set_attribute(guard.Guard, "has_room", lambda *_: True)),
-    "escape": (escape, Settings(port=0), any_name_is_taken),
+    "escape": (escape, Settings(port=0), set_attribute(uploads, "safe_name", lambda name: name)),
     "swapped": (
         swapped,
         Settings(port=0),
@@ -259,7 +254,9 @@ def test_the_attack_fails(name: str, library: Library) -> None:
         assert running.http.post("/v1/embeddings", json={"input": "a dog"}).status_code == 200
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+# Two guards hold a file name: its own check, and folders that are only opened by descriptors. What each of them does
+# alone is tested in test_uploads.py and test_trust_library.py.
+@pytest.mark.parametrize("name", [name for name in ATTACKS if name != "escape"])
 def test_the_attack_works_without_its_guard(name: str, library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     attack, settings, take_off = ATTACKS[name]
     take_off(monkeypatch)
@@ -420,7 +417,7 @@ def test_too_many_parts_are_refused(library: Library) -> None:
 
 
 def test_a_thousand_connections(library: Library) -> None:
-    with live(library) as running:
+    with live(library, Settings(port=0, client_share=1.0)) as running:
         connections = [socket.create_connection(running.place) for _ in range(1000)]
         try:
             assert running.http.post("/v1/embeddings", json={"input": "a dog"}).status_code == 200
