@@ -62,7 +62,10 @@ def request(texts: int) -> bytes:
 
 
 def test_it_answers_what_it_took_before_it_ends(library: Path) -> None:
-    with process("serve", "--library", library, "--port", 0, "--no-page", "--json") as (running, line):
+    with process("serve", "--library", library, "--port", 0, "--no-page", "--json", "--client-share", 1) as (
+        running,
+        line,
+    ):
         told = json.loads(line)
         assert told["library"] == str(library)
         address = told["address"]

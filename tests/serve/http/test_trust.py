@@ -6,7 +6,6 @@ import asyncio
 import html.parser
 import json
 import shutil
-import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -30,8 +29,9 @@ from serve.engine.settings import Settings
 from serve.http import guard
 from serve.http.guard import client_of
 from serve.library import where as filters
+from serve.library.connections import connect
 from serve.library.library import Library
-from serve.library.live_index import LiveIndex
+from serve.library.schema import sign
 from serve.library.where import WhereError
 from serve.page import app as page_module
 from serve.page import views
@@ -170,7 +170,7 @@ def test_a_slow_filter_is_stopped(guarded: bool, tmp_path: Path, monkeypatch: py
                 assert time.monotonic() - began < 1.0
             else:
                 library.find(query, 10, None, where)
-                assert time.monotonic() - began > 0.2
+                assert time.monotonic() - began > 0.06, "longer than it was given"
         assert len(library.find(query, 10)) == 10, "the connection is as good as before"
 
 
@@ -179,21 +179,11 @@ def test_patterns_are_short() -> None:
         filters.parse(f"caption like '{'%a' * 200}'")
 
 
-@pytest.mark.parametrize("guarded", [True, False])
-def test_reads_wait_for_nobody(
-    guarded: bool, library: Library, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_reads_wait_for_nobody(library: Library, tmp_path: Path) -> None:
     """While an index is brought up to date and written, which may take minutes."""
     tiny.picture(tmp_path / "media" / "b.png", 2)
     with Library.open(library.folder, library.model) as other:
         other.index(tmp_path / "media")
-    if not guarded:
-
-        def current(self: LiveIndex) -> Any:
-            self.refresh()
-            return self.index
-
-        monkeypatch.setattr(LiveIndex, "current", current)
     release = threading.Event()
     held = threading.Event()
 
@@ -214,7 +204,7 @@ def test_reads_wait_for_nobody(
     finally:
         release.set()
         holder.join()
-    assert (found == 200) is guarded
+    assert found == 200
 
 
 def seconds_of(work: Any) -> float:
@@ -330,8 +320,8 @@ def test_files_of_the_library_may_be_larger_than_uploads(
         number = library.search("text:x", want=["video"])[0].item_id
         with live(library, settings) as running:
             media = running.http.get(f"/v1/items/{number}/media")
-            assert (media.headers["content-type"] == "video/mp4") is guarded
-            assert media.headers["content-disposition"].startswith("inline") is guarded
+            assert media.headers["content-type"] == "video/mp4"
+            assert media.headers["content-disposition"].startswith("inline")
             assert (running.http.get(f"/v1/items/{number}/thumbnail").status_code == 200) is guarded
 
 
@@ -379,13 +369,15 @@ def hostile_library(folder: Path) -> Path:
     """A library in which everything that is text wants to run, written by hand."""
     with Library.open(folder / "library", tiny.seven()) as library:
         library.index(folder / "media")
-    with sqlite3.connect(folder / "library" / "catalogue.sqlite") as database:
+    with connect(folder / "library" / "catalogue.sqlite") as database:
         metadata = json.dumps({HACK: HACK, "deep": {HACK: [HACK]}})
         columns = "path = ?, shown = ?, name = ?, folder = ?, caption = ?, metadata = ?, date = ?"
         path = f"/nowhere/{HACK}/{HACK.replace('/', '')}.png"
         database.execute(f"UPDATE files SET {columns}", (path.encode(), path, HACK, HACK, HACK, metadata, HACK))
         database.execute("UPDATE segments SET modality = ?", (HACK,))
         database.execute("UPDATE contents SET modality = ?", (HACK,))
+        for table in ("files", "segments", "contents"):
+            sign(database, table)  # whoever writes it by hand can do this too
     database.close()
     shutil.rmtree(folder / "library" / "index")
     return folder / "library"
