@@ -179,6 +179,7 @@ def test_patterns_are_short() -> None:
         filters.parse(f"caption like '{'%a' * 200}'")
 
 
+@pytest.mark.slow  # its server may wait for the lock when it starts
 def test_reads_wait_for_nobody(library: Library, tmp_path: Path) -> None:
     """While an index is brought up to date and written, which may take minutes."""
     tiny.picture(tmp_path / "media" / "b.png", 2)
