@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import tarfile
 import threading
@@ -170,3 +171,10 @@ def test_a_full_disk_leaves_the_last_backup(folder: Path, tmp_path: Path, monkey
         backup(folder, tmp_path / "copy.tar")
     assert (tmp_path / "copy.tar").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".copy")] == []
+
+
+def test_a_backup_does_not_replace_a_pipe_or_a_device(folder: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(LibraryError, match="is no regular file"):
+        backup(folder, tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
