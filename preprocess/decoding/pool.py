@@ -202,6 +202,7 @@ class _Worker:
             self.end()
             raise MediaError(name, f"no decode worker could be started ({why}); `crossbind doctor` says more") from None
         self._stderr.close()  # it has nothing more to say
+        self._own_bytes = _mapped_bytes(self._process.pid)
 
     @property
     def alive(self) -> bool:
@@ -269,7 +270,11 @@ class _Worker:
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     def _limit(self, limits: Limits, cpu_s: float) -> None:
-        """Memory and CPU time of the next task, set from outside: the worker can neither raise nor forget them."""
+        """Memory and CPU time of the next task, set from outside: the worker can neither raise nor forget them.
+
+        What the worker had mapped before its first task (Python, and the libraries that a reader of somebody else's
+        imports, PyTorch perhaps) does not count.
+        """
         import resource
 
         if not hasattr(resource, "prlimit"):  # macOS, which keeps no limit of memory either
@@ -278,7 +283,8 @@ class _Worker:
         with contextlib.suppress(OSError):
             used_s = time.clock_gettime((~self._process.pid << 3) | 2)  # clock_getcpuclockid(3)
         seconds = math.ceil(used_s + cpu_s)
-        for which, most_of_it in ((resource.RLIMIT_AS, limits.worker_memory_bytes), (resource.RLIMIT_CPU, seconds)):
+        memory = self._own_bytes + limits.worker_memory_bytes
+        for which, most_of_it in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CPU, seconds)):
             with contextlib.suppress(OSError):  # it has just died: the next call says so
                 hard = resource.prlimit(self._process.pid, which)[1]
                 soft = most_of_it if hard == resource.RLIM_INFINITY else min(most_of_it, hard)
@@ -331,6 +337,14 @@ class _Worker:
                 raise EOFError
             done += got
         return view
+
+
+def _mapped_bytes(process: int) -> int:
+    """The address space of a process; 0 where the system does not say, or the process has just died."""
+    try:
+        return int(Path(f"/proc/{process}/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
 
 
 def _environment() -> dict[str, str]:

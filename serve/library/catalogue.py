@@ -38,7 +38,7 @@ from serve.library.connections import Readers, connect, explained, locked, short
 from serve.library.errors import DamagedError, LibraryError
 from serve.library.integrity import note_commit, read_facts, refuse_damage, refuse_lost_commits
 from serve.library.records import Entry
-from serve.library.schema import COMMITTED, FILE, FORMAT, LOCK, checksum, sign, signature, statements_of
+from serve.library.schema import COMMITTED, FILE, FORMAT, LOCK, checksum, is_whole, sign, signature, statements_of
 from serve.library.text import STOP_WORDS, words_of
 from serve.library.where import EVERYTHING, Where
 from serve.library.writer import Writer
@@ -158,7 +158,7 @@ class Catalogue:
         while last >= 0 and (
             rows := self._rows(
                 # Ids grow with revisions, so walking along the ids reads every row once.
-                "SELECT s.id, v.vector, s.modality, v.checksum, s.checksum IS " + signature("segments", "s.") + " "
+                "SELECT s.id, v.vector, s.modality, v.checksum, " + is_whole("segments", "s.") + " "
                 "FROM segments s JOIN vectors v ON v.segment = s.id WHERE s.id > ? ORDER BY s.id LIMIT ?",
                 (last, _VECTORS_PER_READ),
             )
@@ -257,8 +257,7 @@ class Catalogue:
         """Segment id -> its entry, for ids that exist and have a file that passes the filter (the first by path)."""
         found: dict[int, Entry] = {}
         whole = " AND ".join(
-            f"{alias}.checksum IS {signature(table, f'{alias}.')}"
-            for table, alias in (("segments", "s"), ("contents", "c"), ("files", "f"))
+            is_whole(table, f"{alias}.") for table, alias in (("segments", "s"), ("contents", "c"), ("files", "f"))
         )
         rows = self._rows(
             f"SELECT s.id, c.id, f.path, s.modality, s.start_s, s.end_s, f.metadata, f.caption, {whole} FROM {_JOIN} "
@@ -352,9 +351,10 @@ class Catalogue:
 
     def _check(self, what: str, rows: Iterable[tuple[Any, Any]]) -> None:
         """Raises DamagedError where one of (number, is whole) is not whole."""
-        for number, is_whole in rows:
-            if not is_whole:
-                raise DamagedError(self.folder, f"{what} {number} does not match its checksum")
+        for number, whole in rows:
+            if not whole:
+                wrong = "does not match its checksum, or has a value of another type"
+                raise DamagedError(self.folder, f"{what} {number} {wrong}")
 
     def _rows(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
         with self._readers.connection() as connection:

@@ -23,7 +23,7 @@ from serve.library.connections import connect, transaction
 from serve.library.errors import LibraryError
 from serve.library.integrity import read_facts, refuse_damage
 from serve.library.reports import CheckReport, Finding
-from serve.library.schema import CHECKSUMS, COMMITTED, FILE, FORMAT, signature
+from serve.library.schema import CHECKSUMS, COMMITTED, FILE, FORMAT, is_whole
 from serve.library.upload_digests import folder_digest, folder_name_of
 from serve.library.writer import Writer
 
@@ -203,9 +203,9 @@ class _Check:
             writer.name_all_uploads()
 
     def _damaged(self, connection: sqlite3.Connection, table: str) -> list[Any]:
-        """The keys of a table's rows that do not match their checksums."""
+        """The keys of a table's rows that do not match their checksums, or have values of another type."""
         key = CHECKSUMS[table][0]
-        wrong = f"SELECT {key} FROM {table} WHERE checksum IS NOT {signature(table)}"
+        wrong = f"SELECT {key} FROM {table} WHERE NOT {is_whole(table)}"
         self.report.looked_at[table] = connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
         try:
             return [row[0] for row in connection.execute(wrong)]

@@ -13,7 +13,7 @@ from pathlib import Path
 from bind.owned import OwnedFolder
 from serve.engine import fairness
 from serve.library.errors import DamagedError, LibraryError, WriterBusyError
-from serve.library.schema import FILE, LOCK, checksum
+from serve.library.schema import FILE, LOCK, checksum, is_object
 
 _BUSY_S = 30.0
 _SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")
@@ -40,14 +40,15 @@ _NO_DAMAGE = frozenset(
 def connect(file: Path) -> sqlite3.Connection:
     """A connection to a catalogue that exists, for any thread (one at a time). Transactions are begun by hand.
 
-    `checksum(...)` in its SQL is that of a row's values. Raises LibraryError where the file, or one that SQLite keeps
-    beside it, is no regular file of the library's own.
+    `checksum(...)` in its SQL is that of a row's values, `is_object(...)` whether a text is a JSON object. Raises
+    LibraryError where the file, or one that SQLite keeps beside it, is no regular file of the library's own.
     """
     refuse_foreign_files(file.parent)
     connection = sqlite3.connect(
         f"{file.absolute().as_uri()}?mode=rw", timeout=_BUSY_S, isolation_level=None, check_same_thread=False, uri=True
     )
     connection.create_function("checksum", -1, checksum, deterministic=True)
+    connection.create_function("is_object", 1, is_object, deterministic=True)
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA trusted_schema = OFF")  # a library may come from somebody else
     connection.execute("PRAGMA synchronous = FULL")  # in WAL mode, a sync at every commit

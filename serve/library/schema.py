@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 import zlib
@@ -25,6 +26,15 @@ CHECKSUMS = {
     ),
 }  # fmt: skip
 """Table -> the columns that its `checksum` covers, the key first."""
+_TIME = "({0} IS NULL OR (typeof({0}) = 'real' AND abs({0}) < 1e300))"
+_TYPES = {
+    "contents": "typeof({0}modality) = 'text' AND typeof({0}parts) = 'text' AND typeof({0}notes) = 'text'",
+    "segments": "typeof({0}modality) = 'text' AND "
+    + " AND ".join(_TIME.format("{0}" + x) for x in ("start_s", "end_s")),
+    "files": "typeof({0}path) = 'blob' AND typeof({0}name) = 'text' AND typeof({0}caption) = 'text' "
+    "AND is_object({0}metadata)",
+}
+"""What SQLite does not hold to by itself: whoever made a library can also write text as a time, and sign it."""
 _SCHEMA = """
 CREATE TABLE facts (key TEXT PRIMARY KEY, value, checksum INTEGER) WITHOUT ROWID;
 CREATE TABLE contents (
@@ -72,6 +82,22 @@ def checksum(*values: Any) -> int:
 def signature(table: str, alias: str = "") -> str:
     """SQL of the checksum that the row of a table should have."""
     return f"checksum({', '.join(f'{alias}{column}' for column in CHECKSUMS[table])})"
+
+
+def is_whole(table: str, alias: str = "") -> str:
+    """SQL that is true for a row that matches its checksum and whose values have their types."""
+    types = f" AND {_TYPES[table].format(alias)}" if table in _TYPES else ""
+    return f"({alias}checksum IS {signature(table, alias)}{types})"
+
+
+def is_object(text: Any) -> bool:
+    """Whether a value is the text of a JSON object of finite numbers."""
+    try:
+        values = json.loads(text)
+        json.dumps(values, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return isinstance(values, dict)
 
 
 def sign(connection: sqlite3.Connection, table: str, condition: str = "1", values: Sequence[Any] = ()) -> None:

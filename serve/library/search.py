@@ -14,6 +14,7 @@ from serve.library import calibration
 from serve.library import where as filters
 from serve.library.calibration import Scale
 from serve.library.catalogue import Catalogue
+from serve.library.errors import DamagedError
 from serve.library.records import Entry
 from serve.library.where import EVERYTHING, Where, WhereError
 
@@ -242,6 +243,8 @@ class Search:
         known = self._samples.get(modality)
         if known is None or not 0.8 * known[0] <= total <= 1.25 * known[0] or total != known[0] < calibration.SAMPLE:
             ids = self._catalogue.ids(modality)
+            if not len(ids):
+                raise DamagedError(self._catalogue.folder, f"the index has {total:,} of {modality}, the catalogue none")
             chosen = ids[np.unique(np.linspace(0, len(ids) - 1, calibration.SAMPLE).round().astype(np.int64))]
             known = self._samples[modality] = (total, self._catalogue.vectors(chosen.tolist())[1])
         return known[1]

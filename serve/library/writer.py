@@ -17,7 +17,7 @@ from serve.library import uploads
 from serve.library.connections import transaction
 from serve.library.integrity import note_commit
 from serve.library.records import ContentKey, FileRow, NewFile, NewSegment
-from serve.library.schema import checksum, sign, signature, statements_of
+from serve.library.schema import checksum, is_whole, sign, statements_of
 from serve.library.text import encode_path, search_texts, shown
 
 
@@ -127,7 +127,7 @@ class Writer:
         rows = self._execute(
             "SELECT f.name, f.caption, f.metadata, w.rowid, w.name, w.caption, w.metadata FROM files f "
             "LEFT JOIN words w ON w.rowid = f.id "
-            f"WHERE f.content IS NOT NULL AND f.checksum IS {signature('files', 'f.')}"
+            f"WHERE f.content IS NOT NULL AND {is_whole('files', 'f.')}"
         )
         wrong = (
             name for name, *texts, number, a, b, c in rows if number is None or search_texts(name, *texts) != (a, b, c)
@@ -141,7 +141,7 @@ class Writer:
         self._execute("DROP TABLE words")
         for statement in statements_of("words"):
             self._execute(statement)
-        whole = f"content IS NOT NULL AND checksum IS {signature('files')}"
+        whole = f"content IS NOT NULL AND {is_whole('files')}"
         for row in self._execute(f"SELECT id, name, caption, metadata FROM files WHERE {whole}").fetchall():
             self._put_words(*row)
 

@@ -363,9 +363,9 @@ def cli_term(query: str) -> Any:
     return Terms("text", query)
 
 
-def test_the_readmes_decode_line_asks_for_the_gpu(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    readme = (Path(__file__).parents[3] / "README.md").read_text()
-    (line,) = re.findall(r"`crossbind (index [^`]*--decode gpu)`", readme)
+def test_the_tutorials_decode_line_asks_for_the_gpu(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tutorial = (Path(__file__).parents[3] / "docs/pages/tutorials/gpu.md").read_text()
+    (line,) = re.findall(r"`crossbind (index [^`]*--decode gpu)`", tutorial)
     seen: dict[str, Any] = {}
 
     def load(model: Any, weights: Any, device: str, dtype: str, modalities: Any) -> BindModel:

@@ -18,6 +18,7 @@ import httpx
 import numpy as np
 import pytest
 
+from bind.index.index import Index
 from preprocess.source import Limits, MediaError, Plan, Segment, Source
 from serve.engine import decoding, fairness
 from serve.engine.batching import Batcher
@@ -179,33 +180,42 @@ def test_patterns_are_short() -> None:
         filters.parse(f"caption like '{'%a' * 200}'")
 
 
-@pytest.mark.slow  # its server may wait for the lock when it starts
-def test_reads_wait_for_nobody(library: Library, tmp_path: Path) -> None:
+@pytest.mark.parametrize("guarded", [True, False])
+def test_reads_wait_for_nobody(
+    guarded: bool, library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While an index is brought up to date and written, which may take minutes."""
-    tiny.picture(tmp_path / "media" / "b.png", 2)
-    with Library.open(library.folder, library.model) as other:
-        other.index(tmp_path / "media")
     release = threading.Event()
     held = threading.Event()
+    live_index = library._live_index
 
     def hold_it() -> None:
-        with library._live_index.lock:
+        with live_index.lock:
             held.set()
             release.wait(LONG_S)
 
-    holder = threading.Thread(target=hold_it)
-    holder.start()
-    assert held.wait(LONG_S)
-    try:
-        with live(library, Settings(port=0, deadline_s=3.0)) as running:
+    def wait_for_it() -> Index:
+        with live_index.lock:
+            return live_index.index
+
+    if not guarded:
+        monkeypatch.setattr(live_index, "current", wait_for_it)
+    with live(library, Settings(port=0, deadline_s=2.0)) as running:
+        assert running.http.post("/v1/search", json={"query": "a"}).status_code == 200
+        tiny.picture(tmp_path / "media" / "b.png", 2)
+        with Library.open(library.folder, library.model) as other:
+            other.index(tmp_path / "media")
+        holder = threading.Thread(target=hold_it)
+        holder.start()
+        assert held.wait(LONG_S)
+        try:
             answers = [running.http.get("/v1/items/1"), running.http.get("/health"), running.http.get("/v1/models")]
             assert [answer.status_code for answer in answers] == [200] * 3
             found = running.http.post("/v1/search", json={"query": "a"}).status_code
+        finally:
             release.set()
-    finally:
-        release.set()
-        holder.join()
-    assert found == 200
+            holder.join()
+    assert found == (200 if guarded else 504)
 
 
 def seconds_of(work: Any) -> float:

@@ -20,8 +20,9 @@ from bind.query import Term
 from preprocess.source import Limits
 from serve.engine import thumbnails
 from serve.library import connections, scan, uploads
+from serve.library.check import check
 from serve.library.connections import connect
-from serve.library.errors import LibraryError, UnknownItemError
+from serve.library.errors import DamagedError, LibraryError, UnknownItemError
 from serve.library.library import Library
 from serve.library.schema import CHECKSUMS, COMMITTED, FILE, LOCK, sign
 from serve.library.verified_files import VerifiedFiles
@@ -184,6 +185,31 @@ def test_paths_in_a_catalogue_hand_nothing_out(library: Library, precious: Path)
         assert thumbnails.make(library, [library.item(hit.item_id)]) == {}
         library.remove(hit.item_id) if path.startswith(b"files/../..") else None
     assert secret.read_bytes() == SECRET
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value"),
+    [
+        ("segments", "start_s", "soon"),
+        ("segments", "end_s", 9e999),
+        ("segments", "modality", b"image"),
+        ("contents", "parts", b"image"),
+        ("files", "metadata", "[1]"),
+        ("files", "metadata", '{"a": NaN}'),
+        ("files", "metadata", "{"),
+        ("files", "metadata", '{"a":' * 100_000),
+        ("files", "caption", b"a cat"),
+    ],
+)
+def test_values_of_another_type_are_a_named_damage(library: Library, table: str, column: str, value: object) -> None:
+    """Somebody's catalogue, whose rows match their checksums."""
+    with connect(library.folder / FILE) as connection:
+        connection.execute(f"UPDATE {table} SET {column} = ?", (value,))
+        sign(connection, table)
+    with pytest.raises(DamagedError, match="another type"), Library.open(library.folder, library.model) as opened:
+        opened.search("x", k=3)
+    report = check(library.folder)
+    assert any("damaged" in finding.what for finding in report.findings)
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "another", "folder"])
