@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass
 
+from preprocess.encodings import encoding_of
 from preprocess.source import Limits, MediaError, Source
 
 
@@ -123,14 +124,11 @@ def _from_magic(head: bytes, suffix: str) -> Format | None:
 
 
 def _from_text(head: bytes, suffix: str) -> Format | None:
-    if b"\0" in head:
+    encoding = encoding_of(head)
+    # Tables are read in any encoding, prose in UTF-8 only.
+    if encoding is None or (encoding not in ("utf-8", "utf-8-sig") and suffix not in (".csv", ".tsv")):
         return None
-    try:
-        text = head.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        if error.start < len(head) - 3:  # a character cut at the end of the head is no fault
-            return None
-        text = head[: error.start].decode("utf-8-sig")
+    text = head.decode("utf-8-sig" if encoding == "utf-8" else encoding, errors="ignore")  # the head may end anywhere
     if text.lstrip().lower().startswith(_PLAYLISTS) or suffix in (".m3u", ".m3u8", ".pls", ".ffconcat", ".svg"):
         return Format("playlist", "playlist")
     if suffix in (".csv", ".tsv"):

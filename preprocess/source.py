@@ -61,12 +61,14 @@ class Opened:
 class Source:
     """One medium: a path, its bytes, or a value already in memory (array, PIL image, text).
 
-    `name` is what errors and results call it.
+    `name` is what errors and results call it. `parts` are other files of the same recording, for readers that join
+    them; for a path, the reader's own rule finds them (see `preprocess.decoding.protocol.reads_beside`).
     """
 
     content: Any
     name: str
     hints: Hints = field(default_factory=Hints)
+    parts: tuple[Source, ...] = ()
 
     @classmethod
     def from_path(cls, path: str | os.PathLike[str], hints: Hints | None = None) -> Source:

@@ -38,6 +38,7 @@ from preprocess.decoding.protocol import (
     Read,
     announced,
     most,
+    with_parts,
 )
 from preprocess.decoding.sandbox import Guard
 from preprocess.extras import OWN_PACKAGES
@@ -219,8 +220,9 @@ class _Worker:
         with contextlib.ExitStack() as stack:
             descriptors = []
             if isinstance(source.content, Path):
-                descriptors = [stack.enter_context(source.open(limits)).fileno()]
-                source = replace(source, content=Opened(-1))
+                source = with_parts(read, source)
+                descriptors = [stack.enter_context(one.open(limits)).fileno() for one in (source, *source.parts)]
+                source = replace(source, content=Opened(-1), parts=tuple(_without_path(part) for part in source.parts))
             task = pickle.dumps((read, source, config, limits, plan), protocol=pickle.HIGHEST_PROTOCOL)
             allowed = most(read, config, limits, plan)
             deadline = time.monotonic() + allowance_s
@@ -337,6 +339,10 @@ class _Worker:
                 raise EOFError
             done += got
         return view
+
+
+def _without_path(part: Source) -> Source:
+    return replace(part, content=Opened(-1))
 
 
 def _mapped_bytes(process: int) -> int:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
@@ -66,6 +68,37 @@ def returns(declare: Declare) -> Callable[[_Reader], _Reader]:
     return declared
 
 
+Beside = Callable[[str], list[str]]
+"""The path of a medium -> the paths of all files that are read as one with it."""
+MAX_PARTS = 8
+
+
+def reads_beside(beside: Beside) -> Callable[[_Reader], _Reader]:
+    """Declares the files beside a medium that a reader reads with it: it gets them as `source.parts`."""
+
+    def declared(read: _Reader) -> _Reader:
+        read.beside = beside  # type: ignore[attr-defined]
+        return read
+
+    return declared
+
+
+def with_parts(read: Read, source: Source) -> Source:
+    """A source at a path, with the files beside it that `read` wants; any other one as it is."""
+    beside: Beside | None = getattr(read, "beside", None)
+    if beside is None or source.parts or not isinstance(source.content, Path):
+        return source
+    own = os.fspath(source.content)
+    others = [path for path in beside(own) if path != own][:MAX_PARTS]
+    return replace(source, parts=tuple(Source(Path(path), path) for path in others)) if others else source
+
+
+def stands_for(read: Read, path: str) -> str:
+    """Of the files that `read` reads as one with the medium at `path`, the first, which stands for all of them."""
+    beside: Beside | None = getattr(read, "beside", None)
+    return path if beside is None else beside(path)[0]
+
+
 def most(read: Read, config: Any, limits: Limits, plan: Plan) -> Returns | None:
     """What `read` has declared to return at most; None where it has not."""
     declare: Declare | None = getattr(read, "returns", None)
@@ -78,7 +111,7 @@ def read_here(read: Read, source: Source, config: Any, limits: Limits, plan: Pla
     A reader that returns no segment is a MediaError too: an item that vanishes would be in no report.
     """
     try:
-        segments = read(source, config, limits, plan)
+        segments = read(with_parts(read, source), config, limits, plan)
     except MediaError:
         raise
     except MissingExtra as error:

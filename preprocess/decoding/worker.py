@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from preprocess.decoding import cores, sandbox, scratch
-from preprocess.decoding.protocol import LENGTH, header_of, read_here
+from preprocess.decoding.protocol import LENGTH, MAX_PARTS, header_of, read_here
 from preprocess.source import MediaError, Opened, Segment
 
 
@@ -45,18 +45,23 @@ def main(settings: dict[str, Any]) -> None:
     os.dup2(silence, 1)
     os.dup2(silence, 2)
     while (task := _receive(tasks)) is not None:
-        payload, descriptor = task
+        payload, descriptors = task
         segments: list[Segment] = []
         try:
             read, source, config, limits, plan = pickle.loads(payload)
-            if descriptor is not None:
-                source = replace(source, content=Opened(descriptor))
+            if descriptors:
+                parts = zip(source.parts, descriptors[1:], strict=True)
+                source = replace(
+                    source,
+                    content=Opened(descriptors[0]),
+                    parts=tuple(replace(part, content=Opened(descriptor)) for part, descriptor in parts),
+                )
             segments = read_here(read, source, config, limits, plan)
             header = header_of(segments)
         except MediaError as error:
             header = json.dumps({"reason": error.reason}).encode()
         finally:
-            if descriptor is not None:
+            for descriptor in descriptors:
                 os.close(descriptor)
         _send(replies, header)
         for segment in segments:
@@ -64,9 +69,9 @@ def main(settings: dict[str, Any]) -> None:
             _send(replies, array.reshape(-1).view(np.uint8).data)
 
 
-def _receive(tasks: socket.socket) -> tuple[bytearray, int | None] | None:
-    """A task and the descriptor that came with it; None where the pool has hung up."""
-    prefix, descriptors, _, _ = socket.recv_fds(tasks, LENGTH.size, 1)
+def _receive(tasks: socket.socket) -> tuple[bytearray, list[int]] | None:
+    """A task and the descriptors that came with it; None where the pool has hung up."""
+    prefix, descriptors, _, _ = socket.recv_fds(tasks, LENGTH.size, 1 + MAX_PARTS)
     while 0 < len(prefix) < LENGTH.size and (more := tasks.recv(LENGTH.size - len(prefix))):
         prefix += more
     if len(prefix) < LENGTH.size:
@@ -77,7 +82,7 @@ def _receive(tasks: socket.socket) -> tuple[bytearray, int | None] | None:
         if not (got := tasks.recv_into(view[done:])):
             return None
         done += got
-    return payload, descriptors[0] if descriptors else None
+    return payload, descriptors
 
 
 def _send(replies: BinaryIO, payload: bytes | memoryview) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bind import modalities
+from preprocess.decoding.protocol import stands_for
 from preprocess.files import IrregularFileError, open_regular
 from preprocess.sidecar import read_sidecar
 from preprocess.source import Hints, Limits, MediaError, Source
@@ -115,6 +116,8 @@ def probe(found: Found, limits: Limits) -> Probed:
         raise TemporaryError(found.path, f"could not be opened: {error.strerror}") from None
     with file:
         modality = modalities.detect(Source(Path(found.path), found.path, hints), limits)
+        if (whole := stands_for(modalities.spec(modality).read, found.path)) != found.path:
+            raise MediaError(found.path, f"is a part of the recording {os.path.basename(whole)}, with which it is read")
         try:
             digest = hashlib.file_digest(file, "sha256").digest()
         except OSError as error:

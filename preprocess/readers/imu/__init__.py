@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from preprocess.decoding.protocol import Returns, returns
+from preprocess.decoding.protocol import Returns, reads_beside, returns
+from preprocess.readers.imu.layouts import recording_of
 from preprocess.readers.imu.series import ImuSeries, read_imu
 from preprocess.readers.imu.units import CHANNELS
 from preprocess.readers.imu.windows import Gaps, ImuConfig, shape, spans, stretch, view
@@ -39,6 +40,7 @@ def _declare(config: ImuConfig, limits: Limits, plan: Plan) -> Returns:
     return Returns("float32", shape(config), 1, 1 + math.ceil(limits.max_duration_s / config.window_s))
 
 
+@reads_beside(recording_of)
 @returns(_declare)
 def read(source: Source, config: ImuConfig, limits: Limits, plan: Plan) -> list[Segment]:
     """A recording -> views (K, 6, samples) float32 in m/s2 and rad/s at `rate_hz`, K windows of `window_s`.

@@ -8,8 +8,9 @@ from functools import cached_property
 import numpy as np
 
 from preprocess.formats import sniff
+from preprocess.readers.imu.join import assemble, of_array
 from preprocess.readers.imu.tables import MAX_BAD_SHARE, as_float32, check_array, read_csv, read_npy, read_parquet
-from preprocess.readers.imu.units import SHORTEST_S, RawSeries, times, to_si
+from preprocess.readers.imu.units import SHORTEST_S, Table
 from preprocess.source import Limits, MediaError, Source
 
 _MAX_STEP_BACK_S = 1.0  # rows may be this far out of order; a larger step back is a clock that was restarted
@@ -38,36 +39,45 @@ class ImuSeries:
 def read_imu(source: Source, limits: Limits) -> ImuSeries:
     """A recording -> all its samples in SI units, with times from the first one on.
 
-    Tables (CSV, TSV, parquet) name their columns; spellings such as `acc_x`, `accX [g]`, `ax`,
-    `Acceleration x (m/s^2)`, `gyro_x_deg_s`, `wx`, `angular_velocity.x`, `timestamp_ns` are understood, other columns
-    are ignored. Times come from the first time column, else from `hints.rate_hz`. A time column without a unit is taken
-    in the unit (s, ms, us or ns) that makes its median rate 1 to 1000 Hz. `.npy` and arrays in memory are
-    (T, 6) in the order of `CHANNELS`, or (T, 3) without gyroscope, and need `hints.rate_hz`. Units come from the header
-    or the hints; the default is m/s2 and rad/s. Without a gyroscope, or where it has no finite value, rotation is 0.
+    Tables (CSV, TSV, parquet) name their columns; `layouts.toml` has what the programs and data sets that write them
+    call them, and other columns are ignored. Times come from the layout's time column, else from `hints.rate_hz` or
+    the rate above the header. A time column without a unit is taken in the unit (s, ms, us or ns) that makes its
+    numbers a date or its median rate 1 to 1000 Hz. `.npy` and arrays in memory are (T, 6) in the order of `CHANNELS`,
+    or (T, 3) without gyroscope, and need `hints.rate_hz`. Units come from the header, a row below it, the hints or the
+    layout; without any, the numbers tell m/s2 from g and rad/s from deg/s, and a note says so. Acceleration without
+    gravity gets it back from a file or columns of its own, else along z. Files of one recording (`source.parts`) are
+    joined. Without a gyroscope, or where it has no finite value, rotation is 0.
 
     Raises MediaError for another layout, contradictory or unknown units, more than a fifth of the rows unusable,
     timestamps that are too coarse or restart, and more than `max_rows`.
     """
-    if source.is_encoded:
-        found = sniff(source, limits)
-        with source.open(limits) as file:
-            if found.name == "csv":
-                raw = read_csv(file, source.name, limits)
-            elif found.name == "parquet":
-                raw = read_parquet(file, source.name, limits)
-            elif found.name == "npy":
-                raw = read_npy(file, source.name, limits)
-            else:
-                raise MediaError(source.name, f"expected CSV, TSV, parquet or .npy, got {found.name}")
-    elif isinstance(source.content, np.ndarray):
-        check_array(source.content.shape, source.content.dtype, source.name, limits)
-        raw = RawSeries(as_float32(source.content))
-    else:
-        raise MediaError(source.name, f"expected an array (T, 6), got {type(source.content).__name__}")
-    notes = list(raw.notes)
-    values = to_si(raw, source, notes)
-    time_s = times(raw, source, notes)
+    tables = [_read_table(source, limits)]
+    notes: list[str] = []
+    if not {"acceleration", "rotation"} <= tables[0].groups.keys():
+        for part in source.parts:
+            try:
+                tables.append(_read_table(part, limits))
+            except MediaError as error:
+                notes.append(f"{part.name.rpartition('/')[2]} beside it was not joined: {error.reason}")
+    time_s, values = assemble(tables, source, notes)
     return _clean(time_s, values, source.name, notes)
+
+
+def _read_table(source: Source, limits: Limits) -> Table:
+    if not source.is_encoded:
+        if not isinstance(source.content, np.ndarray):
+            raise MediaError(source.name, f"expected an array (T, 6), got {type(source.content).__name__}")
+        check_array(source.content.shape, source.content.dtype, source.name, limits)
+        return of_array(as_float32(source.content), source.name)
+    found = sniff(source, limits)
+    with source.open(limits) as file:
+        if found.name in ("csv", "text"):  # text: where the caller says that a .txt is a recording
+            return read_csv(file, source.name, limits)
+        if found.name == "parquet":
+            return read_parquet(file, source.name, limits)
+        if found.name == "npy":
+            return of_array(read_npy(file, source.name, limits), source.name)
+    raise MediaError(source.name, f"expected CSV, TSV, parquet or .npy, got {found.name}")
 
 
 def _clean(time_s: np.ndarray, values: np.ndarray, name: str, notes: list[str]) -> ImuSeries:

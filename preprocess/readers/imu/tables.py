@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import math
-import re
-from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from preprocess.extras import needs
-from preprocess.formats import csv_delimiter
-from preprocess.readers.imu.units import ACCELERATION_UNITS, CHANNELS, ROTATION_UNITS, TIME_UNITS, RawSeries, unit_key
+from preprocess.readers.imu.clock import ISO, seconds
+from preprocess.readers.imu.heads import look
+from preprocess.readers.imu.layouts import Columns, match_header, no_layout
+from preprocess.readers.imu.units import CHANNELS, Measured, Table
 from preprocess.source import Limits, MediaError
 
 MAX_BAD_SHARE = 0.2  # of rows that may be unusable, and are left out, before the file counts as broken
@@ -22,113 +21,19 @@ _FREE_ROWS = 1_000_000
 _MAX_FOOTER_STRING_BYTES = 2**24
 _MAX_FOOTER_ENTRIES = 10_000
 
-# How a header, lower case and with every mark turned into "_", may call a column. The rest, if any, is a unit.
-_COLUMNS = (
-    (0, re.compile(r"(?:imu_)?(?:a|acc|accel|acceleration|accelerometer|linear_acceleration)_?([xyz])(?:_(.+))?")),
-    (
-        3,
-        re.compile(
-            r"(?:imu_)?(?:g|w|gyr|gyro|gyroscope|omega|rotation|rotation_rate|angular_velocity)_?([xyz])(?:_(.+))?"
-        ),
-    ),
-)
-_TIME_COLUMN = re.compile(r"(?:time|timestamp|ts|t|epoch|epoc|elapsed|elapsed_time|unix_time|datetime)(?:_(.+))?")
-_COLUMN_HELP = (
-    "expected a header with acc_x, acc_y, acc_z, gyro_x, gyro_y, gyro_z and a time column "
-    "(units in it: acc_x [g], gyro_x [deg/s], time [ms]), or the hint rate_hz in place of the time column"
-)
 
-
-@dataclass(frozen=True)
-class _Columns:
-    """Where in a table the channels (3 or 6) and the time are, with the units the header states ('' where none)."""
-
-    channels: tuple[int, ...]
-    acceleration_unit: str
-    rotation_unit: str
-    time: int | None
-    time_unit: str
-
-    @property
-    def used(self) -> list[int]:
-        return [*self.channels, *([] if self.time is None else [self.time])]
-
-
-def _columns(header: list[str], name: str) -> _Columns:
-    found: dict[int, tuple[int, str]] = {}
-    time: tuple[int, str] | None = None
-    for position, title in enumerate(header):
-        key = _key(title)
-        for first, pattern in _COLUMNS:
-            units = ROTATION_UNITS if first else ACCELERATION_UNITS
-            match = pattern.fullmatch(key)
-            if match and (unit := unit_key(match[2] or "")) in ("", *units):
-                channel = first + "xyz".index(match[1])
-                if channel in found:
-                    both = f"{header[found[channel][0]]!r} and {title!r}"
-                    raise MediaError(name, f"columns {both} both look like {CHANNELS[channel]}; rename one")
-                found[channel] = (position, unit)
-        if time is None:
-            match = _TIME_COLUMN.fullmatch(key)
-            if key == "seconds_elapsed":
-                time = (position, "s")
-            elif match and (unit := unit_key(match[1] or "")) in ("", *TIME_UNITS):
-                time = (position, unit)
-    missing = [CHANNELS[i] for i in range(6) if i not in found]
-    if missing and missing != list(CHANNELS[3:]):
-        if all(_is_number(title) for title in header):
-            raise MediaError(name, f"has no header line; {_COLUMN_HELP}")
-        titles = ", ".join(title.strip() for title in header[:20])
-        raise MediaError(name, f"has no {', '.join(missing)} among its columns ({titles}); {_COLUMN_HELP}")
-    stated = []
-    for first in (0, 3):
-        units_found = {found[i][1] for i in range(first, first + 3) if i in found}
-        if len(units_found) > 1:
-            raise MediaError(name, f"gives {CHANNELS[first][:-2]} x, y and z different units; use one unit")
-        stated.append(units_found.pop() if units_found else "")
-    position_of_time, time_unit = time or (None, "")
-    return _Columns(tuple(found[i][0] for i in sorted(found)), stated[0], stated[1], position_of_time, time_unit)
-
-
-def _key(title: str) -> str:
-    # The micro sign must not get lost: "time (µs)" is not "time (s)".
-    title = re.sub("[µμ]", "u", title).replace("²", "2").replace("°", "deg")
-    title = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", title)
-    return re.sub(r"[^a-z0-9]+", "_", title.lower()).strip("_")
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def read_csv(file: BinaryIO, name: str, limits: Limits) -> RawSeries:
-    """A CSV or TSV file with a header line -> its columns. Raises MediaError for what is no table of numbers."""
+def read_csv(file: BinaryIO, name: str, limits: Limits) -> Table:
+    """A text file with a table in it -> its columns. Raises MediaError for what is no table of numbers."""
     with needs("sensors", "an IMU recording in CSV"):
         import pyarrow as pa  # slow to import, and only tables need it
         from pyarrow import csv as arrow_csv
 
-    head = file.read(1 << 16)
-    header_line, newline, rest = head.partition(b"\n")
-    if not newline or not rest.strip():
-        raise MediaError(name, f"has no rows below a header line; {_COLUMN_HELP}")
-    line = header_line.decode("utf-8-sig")
-    delimiter = csv_delimiter(line)
-    header = next(csv.reader([line], delimiter=delimiter), [])
-    columns = _columns(header, name)
-    first_row = rest.lstrip().split(b"\n", 1)[0].decode()
-    fields = next(csv.reader([first_row], delimiter=delimiter))
-    types = {str(i): pa.float64() for i in columns.channels}
-    # Where a semicolon separates fields, a comma is the decimal mark (German and French exports).
-    decimal_comma = delimiter == ";" and "," in first_row
-    if columns.time is not None:
-        stamp = fields[columns.time].strip() if columns.time < len(fields) else ""
-        is_clock = ":" in stamp
-        zone = "UTC" if re.search(r"(Z|[+-]\d\d:?\d\d)$", stamp) else None
-        types[str(columns.time)] = pa.timestamp("ns", zone) if is_clock else pa.float64()
+    head = look(file, name)
+    columns = head.columns
+    types = {str(i): pa.float64() for i in columns.used}
+    if head.stamp:
+        iso = ISO.fullmatch(head.stamp)
+        types[str(columns.time)] = pa.timestamp("ns", "UTC" if iso[1] else None) if iso else pa.string()
     skipped = 0
 
     def skip(row: Any) -> str:
@@ -136,36 +41,41 @@ def read_csv(file: BinaryIO, name: str, limits: Limits) -> RawSeries:
         skipped += 1
         return "skip"
 
-    file.seek(len(header_line) + 1)
+    if head.file is file:
+        file.seek(head.offset)
+    else:
+        head.file.read(head.offset)
     batches = []
     rows = 0
     try:
         with arrow_csv.open_csv(
-            file,
+            head.file,
             # Columns go by position: a header may name two columns alike.
-            read_options=arrow_csv.ReadOptions(column_names=[str(i) for i in range(len(header))], use_threads=False),
-            parse_options=arrow_csv.ParseOptions(delimiter=delimiter, invalid_row_handler=skip),
+            read_options=arrow_csv.ReadOptions(column_names=[str(i) for i in range(head.fields)], use_threads=False),
+            parse_options=arrow_csv.ParseOptions(delimiter=head.delimiter, invalid_row_handler=skip),
             convert_options=arrow_csv.ConvertOptions(
                 column_types=types,
                 include_columns=[str(i) for i in columns.used],
-                decimal_point="," if decimal_comma else ".",
+                decimal_point="," if head.decimal_comma else ".",
             ),
         ) as reader:
             for batch in reader:
                 rows += batch.num_rows
                 _check_rows(rows, name, limits)
                 batches.append(batch)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, KeyError) as error:
         raise MediaError(name, f"could not be read as a table of numbers: {error}") from None
     if skipped > MAX_BAD_SHARE * (rows + skipped):
         raise MediaError(
-            name, f"{skipped:,} of {rows + skipped:,} rows have not the {len(header)} fields of the header"
+            name, f"{skipped:,} of {rows + skipped:,} rows have not the {head.fields} fields of the header"
         )
-    notes = (f"{skipped:,} of {rows + skipped:,} rows had a wrong number of fields: left out",) if skipped else ()
-    return _from_table(pa.Table.from_batches(batches), columns, name, notes)
+    notes = head.notes
+    if skipped:
+        notes += (f"{skipped:,} of {rows + skipped:,} rows had a wrong number of fields: left out",)
+    return _from_table(pa.Table.from_batches(batches), columns, name, notes, head.rate_hz)
 
 
-def read_parquet(file: BinaryIO, name: str, limits: Limits) -> RawSeries:
+def read_parquet(file: BinaryIO, name: str, limits: Limits) -> Table:
     """A parquet file -> its columns. Raises MediaError for what is no table of numbers."""
     with needs("sensors", "an IMU recording in parquet"):
         import pyarrow as pa  # slow to import, and only tables need it
@@ -185,12 +95,15 @@ def read_parquet(file: BinaryIO, name: str, limits: Limits) -> RawSeries:
                 name, f"announces {metadata.num_rows:,} rows in {size:,} bytes: no recording is so uniform"
             )
         header = list(schema.names)
-        columns = _columns(header, name)
+        columns = match_header(header, name)
+        if columns is None:
+            raise no_layout(header, name)
         for i in columns.used:
             if not (pa.types.is_integer(kind := schema.types[i]) or pa.types.is_floating(kind) or _is_time(kind)):
                 raise MediaError(name, f"its column {header[i]!r} holds {kind}, expected numbers")
-        table = table_file.read([header[i] for i in columns.used], use_threads=False)
-        return _from_table(table.select([header[i] for i in columns.used]), columns, name, ())
+        titles = [header[i] for i in columns.used]
+        table = table_file.read(titles, use_threads=False)
+        return _from_table(table.select(titles), columns, name, ())
     except (pa.ArrowException, OSError) as error:
         raise MediaError(name, f"could not be read as a parquet table of numbers: {error}") from None
 
@@ -201,31 +114,47 @@ def _is_time(kind: Any) -> bool:
     return bool(pa.types.is_timestamp(kind) or pa.types.is_decimal(kind))
 
 
-def _from_table(table: Any, columns: _Columns, name: str, notes: tuple[str, ...]) -> RawSeries:
+def _from_table(table: Any, columns: Columns, name: str, notes: tuple[str, ...], rate_hz: float | None = None) -> Table:
     """A pyarrow table whose columns are those of `columns.used`, in that order."""
     import pyarrow as pa  # slow to import, and only tables need it
 
     if table.num_rows == 0:
         raise MediaError(name, "has no rows")
-    count = len(columns.channels)
-    values = np.empty((table.num_rows, count), dtype=np.float32)
-    for i in range(count):
-        values[:, i] = as_float32(table.column(i).cast(pa.float64()).to_numpy())
-    raw = RawSeries(values, columns.acceleration_unit, columns.rotation_unit, notes=notes)
-    if columns.time is None:
-        return raw
-    column = table.column(count)
-    if pa.types.is_timestamp(column.type):
+    found = Table(name, columns.layout, notes=notes, rate_hz=rate_hz)
+    for number, (kind, group) in enumerate(columns.groups.items()):
+        values = np.empty((table.num_rows, 3), dtype=np.float32)
+        for axis in range(3):
+            values[:, axis] = as_float32(table.column(3 * number + axis).cast(pa.float64()).to_numpy())
+        found.groups[kind] = Measured(values, group.unit, group.usual)
+    if columns.time is not None:
+        first = 3 * len(columns.groups)
+        found.time_unit = columns.time_unit
+        _read_time(found, table.column(first), name)
+        if columns.nanoseconds is not None and found.time is not None:
+            found.time = found.time + np.nan_to_num(table.column(first + 1).to_numpy()) / 1e9
+    return found
+
+
+def _read_time(found: Table, column: Any, name: str) -> None:
+    """Sets `time` (from its first row on), `origin` and, for clocks, `time_unit`."""
+    import pyarrow as pa  # slow to import, and only tables need it
+
+    if pa.types.is_string(column.type):
+        found.time, found.time_unit, found.is_clock = seconds(column, name), "s", True
+    elif pa.types.is_timestamp(column.type):
         clock = column.cast(pa.timestamp("ns", column.type.tz)).to_numpy()
-        raw.time, raw.time_unit = (clock - _first(clock, np.isnat(clock))) / np.timedelta64(1, "s"), "s"
+        first = _first(clock, np.isnat(clock))
+        found.time, found.time_unit = (clock - first) / np.timedelta64(1, "s"), "s"
+        found.origin = float(np.datetime64(first, "ns").astype(np.int64)) / 1e9
+        found.is_clock = True
     else:
         # Integers (nanoseconds since 1970) are subtracted as such: float64 would round them.
         stamps = column.to_numpy()
         if stamps.dtype.kind not in "iuf":
             raise MediaError(name, f"its time column holds {column.type}, expected numbers or timestamps")
         stamps = stamps.astype(np.int64) if stamps.dtype.kind in "iu" else stamps.astype(np.float64)
-        raw.time, raw.time_unit = (stamps - _first(stamps, ~np.isfinite(stamps))).astype(np.float64), columns.time_unit
-    return raw
+        first = _first(stamps, ~np.isfinite(stamps))
+        found.time, found.origin = (stamps - first).astype(np.float64), float(first)
 
 
 def _first(stamps: np.ndarray, bad: np.ndarray) -> Any:
@@ -233,8 +162,8 @@ def _first(stamps: np.ndarray, bad: np.ndarray) -> Any:
     return stamps[good[0] if len(good) else 0]
 
 
-def read_npy(file: BinaryIO, name: str, limits: Limits) -> RawSeries:
-    """A `.npy` file of shape (T, 6) -> its columns. Raises MediaError for another content."""
+def read_npy(file: BinaryIO, name: str, limits: Limits) -> np.ndarray:
+    """A `.npy` file of shape (T, 6) -> its columns (T, 3 or 6) float32. Raises MediaError for another content."""
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     try:
         version = np.lib.format.read_magic(file)
@@ -255,7 +184,7 @@ def read_npy(file: BinaryIO, name: str, limits: Limits) -> RawSeries:
     if size < wanted:
         raise MediaError(name, f"is truncated: its header announces {wanted:,} bytes, it has {size:,}")
     file.seek(0)
-    return RawSeries(as_float32(np.load(file, allow_pickle=False)))
+    return as_float32(np.load(file, allow_pickle=False))
 
 
 def check_array(sizes: tuple[int, ...], dtype: np.dtype[Any], name: str, limits: Limits) -> None:

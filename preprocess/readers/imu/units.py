@@ -4,105 +4,213 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from preprocess.source import MediaError, Source
 
 CHANNELS = ("acc_x", "acc_y", "acc_z", "gyro_x", "gyro_y", "gyro_z")
-_STANDARD_GRAVITY = 9.80665  # m/s2 in one g, by definition (3rd CGPM, 1901)
+STANDARD_GRAVITY = 9.80665  # m/s2 in one g, by definition (3rd CGPM, 1901)
 SHORTEST_S = 0.5
-ACCELERATION_UNITS = {"ms2": 1.0, "mps2": 1.0, "g": _STANDARD_GRAVITY, "mg": _STANDARD_GRAVITY / 1000}
-ROTATION_UNITS = {
-    **dict.fromkeys(("rads", "radps", "radsec"), 1.0),
-    **dict.fromkeys(("degs", "degps", "degsec", "degreess", "dps"), math.pi / 180),
+_ACCELERATION_UNITS = {
+    **dict.fromkeys(("ms2", "mps2", "msec2", "mss", "mpss"), 1.0),
+    **dict.fromkeys(("g", "gs", "gn"), STANDARD_GRAVITY),
+    **dict.fromkeys(("mg", "millig"), STANDARD_GRAVITY / 1000),
 }
-TIME_UNITS = {
-    **dict.fromkeys(("s", "sec", "second", "seconds"), 1.0),
-    **dict.fromkeys(("ms", "msec", "millis", "milliseconds"), 1e-3),
-    **dict.fromkeys(("us", "usec", "micros", "microseconds"), 1e-6),
-    **dict.fromkeys(("ns", "nsec", "nanos", "nanoseconds"), 1e-9),
+_ROTATION_UNITS = {
+    **dict.fromkeys(("rads", "rads1", "radps", "radsec", "radsec1", "radianss", "radianspersecond"), 1.0),
+    **dict.fromkeys(("degs", "degs1", "degps", "degsec", "degreess", "degreespersecond", "dps", "ds"), math.pi / 180),
+    **dict.fromkeys(("mdps", "mdegs"), math.pi / 180_000),
 }
+_TIME_UNITS = {
+    **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1.0),
+    **dict.fromkeys(("ms", "msec", "msecs", "millis", "milliseconds"), 1e-3),
+    **dict.fromkeys(("us", "usec", "usecs", "micros", "microseconds"), 1e-6),
+    **dict.fromkeys(("ns", "nsec", "nsecs", "nanos", "nanoseconds"), 1e-9),
+    "100us": 1e-4,
+}
+_UNITS = {"rotation": _ROTATION_UNITS, "time": _TIME_UNITS}
+_CYRILLIC = str.maketrans("мсрадг", "msradg")
+
+_EPOCH = (("s", 1e9), ("ms", 1e12), ("us", 1e15), ("ns", 1e18))
+"""A number of 1 to 10 times that, in its unit, is a moment from 2001 to 2286."""
+_SLOWEST_HZ, _FASTEST_HZ = 0.4, 10_000.0
+# Numbers without a unit. What lasts in a recording with gravity is gravity; a person turns once a second, not more,
+# for most of a recording, and gyroscopes of phones end at 2000 deg/s, which are 35 rad/s. Who writes acceleration in g
+# writes degrees as a rule.
+_STEADY_S = 2.0
+_LASTS_IN_G = (0.5, 1.6)
+_PULLS_IN_G = (0.8, 2.0)
+_TURNS = {"m/s2": (2 * math.pi, 35.0), "g": (5.5, 25.0)}
+"""Unit of the acceleration -> median and 99th percentile above which rotation is in deg/s."""
 
 
 @dataclass
-class RawSeries:
-    """Columns as they stand in the file: `values` (T, 3 or 6); `time` (T,) from 0 in `time_unit`, or None."""
+class Measured:
+    """Three columns: `values` (T, 3) as in the file, the `unit` that is stated, else what is `usual` ('': unknown)."""
 
     values: np.ndarray
-    acceleration_unit: str = ""
-    rotation_unit: str = ""
+    unit: str = ""
+    usual: str = ""
+
+
+@dataclass
+class Table:
+    """One file's columns as they stand in it: `groups` as in the layouts; `time` (T,) from 0 in `time_unit`, or None.
+
+    `origin` is the first time as the file has it; `rate_hz` is what stands above the header.
+    """
+
+    name: str
+    layout: str = "any"
+    groups: dict[str, Measured] = field(default_factory=dict)
     time: np.ndarray | None = None
     time_unit: str = ""
+    origin: float = 0.0
+    is_clock: bool = False
+    rate_hz: float | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """T."""
+        return max(len(group.values) for group in self.groups.values())
 
 
 def unit_key(unit: str) -> str:
     """A unit as a header writes it (`m/s^2`) -> its key in the tables of units (`ms2`)."""
-    return re.sub(r"[^a-z0-9]", "", unit.lower())
+    unit = re.sub("[°˚º]", "deg", re.sub("[µμ]", "u", unit.strip().lower())).replace("²", "2")
+    return re.sub(r"[^a-z0-9]", "", unit.translate(_CYRILLIC))  # phyphox writes them in Cyrillic letters too
 
 
-def to_si(raw: RawSeries, source: Source, notes: list[str]) -> np.ndarray:
-    """(T, 3 or 6) -> (T, 6) float32 in m/s2 and rad/s."""
-    hints = source.hints
-    acceleration = _factor(raw.acceleration_unit, hints.acceleration_unit, ACCELERATION_UNITS, "m/s2", "g", source)
-    rotation = _factor(raw.rotation_unit, hints.rotation_unit, ROTATION_UNITS, "rad/s", "deg/s", source)
-    values = np.zeros((len(raw.values), 6), dtype=np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):
-        values[:, :3] = raw.values[:, :3] * np.float32(acceleration)
-        # A gyroscope that is off writes no number at all, in a column or in none.
-        if raw.values.shape[1] == 6 and np.isfinite(raw.values[:, 3:]).any():
-            values[:, 3:] = raw.values[:, 3:] * np.float32(rotation)
-        else:
-            notes.append("no gyroscope: rotation set to 0")
-        usable = values[np.isfinite(values).all(axis=1)]
-        if not len(usable):
-            return values
-        # A sensor at rest or in everyday motion measures gravity, 9.8 m/s2; the largest gyroscopes end at 70 rad/s.
-        pull = float(np.median(np.linalg.norm(usable[:, :3], axis=1)))
-        turn = float(np.percentile(np.abs(usable[:, 3:]), 99))
-    if 0.8 < pull < 1.25:
+def is_unit(unit: str, group: str) -> bool:
+    """Whether a key is a unit of acceleration, rotation or time, or ''."""
+    return unit == "" or unit in _UNITS.get(group, _ACCELERATION_UNITS)
+
+
+def period_of(time_s: np.ndarray) -> float:
+    """The usual step of times (T,), 0 where there is none."""
+    steps = np.diff(time_s)
+    steps = steps[steps > 0]
+    return float(np.median(steps)) if len(steps) else 0.0
+
+
+def acceleration_in_si(
+    group: Measured, has_gravity: bool, layout: str, period_s: float, source: Source, notes: list[str]
+) -> tuple[np.ndarray, str]:
+    """Acceleration -> (T, 3) float32 in m/s2, and the unit it was in (`m/s2` or `g`)."""
+    units, stated = _ACCELERATION_UNITS, group.unit or _hint(source, source.hints.acceleration_unit, ("m/s2", "g"))
+    factor = _factor(group, source.hints.acceleration_unit, units, source)
+    usable = group.values[np.isfinite(group.values).all(axis=1)]
+    pull = _median_length(usable)
+    if not stated and not group.usual and has_gravity:
+        steady = _steady(usable, period_s)
+        if _LASTS_IN_G[0] < steady < _LASTS_IN_G[1] and _PULLS_IN_G[0] < pull < _PULLS_IN_G[1]:
+            notes.append(f"acceleration has no unit and a lasting magnitude of {steady:.2f}: taken as g")
+            factor = STANDARD_GRAVITY
+    elif not stated and group.usual and units[group.usual] != 1.0:
+        notes.append(f"acceleration has no unit: taken as {group.usual}, as {layout} writes it")
+    elif has_gravity and factor == 1.0 and 0.8 < pull < 1.25:
         notes.append(f"acceleration, taken as m/s2, has a median magnitude of {pull:.2f}: g? Set acceleration_unit")
-    if 0.8 < pull / _STANDARD_GRAVITY**2 < 1.25:
-        notes.append(f"acceleration has a median magnitude of {pull:.0f} m/s2: given in m/s2, not g? Check its unit")
-    if rotation == 1.0 and turn > 70:
+    if has_gravity and 0.8 < pull * factor / STANDARD_GRAVITY**2 < 1.25:
+        notes.append(
+            f"acceleration has a median magnitude of {pull * factor:.0f} m/s2: given in m/s2, not g? Check its unit"
+        )
+    with np.errstate(over="ignore", invalid="ignore"):
+        return group.values * np.float32(factor), "m/s2" if factor == 1.0 else "g"
+
+
+def rotation_in_si(group: Measured, beside: str, layout: str, source: Source, notes: list[str]) -> np.ndarray:
+    """The rate of rotation -> (T, 3) float32 in rad/s; `beside` is the unit of the acceleration."""
+    units, stated = _ROTATION_UNITS, group.unit or _hint(source, source.hints.rotation_unit, ("rad/s", "deg/s"))
+    factor = _factor(group, source.hints.rotation_unit, units, source)
+    usable = group.values[np.isfinite(group.values).all(axis=1)]
+    turn = float(np.percentile(np.abs(usable), 99)) if len(usable) else 0.0
+    usual = _median_length(usable)
+    most_usual, most = _TURNS[beside]
+    if not stated and not group.usual:
+        if usual > most_usual or turn > most:
+            notes.append(f"rotation has no unit, a median of {usual:.3g} and reaches {turn:.3g}: taken as deg/s")
+            factor = units["degs"]
+    elif not stated and group.usual and units[group.usual] != 1.0:
+        notes.append(f"rotation has no unit: taken as {group.usual[:3]}/s, as {layout} writes it")
+    elif factor == 1.0 and turn > 70:
         notes.append(f"rotation, taken as rad/s, reaches {turn:.0f}: deg/s? Set rotation_unit")
-    return values
+    with np.errstate(over="ignore", invalid="ignore"):
+        return group.values * np.float32(factor)
 
 
-def _factor(stated: str, hint: str | None, units: dict[str, float], default: str, other: str, source: Source) -> float:
-    if hint is not None and hint not in (default, other):
-        raise MediaError(source.name, f"unit {hint!r}: expected {default!r} or {other!r}")
+def _median_length(values: np.ndarray) -> float:
+    with np.errstate(over="ignore"):  # numbers that no sensor writes are left out later
+        return float(np.median(np.linalg.norm(values, axis=1))) if len(values) else 0.0
+
+
+def _steady(values: np.ndarray, period_s: float) -> float:
+    """(T, 3) -> the median length of what is left of it when two seconds are averaged."""
+    rows = max(1, min(len(values), round(_STEADY_S / period_s) if period_s else 64))
+    whole = len(values) // rows * rows
+    if not whole:
+        return 0.0
+    means = values[:whole].reshape(-1, rows, 3).mean(axis=1, dtype=np.float64)
+    return float(np.median(np.linalg.norm(means, axis=1)))
+
+
+def _hint(source: Source, hint: str | None, expected: tuple[str, str]) -> str:
+    if hint is not None and hint not in expected:
+        raise MediaError(source.name, f"unit {hint!r}: expected {expected[0]!r} or {expected[1]!r}")
+    return hint or ""
+
+
+def _factor(group: Measured, hint: str | None, units: dict[str, float], source: Source) -> float:
     hinted = None if hint is None else units[unit_key(hint)]
-    if not stated:
-        return 1.0 if hinted is None else hinted
-    if hinted is not None and hinted != units[stated]:
-        raise MediaError(source.name, f"its header and its hint {hint!r} give different units; remove one")
-    return units[stated]
+    if group.unit:
+        if hinted is not None and hinted != units[group.unit]:
+            raise MediaError(source.name, f"its header and its hint {hint!r} give different units; remove one")
+        return units[group.unit]
+    if hinted is not None:
+        return hinted
+    return units[group.usual] if group.usual else 1.0
 
 
-def times(raw: RawSeries, source: Source, notes: list[str]) -> np.ndarray:
-    """(T,) seconds from the first row on, NaN where a row has no time."""
+def times(table: Table, source: Source, notes: list[str]) -> tuple[np.ndarray, float]:
+    """(T,) seconds from the first row on, NaN where a row has no time; and the first in seconds of the file's clock."""
     rate_hz = source.hints.rate_hz
-    if raw.time is None:
+    if table.time is None:
+        if rate_hz is None and table.rate_hz:
+            rate_hz = table.rate_hz
+            notes.append(f"it has no time column: {rate_hz:g} Hz, as its first lines say")
         if rate_hz is None:
             raise MediaError(source.name, "has no time column: say its sampling rate with the hint rate_hz")
         if not (math.isfinite(rate_hz) and rate_hz > 0):
             raise MediaError(source.name, f"hint rate_hz: expected a rate above 0, got {rate_hz}")
-        return np.arange(len(raw.values)) / rate_hz
+        return np.arange(table.rows) / rate_hz, 0.0
     if rate_hz is not None:
         notes.append("it has timestamps: the hint rate_hz was not used")
-    if raw.time_unit:
-        return raw.time * TIME_UNITS[raw.time_unit]
-    steps = np.diff(raw.time)
-    steps = steps[steps > 0]
-    step = float(np.median(steps)) if len(steps) else 0.0
-    for unit in ("s", "ms", "us", "ns"):
+    unit = table.time_unit
+    if unit not in _TIME_UNITS:
+        unit = _told_by_rate(table, source, notes)
+    return table.time * _TIME_UNITS[unit], table.origin * _TIME_UNITS[unit]
+
+
+def _told_by_rate(table: Table, source: Source, notes: list[str]) -> str:
+    assert table.time is not None
+    step = period_of(table.time)
+    candidates = table.time_unit.split("|") if table.time_unit else ["s", "ms", "us", "ns"]
+    if table.rate_hz:
+        candidates.sort(key=lambda unit: abs(math.log(max(step, 1e-12) * _TIME_UNITS[unit] * (table.rate_hz or 1))))
+        if 0.5 < step * _TIME_UNITS[candidates[0]] * table.rate_hz < 2:
+            return candidates[0]
+    for unit, least in _EPOCH:
+        rate_hz = 1 / (step * _TIME_UNITS[unit]) if step else 0.0
+        if unit in candidates and least <= table.origin < 10 * least and _SLOWEST_HZ <= rate_hz <= _FASTEST_HZ:
+            notes.append(f"its time column has no unit: taken as {unit} ({rate_hz:.4g} Hz)")
+            return unit
+    for unit in candidates:
         # 1 to 1000 Hz, with a margin for jitter; the four ranges touch and do not overlap.
-        if 0.9e-3 <= step * TIME_UNITS[unit] < 0.9:
-            notes.append(f"its time column has no unit: taken as {unit} ({1 / (step * TIME_UNITS[unit]):.4g} Hz)")
-            return raw.time * TIME_UNITS[unit]
+        if 0.9e-3 <= step * _TIME_UNITS[unit] < 0.9:
+            notes.append(f"its time column has no unit: taken as {unit} ({1 / (step * _TIME_UNITS[unit]):.4g} Hz)")
+            return unit
     raise MediaError(
         source.name, f"its time column steps by {step:g} of no stated unit; name the unit in the header, as time [ms]"
     )

@@ -130,12 +130,25 @@ def test_units_come_from_header_or_hints_and_contradictions_are_refused(tmp_path
         _series(_csv(tmp_path / "mixed.csv", time_s, given, stated.replace("acc_x [g]", "acc_x [mg]")))
 
 
-def test_units_that_look_wrong_are_noted_and_not_changed():
+def test_numbers_without_a_unit_tell_it_and_a_note_says_so():
     still = np.tile([0.0, 0.0, 1.0, 0.0, 0.0, 200.0], (400, 1))
-    notes = _read_array(still)[0].notes
-    assert any("median magnitude of 1.00: g? Set acceleration_unit" in note for note in notes)
-    assert any("reaches 200: deg/s? Set rotation_unit" in note for note in notes)
-    [segment] = _read_array(still * 9.81, acceleration_unit="g")
+    [segment] = _read_array(still)
+    assert any("lasting magnitude of 1.00: taken as g" in note for note in segment.notes)
+    assert any("reaches 200: taken as deg/s" in note for note in segment.notes)
+    np.testing.assert_allclose(segment.views[0, [2, 5], 0], [9.80665, np.radians(200)], rtol=1e-6)
+    # A hint is not doubted, and neither is shaking of 1 m/s2 whose gravity somebody has removed.
+    [hinted] = _read_array(still, acceleration_unit="m/s2", rotation_unit="rad/s")
+    assert hinted.views[0, :, 0].tolist() == [0, 0, 1, 0, 0, 200]
+    assert any("g? Set acceleration_unit" in note for note in hinted.notes)
+    assert any("reaches 200: deg/s? Set rotation_unit" in note for note in hinted.notes)
+    shaken = np.zeros((2000, 6))
+    shaken[:, 0] = np.sqrt(2) * np.sin(np.arange(2000) / 400 * 2 * np.pi * 2)
+    np.testing.assert_array_equal(_read_array(shaken)[0].views[0, :3], shaken.T[:3].astype(np.float32))
+
+
+def test_a_stated_unit_that_looks_wrong_is_noted_and_not_changed():
+    still = np.tile([0.0, 0.0, 9.81, 0.0, 0.0, 0.0], (400, 1))
+    [segment] = _read_array(still, acceleration_unit="g")
     assert any("given in m/s2, not g?" in note for note in segment.notes)
     assert segment.views[0, 2, 0] == pytest.approx(9.81 * 9.80665)
 
@@ -456,8 +469,9 @@ def test_a_real_watch_recording_becomes_windows(tmp_path):
     assert all(segment.notes == () for segment in segments)
     pull = np.linalg.norm(segments[0].views[0, :3], axis=0)
     assert np.median(pull) == pytest.approx(9.8, rel=0.3)  # it was worn in exercises
-    unstated = _read_path(tmp_path / "watch.npy", rate_hz=50.0)[0].notes
-    assert any("g? Set acceleration_unit" in note for note in unstated)
+    [unstated] = _read_path(tmp_path / "watch.npy", rate_hz=50.0)
+    (note,) = (note for note in unstated.notes if "taken as" in note)  # and its rotation is left as it is
+    assert note.startswith("acceleration has no unit and a lasting magnitude of 1.2")
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npy"])

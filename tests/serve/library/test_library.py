@@ -63,6 +63,20 @@ def nothing_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DecodePool, "submit", refuse)
 
 
+def test_files_of_one_recording_are_one_item(tmp_path: Path) -> None:
+    media = tmp_path / "walk"
+    media.mkdir()
+    for name in ("Accelerometer", "Gyroscope"):
+        rows = "\n".join(f"{i / 100},{i / 100},0,{i % 7},9" for i in range(600))
+        (media / f"{name}.csv").write_text(f"time,seconds_elapsed,x,y,z\n{rows}\n")
+    library = Library.open(tmp_path / "library", tiny.seven())
+    report = library.index(media)
+    assert report.added == 1
+    assert [(Path(path).name, reason) for path, reason in report.skipped] == [
+        ("Gyroscope.csv", "is a part of the recording Accelerometer.csv, with which it is read")
+    ]
+
+
 def test_a_library_keeps_its_way_to_search(tmp_path: Path) -> None:
     for number in range(30):
         tiny.picture(tmp_path / "media" / f"{number}.png", number)
