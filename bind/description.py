@@ -37,6 +37,7 @@ class Description(BaseModel):
     `trained` lists the modality pairs it was trained on, as `["image", "audio"]`; `trained_on` the manifests, by the
     names in their headers (patterns with `*`), as far as they were recorded.
 
+    `shorter` are the lengths to which its vectors may be cut, from the front, and normalised again.
     `digests` names weights by something else than the SHA-256 of their file (random ones by their seed).
     """
 
@@ -50,6 +51,7 @@ class Description(BaseModel):
     source: str = ""
     trained: tuple[tuple[str, str], ...] = ()
     trained_on: tuple[str, ...] = ()
+    shorter: tuple[int, ...] = ()
     digests: dict[str, str] = {}
     modalities: dict[str, ModalityTable]
 
@@ -113,6 +115,8 @@ def parse(table: Mapping[str, Any], name: str) -> Description:
         description = Description.model_validate(table)
     except ValidationError as error:
         raise ValueError(_listed(name, _messages(error, ()))) from None
+    if any(not 0 < length < description.dim for length in description.shorter):
+        errors.append(f"shorter: expected lengths from 1 to {description.dim - 1}, got {list(description.shorter)}")
     for modality, entry in description.modalities.items():
         where = f"modalities.{modality}"
         if modality not in modalities.specs():

@@ -138,6 +138,27 @@ class Service:
             found.update(zip(places, results, strict=True))
         return [found[place] for place in range(len(terms))]
 
+    async def embed_many(self, terms: Sequence[Term]) -> list[EncodedSegment]:
+        """As `embed`, of more terms than may wait at once: `max_terms` after `max_terms`, each with its own deadline.
+
+        Other callers take turns in between. A full server is waited for once the first of them are done.
+        """
+        found: list[EncodedSegment] = []
+        size = self.settings.max_terms
+        for begin in range(0, len(terms), size):
+            until = time.monotonic() + self.settings.deadline_s
+            while True:
+                try:
+                    found += await self.embed(terms[begin : begin + size])
+                    break
+                except Busy as error:
+                    if not begin or time.monotonic() + error.retry_after_s > until:
+                        raise
+                    await asyncio.sleep(error.retry_after_s)
+                except TermError as error:
+                    raise TermError(begin + error.index, error.reason) from None
+        return found
+
     async def compose(self, terms: Sequence[Term], *, deadline_s: float | None = None) -> Embeddings:
         """Terms -> their weighted sum, Embeddings (1, D). Raises as `embed`; ValueError if they cancel out."""
         return self.combined(await self.embed(terms, deadline_s=deadline_s), terms)
@@ -187,6 +208,10 @@ class Service:
     async def item(self, item_id: int) -> Item:
         """The item with an id. Raises UnknownItemError."""
         return await self.read(self.library.item, item_id)
+
+    async def page(self, after: int, limit: int, where: str | None) -> tuple[list[Item], int | None]:
+        """A page of the items that pass a filter, as `Library.page`. Raises WhereError."""
+        return await self.read(self.library.page, after, limit, where)
 
     async def related(self, item_id: int) -> list[Item]:
         """All items of the same content: the stretches of a film, and its sound track. Raises UnknownItemError."""
@@ -261,6 +286,7 @@ class Service:
             metadata.version("crossbind"),
             len(self.library),
             self.counts(),
+            self.model.description.shorter,
         )
 
     async def points(self, limit: int = 2000) -> list[Point]:

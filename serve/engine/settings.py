@@ -28,6 +28,9 @@ PREFIX = "CROSSBIND_SERVE_"
 NOT_OPTIONS = ("api_keys",)
 """Settings without an option of the command line: other users of a machine can read the arguments of a process."""
 
+_ORIGIN = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?")
+_ROOT_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)*")
+
 Names = Annotated[tuple[str, ...], NoDecode]
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -61,6 +64,15 @@ class Settings(BaseSettings):
         (),
         description="A name that the server answers to; may be given several times. Left out: its own address and, "
         "there, the loopback names; any name where keys are asked for.",
+    )
+    allowed_origin: Names = Field(
+        (),
+        description="An address of web pages, as https://app.example, whose scripts may use the API (CORS); may be "
+        "given several times. Left out: pages of this server alone. `*`, any page, needs API keys.",
+    )
+    root_path: str = Field(
+        "",
+        description="Where a reverse proxy has this server, as /crossbind, whether it takes that off addresses or not.",
     )
     read_only: bool = Field(False, description="Nothing can be added or deleted.")
     page: bool = Field(True, description="The web page on /, beside the API.")
@@ -118,7 +130,7 @@ class Settings(BaseSettings):
             return init_settings, env_settings
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
-    @field_validator("api_keys", "allowed_host", mode="before")
+    @field_validator("api_keys", "allowed_host", "allowed_origin", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         """`a, b` of an environment variable -> (a, b)."""
@@ -128,6 +140,23 @@ class Settings(BaseSettings):
     @classmethod
     def _in_lower_case(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(name.lower() for name in value)
+
+    @field_validator("allowed_origin")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        found = tuple(origin.lower() for origin in value)
+        for origin in found:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError("expected schemes and hosts, as https://app.example")
+        return found
+
+    @field_validator("root_path")
+    @classmethod
+    def _is_path(cls, value: str) -> str:
+        path = value.rstrip("/")
+        if not _ROOT_PATH.fullmatch(path):
+            raise ValueError("expected a path, as /crossbind")
+        return path
 
     @model_validator(mode="wrap")
     @classmethod
@@ -159,6 +188,9 @@ class Settings(BaseSettings):
             if len(key) < MIN_KEY_CHARACTERS or not key.isascii() or not key.isprintable() or " " in key:
                 reason = f"expected at least {MIN_KEY_CHARACTERS} visible ASCII characters"
                 found.append(({"api_keys"}, f"API key {number}: {reason}; `openssl rand -hex 24` makes one"))
+        if "*" in self.allowed_origin and not self.api_keys:
+            reason = "pages of any site may use the API only where keys are asked for; give some, or name the sites"
+            found.append(({"allowed_origin", "api_keys"}, f"allowed_origin: {reason}"))
         if not self.is_loopback and not self.api_keys:
             reason = (
                 f"{self.host} can be reached from other machines, which needs API keys; give some "
@@ -240,6 +272,7 @@ _SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "int_from_float": lambda _: "expected a whole number",
     "float_parsing": lambda _: "expected a number",
     "bool_parsing": lambda _: "expected true or false",
+    "value_error": lambda bounds: str(bounds["error"]),
     "extra_forbidden": lambda _: "there is no such setting",
 }
 

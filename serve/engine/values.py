@@ -32,7 +32,10 @@ class Point:
 
 @dataclass(frozen=True)
 class About:
-    """What is served: the model, its space, the library's size. `missing` are modalities without an encoder."""
+    """What is served: the model, its space, the library's size. `missing` are modalities without an encoder.
+
+    `shorter` are the lengths to which a vector may be cut.
+    """
 
     model: str
     about: str
@@ -44,3 +47,4 @@ class About:
     version: str
     files: int
     items: Mapping[str, int]
+    shorter: tuple[int, ...] = ()

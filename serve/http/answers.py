@@ -66,9 +66,9 @@ def content_type_of(file: IO[bytes], name: str, service: Service) -> str | None:
     return _TYPES.get(found.name)
 
 
-def item_json(item: Item) -> dict[str, Any]:
-    """An item -> an `ItemAnswer`."""
-    place = f"/v1/items/{item.item_id}"
+def item_json(item: Item, root: str) -> dict[str, Any]:
+    """An item -> an `ItemAnswer`, of a server whose addresses begin with `root`."""
+    place = f"{root}/v1/items/{item.item_id}"
     return {
         "object": "item",
         "id": item.item_id,
@@ -83,9 +83,9 @@ def item_json(item: Item) -> dict[str, Any]:
     }
 
 
-def hit_json(hit: Hit) -> dict[str, Any]:
-    """A hit -> a `HitAnswer`."""
-    return item_json(hit) | {key: getattr(hit, key) for key in ("score", "cosine", "keyword", "probability")}
+def hit_json(hit: Hit, root: str) -> dict[str, Any]:
+    """A hit -> a `HitAnswer`, as `item_json`."""
+    return item_json(hit, root) | {key: getattr(hit, key) for key in ("score", "cosine", "keyword", "probability")}
 
 
 def model_json(about: About) -> dict[str, Any]:
@@ -97,9 +97,18 @@ def model_json(about: About) -> dict[str, Any]:
         "owned_by": "crossbind",
         "modalities": list(about.modalities),
         "dimensions": about.dim,
+        "shorter_dimensions": list(about.shorter),
         "space": about.space,
         "license": about.license,
     }
+
+
+def shortened(vector: np.ndarray, length: int | None) -> np.ndarray:
+    """A unit vector (D,) -> its first `length` numbers as a unit vector; as it is for None."""
+    if length is None:
+        return vector
+    front = vector[:length].astype(np.float64)
+    return (front / max(float(np.linalg.norm(front)), 1e-12)).astype(np.float32)
 
 
 def vector_json(vector: np.ndarray, encoding_format: str | None) -> str | list[float]:

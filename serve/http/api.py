@@ -38,6 +38,7 @@ def create_app(service: Service, *, page: bool = True) -> ASGIApp:
         redoc_url=None,
         lifespan=lifespan,
         responses=REFUSALS,
+        servers=[{"url": root}] if (root := service.settings.root_path) else None,
         redirect_slashes=False,
     )
     handle_errors(app)

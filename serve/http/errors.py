@@ -15,6 +15,8 @@ from serve.engine.values import PictureError
 from serve.http.guard import error_body
 from serve.library.errors import LibraryError, UnknownItemError
 
+_CODES = {404: "not_found", 405: "method_not_allowed"}
+
 
 class RequestError(Exception):
     """A request that the server refuses: the status of its answer, a `code` for programs, a sentence, the parameter."""
@@ -28,8 +30,8 @@ class RequestError(Exception):
 
 
 def invalid_request(errors: Any) -> RequestError:
-    """The first of pydantic's errors; of a union's, the one that got furthest."""
-    worst = max(errors, key=lambda entry: len(entry["loc"]))
+    """The first of pydantic's errors; of a union's, a list that is too long, else the one that got furthest."""
+    worst = max(errors, key=lambda entry: (entry["type"] == "too_long", len(entry["loc"])))
     where = ".".join(str(part) for part in worst["loc"][:6])
     return RequestError(400, "invalid_request", f"{where or 'body'}: {worst['msg']}", where or None)
 
@@ -51,7 +53,9 @@ def handle_errors(app: FastAPI) -> None:
         PictureError: lambda e: answer(404, "no_picture", str(e)),
         MediaError: lambda e: answer(422, "unusable_medium", e.reason),
         LibraryError: lambda e: answer(503, "library_error", "the library cannot be used at the moment"),
-        HTTPException: lambda e: answer(e.status_code, "http_error", str(e.detail), **dict(e.headers or {})),
+        HTTPException: lambda e: answer(
+            e.status_code, _CODES.get(e.status_code, "http_error"), str(e.detail), **dict(e.headers or {})
+        ),
         Exception: lambda e: answer(500, "internal_error", "this is a fault of the server; its log says more"),
         RequestValidationError: lambda e: answer(400, "invalid_request", invalid_request(e.errors()).message),
     }

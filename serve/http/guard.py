@@ -73,6 +73,12 @@ def page_policy(scripts: Sequence[str] = ()) -> str:
 _SIGN_IN_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
+_PREFLIGHT = {
+    "access-control-allow-methods": "GET, POST, DELETE",
+    "access-control-allow-headers": "authorization, content-type, range",
+    "access-control-max-age": "600",
+}
+"""What scripts of an allowed page may ask for. It names no credentials, so browsers send no cookies with it."""
 _HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
@@ -157,17 +163,20 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
             return
         started = time.monotonic()
+        scope = self._below_root(scope)
         headers = Headers(scope=scope)
         client = client_of(scope.get("client"))
         CLIENT.set(client)
         body = RequestBody(receive, self, self._settings, client)
-        answer = _Answer(send, scope["path"], body)
+        answer = _Answer(send, scope["path"], body, self._shared_with(headers))
         reason = ""
         try:
             try:
                 self._check_size(scope)
                 self._check_address(headers, scope["method"])
-                if self._keys and scope["path"] == SIGN_IN:
+                if answer.shared_with and scope["method"] == "OPTIONS":
+                    await answer.send_whole(204, b"", _PREFLIGHT)  # without a key: browsers send none with this
+                elif self._keys and scope["path"] == SIGN_IN:
                     await self._sign_in(scope["method"], body, answer)
                 else:
                     self._check_key(scope, headers)
@@ -192,6 +201,21 @@ class Guard:
                 self._give_back_soon()
             reason = body.refusal.code if body.refusal else ""
             self._count(scope, answer.status, time.monotonic() - started, body.size, reason)
+
+    def _below_root(self, scope: Scope) -> Scope:
+        """A request as it would be without the proxy's path in its address; whether the proxy took that off already."""
+        root, path = self._settings.root_path, scope["path"]
+        if not root or not (path + "/").startswith(root + "/"):
+            return scope
+        raw = scope.get("raw_path")
+        below = {"path": path[len(root) :] or "/"}
+        return {**scope, **below, **({"raw_path": raw[len(root) :] or b"/"} if raw else {})}
+
+    def _shared_with(self, headers: Headers) -> str:
+        """The origin of the page that asks, where it is another one's and allowed; else ''."""
+        origin = headers.get("origin", "").lower()
+        allowed = self._settings.allowed_origin
+        return origin if origin and (origin in allowed or "*" in allowed) else ""
 
     def _give_back_soon(self) -> None:
         if self._giving_back is None or self._giving_back.done():
@@ -241,7 +265,7 @@ class Guard:
             raise Refusal(
                 421, "unknown_host", "this server does not answer to that name; --allowed-host lets it (see the README)"
             )
-        if method in _SAFE_METHODS:
+        if method in _SAFE_METHODS or self._shared_with(headers):
             return
         # Another site's page in a browser can send forms here without asking. It cannot hide where it came from.
         if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
@@ -259,7 +283,7 @@ class Guard:
         if self._is_session(headers.get("cookie", "")):
             return
         if scope["method"] == "GET" and "text/html" in headers.get("accept", "") and scope["path"] == "/":
-            raise Refusal(303, "sign_in", "sign in first", {"location": SIGN_IN})
+            raise Refusal(303, "sign_in", "sign in first", {"location": self._settings.root_path + SIGN_IN})
         raise Refusal(
             401, "invalid_api_key", "expected an API key: Authorization: Bearer KEY", {"www-authenticate": "Bearer"}
         )
@@ -286,8 +310,9 @@ class Guard:
         return hmac.new(self._secret, until.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
 
     async def _sign_in(self, method: str, body: RequestBody, answer: _Answer) -> None:
+        root = self._settings.root_path
         if method == "GET":
-            await answer.page(200, "")
+            await answer.page(200, "", root)
             return
         if method != "POST":
             raise Refusal(405, "method_not_allowed", "expected GET or POST", {"allow": "GET, POST"})
@@ -297,11 +322,12 @@ class Guard:
         except ValueError:
             raise Refusal(400, "bad_form", "expected a form with one field, `key`") from None
         if not self._is_key(form.get("key", [""])[0].strip()):
-            await answer.page(401, "<p role=alert>That is not a key of this server.</p>")
+            await answer.page(401, "<p role=alert>That is not a key of this server.</p>", root)
             return
         until = str(int(time.time()) + SESSION_S)
-        cookie = f"{COOKIE}={until}.{self._mark(until)}; Path=/; Max-Age={SESSION_S}; HttpOnly; SameSite=Strict"
-        await answer.send_whole(303, b"", {"location": "/", "set-cookie": cookie})
+        place = f"{root}/"
+        cookie = f"{COOKIE}={until}.{self._mark(until)}; Path={place}; Max-Age={SESSION_S}; HttpOnly; SameSite=Strict"
+        await answer.send_whole(303, b"", {"location": place, "set-cookie": cookie})
 
     def _count(self, scope: Scope, status: int, seconds: float, size: int, reason: str) -> None:
         route = getattr(scope.get("route"), "path", None) or ("page" if 200 <= status < 400 else "other")
@@ -319,7 +345,8 @@ class Guard:
 class _Answer:
     """`send` of a request: adds headers, and says what was refused even where the application says otherwise."""
 
-    def __init__(self, send: Send, path: str, body: RequestBody) -> None:
+    def __init__(self, send: Send, path: str, body: RequestBody, shared_with: str) -> None:
+        self.shared_with = shared_with
         self._send = send
         self._body = body
         self._policy = API_POLICY if path.startswith(_API) else page_policy()
@@ -341,6 +368,10 @@ class _Answer:
             headers = MutableHeaders(scope=message)
             for name, value in (*_HEADERS.items(), ("content-security-policy", self._policy)):
                 headers.setdefault(name, value)
+            if self.shared_with:
+                headers["access-control-allow-origin"] = self.shared_with
+                headers["access-control-expose-headers"] = "content-range, retry-after"
+                headers.add_vary_header("Origin")
         await self._send(message)
 
     async def refuse(self, refusal: Refusal) -> None:
@@ -355,10 +386,10 @@ class _Answer:
             self._body.refusal = refusal
         self._replaced = True
 
-    async def page(self, status: int, message: str) -> None:
-        """Answers with the sign-in form."""
+    async def page(self, status: int, message: str, root: str) -> None:
+        """Answers with the sign-in form of a server that lies at `root`."""
         self._policy = _SIGN_IN_POLICY
-        body = _PAGE.replace("MESSAGE", message).encode()
+        body = _PAGE.replace("MESSAGE", message).replace('action="/login"', f'action="{root}{SIGN_IN}"').encode()
         await self.send_whole(status, body, {"content-type": "text/html; charset=utf-8"})
 
     async def send_whole(self, status: int, body: bytes, headers: dict[str, str]) -> None:

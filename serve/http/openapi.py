@@ -9,6 +9,7 @@ from pydantic.json_schema import models_json_schema
 
 from bind.modalities import specs
 from serve.engine.service import Service
+from serve.http.guard import OPEN_PATHS
 from serve.http.schemas import CONTENTS, FILE, EmbeddingsRequest, Error, SearchRequest
 
 _SCHEMAS = "#/components/schemas/{model}"
@@ -27,13 +28,39 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     503: {"model": Error, "description": "The library cannot be used at the moment."},
     504: {"model": Error, "description": "The answer was not there in time."},
 }
+_EXAMPLES: dict[str, dict[str, Any]] = {
+    "EmbeddingsRequest": {
+        "texts": {"summary": "Two texts", "value": {"input": ["a dog", "rain on a roof"]}},
+        "base64": {
+            "summary": "One text, as OpenAI's client asks for it",
+            "value": {"input": "a dog", "encoding_format": "base64"},
+        },
+        "sum": {
+            "summary": "A weighted sum, which is one embedding",
+            "value": {"input": [{"terms": [{"text": "a dog"}, {"text": "indoors", "weight": -0.5}]}]},
+        },
+    },
+    "SearchRequest": {
+        "words": {
+            "summary": "Pictures that words describe",
+            "value": {"query": "a dog", "want": ["image"], "where": "size_bytes > 1000", "k": 5},
+        },
+        "terms": {
+            "summary": "Words with weights",
+            "value": {"terms": [{"text": "a dog"}, {"text": "snow", "weight": 0.5}]},
+        },
+    },
+}
+_KEY = {"type": "http", "scheme": "bearer", "description": "One of the server's API keys, where it asks for any."}
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 
 def json_or_form(model: str) -> dict[str, Any]:
     """The description of a body that is JSON of a schema, or a form with the same content."""
     parts = {name: {"type": "string", "format": "binary"} for name in CONTENTS if name != "text"}
-    fields_ = {name: {"type": "string"} for name in ("text", "weights", "item", "model", "encoding_format")}
+    fields_ = {
+        name: {"type": "string"} for name in ("text", "weights", "item", "model", "encoding_format", "dimensions")
+    }
     if model == "SearchRequest":
         fields_ = {name: {"type": "string"} for name in ("text", "weights", "item", "k", "want", "where")}
     form = {"type": "object", "properties": {**parts, **fields_}, "additionalProperties": False}
@@ -41,7 +68,7 @@ def json_or_form(model: str) -> dict[str, Any]:
         "requestBody": {
             "required": True,
             "content": {
-                "application/json": {"schema": {"$ref": _SCHEMAS.format(model=model)}},
+                "application/json": {"schema": {"$ref": _SCHEMAS.format(model=model)}, "examples": _EXAMPLES[model]},
                 "multipart/form-data": {"schema": form},
             },
         }
@@ -64,15 +91,18 @@ def describe(app: FastAPI, service: Service) -> dict[str, Any]:
         about = service.about()
         properties = bodies["$defs"]["EmbeddingsRequest"]["properties"]
         properties["model"] |= {"anyOf": [{"const": about.model}, {"type": "null"}]}
-        properties["dimensions"] |= {"anyOf": [{"const": about.dim}, {"type": "null"}]}
+        lengths = sorted({*about.shorter, about.dim})
+        properties["dimensions"] |= {"anyOf": [{"enum": lengths}, {"type": "null"}]}
         properties = bodies["$defs"]["SearchRequest"]["properties"]
         properties["k"]["maximum"] = service.settings.max_hits
         properties["want"]["anyOf"][0]["items"]["enum"] = list(specs())
         for path in schema["paths"].values():
             for operation in path.values():
                 operation["responses"].pop("422", None) if "requestBody" not in operation else None
+        schema["components"]["securitySchemes"] = {"key": _KEY}
         if service.settings.api_keys:
-            schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             schema["security"] = [{"key": []}]
+            for path in OPEN_PATHS:
+                schema["paths"][path]["get"]["security"] = []
     assert app.openapi_schema is not None
     return app.openapi_schema

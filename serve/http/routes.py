@@ -7,30 +7,44 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Query, Request, Response
 from fastapi import Path as InPath
 from fastapi.responses import FileResponse
 from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from serve.engine import metrics
 from serve.engine.jobs import EncodedSegment
 from serve.engine.service import Service
 from serve.engine.terms import Term
 from serve.engine.values import TermError
-from serve.http.answers import JsonAnswer, OpenFileAnswer, content_type_of, hit_json, item_json, model_json, vector_json
+from serve.http.answers import (
+    JsonAnswer,
+    OpenFileAnswer,
+    content_type_of,
+    hit_json,
+    item_json,
+    model_json,
+    shortened,
+    vector_json,
+)
 from serve.http.bodies import entry_terms, parsed, term_of
+from serve.http.docs_page import POLICY, docs_page
 from serve.http.errors import RequestError
 from serve.http.forms import metadata_of, read_form
 from serve.http.openapi import BINARY, json_or_form, upload_form
 from serve.http.schemas import (
     FILE,
     MAX_ID,
+    MAX_INPUTS,
     MAX_QUERY_TERMS,
     EmbeddingsAnswer,
     EmbeddingsRequest,
     Hits,
     ItemAnswer,
     Items,
+    ItemsPage,
     ModelAnswer,
     Models,
     SearchRequest,
@@ -40,6 +54,9 @@ from serve.library.errors import LibraryError, UnknownItemError
 from serve.library.text import shown
 from serve.library.where import WhereError
 
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
+MAX_PAGE = 1000
+"""Items of one page of the list of all."""
 ItemId = Annotated[int, InPath(ge=1, le=MAX_ID)]
 
 
@@ -50,6 +67,8 @@ def add_routes(app: FastAPI, service: Service) -> None:
     _add_media_routes(app, service)
     _add_model_routes(app, service)
     _add_state_routes(app, service)
+    _add_docs(app, service)
+    _refuse_others(app)
 
 
 def _add_query_routes(app: FastAPI, service: Service) -> None:
@@ -61,21 +80,22 @@ def _add_query_routes(app: FastAPI, service: Service) -> None:
         async with parsed(request, EmbeddingsRequest, service) as (body, parts):
             if body.model not in (None, model):
                 raise RequestError(404, "model_not_found", f"this server has {model!r}, not {body.model!r}", "model")
-            if body.dimensions not in (None, service.model.dim):
-                reason = f"expected {service.model.dim}, the dimensions of {model}, got {body.dimensions}"
-                raise RequestError(400, "bad_dimensions", reason, "dimensions")
+            length = _length_of(body.dimensions, service)
             entries = parts or (body.input if isinstance(body.input, list) else [body.input])
             groups = [entry_terms(entry, f"input[{place}]") for place, entry in enumerate(entries)]
         rows = await _embed_groups(service, groups)
         data = [
-            {"object": "embedding", "index": index, "embedding": vector_json(vector, body.encoding_format)}
+            {
+                "object": "embedding",
+                "index": index,
+                "embedding": vector_json(shortened(vector, length), body.encoding_format),
+            }
             for index, (vector, _) in enumerate(rows)
         ]
         tokens = sum(count for _, count in rows)
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-        return JsonAnswer(
-            {"object": "list", "data": data, "model": model, "usage": usage, "space": service.model.space}
-        )
+        space = service.model.space if length is None else f"{service.model.space}:{length}"
+        return JsonAnswer({"object": "list", "data": data, "model": model, "usage": usage, "space": space})
 
     @app.post("/v1/search", response_model=Hits, openapi_extra=json_or_form("SearchRequest"))
     async def search(request: Request) -> Response:
@@ -102,10 +122,26 @@ def _add_query_routes(app: FastAPI, service: Service) -> None:
             raise
         except ValueError as error:  # terms that cancel out, an unknown modality, k
             raise RequestError(400, "bad_query", str(error)) from None
-        return JsonAnswer({"object": "list", "data": [hit_json(hit) for hit in hits]})
+        return JsonAnswer({"object": "list", "data": [hit_json(hit, service.settings.root_path) for hit in hits]})
 
 
 def _add_item_routes(app: FastAPI, service: Service) -> None:
+    root = service.settings.root_path
+
+    @app.get("/v1/items", response_model=ItemsPage)
+    async def items(
+        after: Annotated[int, Query(ge=0, le=MAX_ID, description="`next` of the page before")] = 0,
+        limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="items of a page")] = 100,
+        where: Annotated[str | None, Query(description="a filter, as of a search")] = None,
+    ) -> Response:
+        """List the items in the order in which they were added, page by page."""
+        try:
+            found, following = await service.page(after, limit, where)
+        except WhereError as error:
+            raise RequestError(400, "bad_where", str(error), "where") from None
+        data = [item_json(one, root) for one in found]
+        return JsonAnswer({"object": "list", "data": data, "has_more": following is not None, "next": following})
+
     @app.post("/v1/items", response_model=Items, status_code=201, openapi_extra=upload_form())
     async def add_item(request: Request) -> Response:
         """Add a file to the library: `file`, and `metadata` (a JSON object: caption, date, unit, ...)."""
@@ -116,18 +152,19 @@ def _add_item_routes(app: FastAPI, service: Service) -> None:
                 raise RequestError(400, "no_file", "expected a form with a part `file` that has a file name", FILE)
             metadata = metadata_of(form.get("metadata"))
             items = await service.add(upload.file, upload.filename or "", metadata)
-        return JsonAnswer({"object": "list", "data": [item_json(item) for item in items]}, status_code=201)
+        return JsonAnswer({"object": "list", "data": [item_json(item, root) for item in items]}, status_code=201)
 
     @app.get("/v1/items/{item_id}", response_model=ItemAnswer)
     async def item(item_id: ItemId) -> Response:
         """What is known of an item."""
-        return JsonAnswer(item_json(await service.item(item_id)))
+        return JsonAnswer(item_json(await service.item(item_id), root))
 
     @app.delete("/v1/items/{item_id}", response_model=Items)
     async def delete_item(item_id: ItemId) -> Response:
         """Forget an item's file with all its items. Uploaded files are deleted, files of indexed folders are not."""
         _check_writable(service)
-        return JsonAnswer({"object": "list", "data": [item_json(entry) for entry in await service.remove(item_id)]})
+        removed = await service.remove(item_id)
+        return JsonAnswer({"object": "list", "data": [item_json(entry, root) for entry in removed]})
 
 
 def _add_media_routes(app: FastAPI, service: Service) -> None:
@@ -206,12 +243,52 @@ def _add_state_routes(app: FastAPI, service: Service) -> None:
         return Response(await asyncio.to_thread(service.metrics.text), media_type=metrics.CONTENT_TYPE)
 
 
+def _add_docs(app: FastAPI, service: Service) -> None:
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        """The description of the API, for people."""
+        content = docs_page(await asyncio.to_thread(app.openapi), service.settings.root_path)
+        return Response(content, media_type="text/html", headers={"content-security-policy": POLICY})
+
+
+def _refuse_others(app: FastAPI) -> None:
+    """Answers in the shape of errors what no route of the API takes, before the page below `/` gets to see it."""
+    known = list(app.router.routes)
+
+    async def refuse(request: Request) -> Response:
+        fitting = [route for route in known if route.matches(request.scope)[0] is not Match.NONE]
+        allowed = sorted({method for route in fitting for method in getattr(route, "methods", None) or ()} - {"HEAD"})
+        what = f"{request.method} {request.scope['path'][:200]}"
+        if allowed:
+            takes = ", ".join(allowed)
+            raise HTTPException(405, f"{what}: this address takes {takes}", {"allow": takes})
+        raise HTTPException(404, f"{what}: there is no such address; /docs lists them")
+
+    app.router.add_route("/v1{rest:path}", refuse, methods=_METHODS, include_in_schema=False)
+
+
+def _length_of(dimensions: int | None, service: Service) -> int | None:
+    """What a request asks for -> the length to cut vectors to, None for whole ones. Raises RequestError."""
+    description = service.model.description
+    if dimensions in (None, description.dim):
+        return None
+    if dimensions not in description.shorter:
+        lengths = ", ".join(map(str, sorted({*description.shorter, description.dim})))
+        ordered = "" if description.shorter else ": its directions do not stand in the order of what they hold"
+        reason = f"expected {lengths}, the dimensions of {description.name}, got {dimensions}{ordered}"
+        raise RequestError(400, "bad_dimensions", reason, "dimensions")
+    return dimensions
+
+
 async def _embed_groups(service: Service, groups: list[list[Term]]) -> list[tuple[np.ndarray, int]]:
     """Entries of one or several terms -> the vector (D,) and the number of tokens of each."""
-    if len(groups) > service.settings.max_terms or sum(map(len, groups)) > service.settings.max_terms:
-        raise RequestError(413, "too_many", f"expected at most {service.settings.max_terms} texts and media", "input")
+    terms = [term for group in groups for term in group]
+    if len(terms) > max(MAX_INPUTS, service.settings.max_terms):
+        raise RequestError(
+            413, "too_many", f"expected at most {MAX_INPUTS:,} texts and media, got {len(terms):,}", "input"
+        )
     try:
-        embedded = iter(await service.embed([term for group in groups for term in group]))
+        embedded = iter(await service.embed_many(terms))
     except TermError as error:
         place = next(i for i in range(len(groups)) if sum(map(len, groups[: i + 1])) > error.index)
         raise RequestError(422, "unusable_medium", error.reason, f"input[{place}]") from None

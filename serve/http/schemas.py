@@ -96,13 +96,20 @@ class Composed(Strict):
 _Input = str | TermBody | Composed
 
 
-class EmbeddingsRequest(Strict):
-    """OpenAI's request; `input` also takes media and composed queries. Each entry becomes one embedding."""
+MAX_INPUTS = 2048
+"""Of one request for embeddings, as of OpenAI."""
 
-    input: _Input | Annotated[list[_Input], Field(min_length=1, max_length=2048)]  # type: ignore[valid-type]
+
+class EmbeddingsRequest(Strict):
+    """OpenAI's request; `input` also takes media and composed queries. Each entry becomes one embedding.
+
+    `dimensions` cuts the vectors to one of the model's `shorter_dimensions` and normalises them again.
+    """
+
+    input: _Input | Annotated[list[_Input], Field(min_length=1, max_length=MAX_INPUTS)]  # type: ignore[valid-type]
     model: Annotated[str | None, Field(max_length=255)] = None
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: int | None = None
+    dimensions: Annotated[int | None, Field(ge=1, description="a length that the model can be cut to")] = None
     user: str | None = None
 
     @field_validator("input", mode="before")
@@ -112,7 +119,10 @@ class EmbeddingsRequest(Strict):
         if isinstance(first, list) and first:
             first = first[0]
         if isinstance(first, int):
-            raise ValueError("expected texts, got tokens; every model has its own: send the texts as they are")
+            raise ValueError(
+                "expected texts, got tokens, which every model has of its own; send the texts as they are "
+                "(LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False))"
+            )
         return value
 
 
@@ -132,7 +142,7 @@ class Usage(BaseModel):
 
 
 class EmbeddingsAnswer(BaseModel):
-    """Unit vectors of one space, in the order of the input."""
+    """Unit vectors of one space, in the order of the input; shorter ones (`dimensions`) are a space of their own."""
 
     object: Literal["list"]
     data: list[Embedding]
@@ -197,6 +207,13 @@ class Items(BaseModel):
     data: list[ItemAnswer]
 
 
+class ItemsPage(Items):
+    """Items in the order in which they were added; `next` is the `after` of the next ones, null at the end."""
+
+    has_more: bool
+    next: int | None
+
+
 class Hits(BaseModel):
     """Hits, best first."""
 
@@ -205,7 +222,7 @@ class Hits(BaseModel):
 
 
 class ModelAnswer(BaseModel):
-    """A model: its modalities, the dimension and the identity of its space."""
+    """A model: its modalities, the dimensions and the identity of its space, and to which dimensions it can be cut."""
 
     id: str
     object: Literal["model"]
@@ -213,6 +230,7 @@ class ModelAnswer(BaseModel):
     owned_by: str
     modalities: list[str]
     dimensions: int
+    shorter_dimensions: list[int]
     space: str
     license: str
 

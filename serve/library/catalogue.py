@@ -189,6 +189,11 @@ class Catalogue:
         rows = self._rows("SELECT id FROM segments WHERE modality = ? ORDER BY id", (modality,))
         return np.array([row[0] for row in rows], np.int64)
 
+    def ids_after(self, after: int, limit: int, where: Where) -> list[int]:
+        """The first `limit` segment ids above `after` that pass a filter, ascending."""
+        sql = f"SELECT DISTINCT s.id FROM {_JOIN} WHERE s.id > ? AND {where.sql} ORDER BY s.id LIMIT ?"
+        return [row[0] for row in self._rows(sql, (after, *where.values, limit))]
+
     def passing_of(self, ids: Sequence[int], where: Where) -> np.ndarray:
         """Of these segment ids, the (n,) that pass a filter, ascending."""
         rows = self._rows(

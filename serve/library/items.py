@@ -18,6 +18,7 @@ from serve.library.errors import UnknownItemError
 from serve.library.records import Entry
 from serve.library.uploads import Uploads
 from serve.library.verified_files import VerifiedFiles
+from serve.library.where import Where
 
 if TYPE_CHECKING:
     pass
@@ -146,6 +147,13 @@ class Items:
         """The entries of segments, as an upload names them where one is given."""
         entries = self._catalogue.entries(segments)
         return entries if file is None else self._catalogue.as_uploads(entries.values(), {file})
+
+    def page(self, after: int, limit: int, where: Where) -> tuple[list[Item], int | None]:
+        """At most `limit` items of segments above `after` that pass a filter; the last segment if there are more."""
+        with self._catalogue.snapshot():
+            ids = self._catalogue.ids_after(after, limit + 1, where)
+            found = self._catalogue.as_uploads(self._catalogue.entries(ids[:limit], where).values())
+        return [item_of(found[number]) for number in ids[:limit]], ids[limit - 1] if len(ids) > limit else None
 
     def sample(self, limit: int) -> list[tuple[Item, np.ndarray]]:
         """At most `limit` items, spread evenly over each modality, with their vectors (D,)."""

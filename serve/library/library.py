@@ -30,6 +30,7 @@ from serve.engine import thumbnails
 from serve.engine.terms import Term
 from serve.library.catalogue import Catalogue
 from serve.library.errors import LibraryError
+from serve.library.filters import checked_filter
 from serve.library.indexing import Embed, Progress, Run
 from serve.library.model_check import check_space
 from serve.library.reports import IndexReport
@@ -272,6 +273,13 @@ class Library:
     def item(self, item_id: int) -> Item:
         """The item with an id that a hit told. Raises UnknownItemError when there is none (any more)."""
         return self._items.item(item_id)
+
+    def page(self, after: int = 0, limit: int = 100, where: str | None = None) -> tuple[list[Item], int | None]:
+        """At most `limit` items in the order in which they were added, and what to pass as `after` for the next ones.
+
+        `after` is None where there are no more. `where` is a filter as of `search`. Raises WhereError.
+        """
+        return self._items.page(after, limit, checked_filter(self._catalogue, where))
 
     def vectors(self, item_ids: Sequence[int]) -> Embeddings:
         """Item ids -> their vectors as Embeddings, in their order. Raises UnknownItemError for an unknown id."""

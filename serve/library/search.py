@@ -11,12 +11,12 @@ import numpy as np
 from bind.index.index import Index
 from bind.space import Embeddings, SpaceError
 from serve.library import calibration
-from serve.library import where as filters
 from serve.library.calibration import Scale
 from serve.library.catalogue import Catalogue
 from serve.library.errors import DamagedError
+from serve.library.filters import checked_filter
 from serve.library.records import Entry
-from serve.library.where import EVERYTHING, Where, WhereError
+from serve.library.where import EVERYTHING, Where
 
 if TYPE_CHECKING:
     from bind.model.model import BindModel
@@ -71,7 +71,7 @@ class Search:
         `modality` is what was embedded, None for a mixture: probabilities are known of one modality only.
         """
         self._check_arguments(query, k, min_probability)
-        filtered = self._parse_where(where)
+        filtered = checked_filter(self._catalogue, where)
         index = self._live_index.current()
         with self._catalogue.snapshot():
             scales = self._scales(index, query, _wanted(index, want), modality)
@@ -146,18 +146,6 @@ class Search:
                 nearest = self._nearest(index, query, name, depth, allowed, every_segment)
             candidates += _scored(*nearest, scale)
         return candidates
-
-    def _parse_where(self, where: str | None) -> Where:
-        if where is None or not where.strip():
-            return EVERYTHING
-        parsed = filters.parse(where)
-        if self._catalogue.count_files():
-            for key, position in parsed.keys.items():
-                if not self._catalogue.has_metadata(filters.json_path(key)):
-                    known = ", ".join(filters.COLUMNS)
-                    reason = f"no file has metadata {key!r}, and it is no column (columns: {known})"
-                    raise WhereError(reason, where, position)
-        return parsed
 
     def _nearest(
         self,

@@ -103,6 +103,7 @@ def mount(app: FastAPI, service: Service) -> None:
         pwa=False,
         allowed_paths=[],
         max_file_size=service.settings.max_body_bytes,
+        root_path=service.settings.root_path,
     )
     mounted = app.router.routes[-1]
     mounted.app = _OnlyOpen(mounted.app)  # type: ignore[attr-defined]

@@ -101,7 +101,7 @@ function paint(item, term) {
 function picture(term) {
   const modality = term.words !== undefined ? 'text' : term.modality || 'file';
   let address = term.preview;
-  if (term.item !== undefined && ['image', 'video'].includes(term.modality)) address = '/v1/items/' + term.item + '/thumbnail';
+  if (term.item !== undefined && ['image', 'video'].includes(term.modality)) address = 'v1/items/' + term.item + '/thumbnail';
   if (!address) return icon(modality);
   const image = make('img', { src: address, alt: '' });
   image.addEventListener('error', () => image.replaceWith(icon(modality)));
@@ -373,7 +373,7 @@ function showStart() {
     make('p', {}, 'Words, pictures, sounds, recordings: each may be added to the query or subtracted from it. Try one:'),
     make('div', { className: 'examples' }, ...examples),
     make('div', { className: 'glimpse' }, ...library.glimpse.map(({ item, name }) => {
-      const image = make('img', { src: '/v1/items/' + item + '/thumbnail', alt: '', loading: 'lazy' });
+      const image = make('img', { src: 'v1/items/' + item + '/thumbnail', alt: '', loading: 'lazy' });
       const made = button('', () => showDetails(item));
       image.addEventListener('error', () => made.remove());
       made.setAttribute('aria-label', 'Show ' + name);
@@ -709,7 +709,7 @@ function drawMap(place, { points, modalities, shown, total }) {
 
   const show = circle => {
     tip.hidden = false;
-    const image = ['image', 'video'].includes(circle.kind) ? make('img', { src: '/v1/items/' + circle.itemId + '/thumbnail', alt: '' }) : icon(circle.kind);
+    const image = ['image', 'video'].includes(circle.kind) ? make('img', { src: 'v1/items/' + circle.itemId + '/thumbnail', alt: '' }) : icon(circle.kind);
     tip.replaceChildren(image, make('span', {}, circle.itemName));
     const box = circle.getBoundingClientRect(), outer = stage.getBoundingClientRect();
     tip.style.left = Math.min(Math.max(box.left - outer.left, 70), outer.width - 70) + 'px';

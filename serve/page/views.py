@@ -112,7 +112,7 @@ class Figures:
         a quote. A file that can no longer be read is shown as that.
         """
         name = text(name_of(item))
-        media, thumbnail = f"/v1/items/{item.item_id}/media", f"/v1/items/{item.item_id}/thumbnail"
+        media, thumbnail = f"v1/items/{item.item_id}/media", f"v1/items/{item.item_id}/thumbnail"
         stretch = "" if item.start_s is None or item.end_s is None else f"#t={item.start_s:.2f},{item.end_s:.2f}"
         player = f'src="{media}{stretch}" aria-label="{name}" data-start="{item.start_s or 0:.2f}"'
         if item.modality == "image":
@@ -137,7 +137,7 @@ class Figures:
     async def details(self, item: Item) -> str:
         """An item -> everything known of it, for the dialog."""
         if item.modality == "image":
-            place = f"/v1/items/{item.item_id}"
+            place = f"v1/items/{item.item_id}"
             shows = f'<img src="{place}/media" alt="{text(name_of(item))}" data-instead="{place}/thumbnail">'
         else:
             shows = await self.figure(item)
@@ -251,7 +251,7 @@ def _details(item: Item, shows: str) -> str:
         '<button type="button" data-do="more">More like this</button>'
         '<button type="button" data-do="less">Less like this</button>'
         '<button type="button" data-do="add">Add to the query</button>'
-        f'<a href="/v1/items/{item.item_id}/media" download="{name}">Download</a></div></article>'
+        f'<a href="v1/items/{item.item_id}/media" download="{name}">Download</a></div></article>'
     )
 
 

@@ -418,7 +418,10 @@ def test_too_many_parts_are_refused(library: Library) -> None:
     with live(library) as running:
         many = [("text", (None, "x"))] * 400
         assert running.http.post("/v1/embeddings", files=many).status_code == 400
-        assert running.http.post("/v1/embeddings", json={"input": ["x"] * 257}).status_code == 413
+        # Texts of one request are embedded piece by piece; a sum of many counts as many.
+        assert running.http.post("/v1/embeddings", json={"input": ["x"] * 2049}).status_code == 400
+        sums = [{"terms": [{"text": "x"}] * 2}] * 1025
+        assert running.http.post("/v1/embeddings", json={"input": sums}).status_code == 413
         assert running.http.post("/v1/search", json={"terms": [{"text": "x"}] * 65}).status_code == 400
 
 
