@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,36 +93,105 @@ def manifest(
         str,
         typer.Argument(
             help="A data set; data_manifests/README.md describes them. Packages add more through the entry points "
-            "`crossbind.datasets`; an unknown name lists all."
+            "`crossbind.datasets`; an unknown name lists all. `log`: recordings of robots, phones and drones."
         ),
     ],
-    root: Annotated[Path, typer.Argument(help="Where its official download lies.")],
+    root: Annotated[Path, typer.Argument(help="Where its official download lies; of a log, the recording or several.")],
     out: Annotated[
-        Path, typer.Argument(help="The manifest to write; with splits OUT-train.jsonl, OUT-test.jsonl, ...")
-    ],
+        Path | None,
+        typer.Argument(
+            help="The manifest to write; with splits OUT-train.jsonl, OUT-test.jsonl, ... Of a log it may be left out."
+        ),
+    ] = None,
+    anchor: Annotated[
+        str | None, typer.Option(help="Of a log: the topic of its pictures, or a folder of pictures named by time.")
+    ] = None,
+    sensor: Annotated[
+        list[str] | None, typer.Option(help="Of a log: a topic of motion or depth; may be given several times.")
+    ] = None,
+    window: Annotated[str, typer.Option(help="Of a log: the length of an event, as 2s or 500ms.")] = "2s",
+    max_offset: Annotated[
+        str, typer.Option(help="Of a log: the largest offset between motion and pictures that is looked for.")
+    ] = "2s",
     as_json: Json = False,
 ) -> None:
-    """Turn the official download of a data set into manifests of what belongs together."""
+    """Turn the official download of a data set, or a recording, into manifests of what belongs together."""
     import data_manifests
 
+    if kind == "log":
+        if anchor is None or not sensor:
+            usage_error("log: expected --anchor TOPIC and --sensor TOPIC")
+        _manifest_of_log(root, out or Path(f"{root.stem}.jsonl"), anchor, sensor, window, max_offset, as_json)
+        return
     if kind not in data_manifests.builders():
-        usage_error(f"no data set {kind!r}; known: {', '.join(sorted(data_manifests.builders()))}")
+        usage_error(f"no data set {kind!r}; known: log, {', '.join(sorted(data_manifests.builders()))}")
+    if out is None:
+        usage_error("expected the manifest to write (OUT)")
+    if anchor is not None or sensor:
+        usage_error("--anchor and --sensor are of logs")
     try:
         report = data_manifests.build(kind, root, out)
     except (ValueError, OSError) as error:
         failure(str(error))
-    if as_json:
-        missing = [str(entry) for entry in report.missing]
-        print(
-            json.dumps({"written": list(map(str, report.written)), "events": dict(report.events), "missing": missing})
-        )
-    else:
-        for entry in report.missing:
-            print(f"missing: {entry}", file=sys.stderr)
-        for path, (split, count) in zip(report.written, report.events.items(), strict=True):
-            print(f"{path}: {count} events" + (f" ({split})" if split else ""))
+    missing = [str(entry) for entry in report.missing]
+    _told({"written": list(map(str, report.written)), "events": dict(report.events), "missing": missing}, as_json)
     if report.missing:
         raise typer.Exit(1)
+
+
+def _manifest_of_log(
+    root: Path, out: Path, anchor: str, sensors: list[str], window: str, max_offset: str, as_json: bool
+) -> None:
+    from data_manifests import logs
+
+    seconds = {"--window": _seconds(window, "--window"), "--max-offset": _seconds(max_offset, "--max-offset")}
+    try:
+        report = logs.build(
+            root,
+            out,
+            anchor=anchor,
+            sensors=sensors,
+            window_s=seconds["--window"],
+            max_offset_s=seconds["--max-offset"],
+        )
+    except (ValueError, OSError) as error:
+        failure(str(error))
+    sessions = [
+        {
+            "name": one.name,
+            "events": one.events,
+            "offset_s": one.offset.seconds,
+            "correlation": round(one.offset.correlation, 4),
+            "offset_found": one.offset.is_sure,
+            "notes": list(one.notes),
+        }
+        for one in report.sessions
+    ]
+    if not as_json:
+        for one in report.sessions:
+            for note in (str(one.offset), *one.notes):
+                print(f"{one.name}: {note}")
+    told = {"written": list(map(str, report.written)), "events": report.events, "missing": list[str]()}
+    _told(told | ({"sessions": sessions} if as_json else {}), as_json)
+
+
+def _seconds(text: str, option: str) -> float:
+    """`2s`, `500ms` or `2` -> seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(s|ms|)", text.strip())
+    if match is None:
+        usage_error(f"{option}: expected a time as 2s or 500ms, got {text!r}")
+    return float(match[1]) / (1000 if match[2] == "ms" else 1)
+
+
+def _told(report: dict[str, Any], as_json: bool) -> None:
+    """Prints what was written."""
+    if as_json:
+        print(json.dumps(report))
+        return
+    for entry in report["missing"]:
+        print(f"missing: {entry}", file=sys.stderr)
+    for path, (split, count) in zip(report["written"], report["events"].items(), strict=True):
+        print(f"{path}: {count} events" + (f" ({split})" if split else ""))
 
 
 @app.command()
