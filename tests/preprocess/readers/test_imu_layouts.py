@@ -355,6 +355,11 @@ def test_every_layout_is_tried() -> None:
     assert [row.name for row in layouts() if not any(log.startswith(row.name) for log in written)] == []
 
 
+def test_the_page_on_motion_logs_has_every_layout() -> None:
+    page = (Path(__file__).parents[3] / "docs/pages/reference/motion-logs.md").read_text()
+    assert [row.name for row in layouts() if f"| {row.name} | {row.about} |" not in page] == []
+
+
 @pytest.mark.parametrize(("log", "note"), [
     ("Sensor Logger", "9.81 m/s2 were added along z"),
     ("Sensor Logger", "joined with Gyroscope.csv"),
