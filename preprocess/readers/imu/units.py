@@ -40,6 +40,7 @@ _SLOWEST_HZ, _FASTEST_HZ = 0.4, 10_000.0
 # for most of a recording, and gyroscopes of phones end at 2000 deg/s, which are 35 rad/s. Who writes acceleration in g
 # writes degrees as a rule.
 _STEADY_S = 2.0
+_ENOUGH_ROWS = 50_000
 _LASTS_IN_G = (0.5, 1.6)
 _PULLS_IN_G = (0.8, 2.0)
 _TURNS = {"m/s2": (2 * math.pi, 35.0), "g": (5.5, 25.0)}
@@ -102,10 +103,10 @@ def acceleration_in_si(
     """Acceleration -> (T, 3) float32 in m/s2, and the unit it was in (`m/s2` or `g`)."""
     units, stated = _ACCELERATION_UNITS, group.unit or _hint(source, source.hints.acceleration_unit, ("m/s2", "g"))
     factor = _factor(group, source.hints.acceleration_unit, units, source)
-    usable = group.values[np.isfinite(group.values).all(axis=1)]
+    usable = _usable(group.values)
     pull = _median_length(usable)
     if not stated and not group.usual and has_gravity:
-        steady = _steady(usable, period_s)
+        steady = _steady(group.values, period_s)
         if _LASTS_IN_G[0] < steady < _LASTS_IN_G[1] and _PULLS_IN_G[0] < pull < _PULLS_IN_G[1]:
             notes.append(f"acceleration has no unit and a lasting magnitude of {steady:.2f}: taken as g")
             factor = STANDARD_GRAVITY
@@ -125,7 +126,7 @@ def rotation_in_si(group: Measured, beside: str, layout: str, source: Source, no
     """The rate of rotation -> (T, 3) float32 in rad/s; `beside` is the unit of the acceleration."""
     units, stated = _ROTATION_UNITS, group.unit or _hint(source, source.hints.rotation_unit, ("rad/s", "deg/s"))
     factor = _factor(group, source.hints.rotation_unit, units, source)
-    usable = group.values[np.isfinite(group.values).all(axis=1)]
+    usable = _usable(group.values)
     turn = float(np.percentile(np.abs(usable), 99)) if len(usable) else 0.0
     usual = _median_length(usable)
     most_usual, most = _TURNS[beside]
@@ -141,6 +142,13 @@ def rotation_in_si(group: Measured, beside: str, layout: str, source: Source, no
         return group.values * np.float32(factor)
 
 
+def _usable(values: np.ndarray) -> np.ndarray:
+    """(T, 3) -> its finite rows, of a long recording evenly spread ones."""
+    spread = values[:: max(1, len(values) // _ENOUGH_ROWS)]
+    finite: np.ndarray = spread[np.isfinite(spread).all(axis=1)]
+    return finite
+
+
 def _median_length(values: np.ndarray) -> float:
     with np.errstate(over="ignore"):  # numbers that no sensor writes are left out later
         return float(np.median(np.linalg.norm(values, axis=1))) if len(values) else 0.0
@@ -148,6 +156,7 @@ def _median_length(values: np.ndarray) -> float:
 
 def _steady(values: np.ndarray, period_s: float) -> float:
     """(T, 3) -> the median length of what is left of it when two seconds are averaged."""
+    values = values[np.isfinite(values).all(axis=1)]
     rows = max(1, min(len(values), round(_STEADY_S / period_s) if period_s else 64))
     whole = len(values) // rows * rows
     if not whole:
