@@ -13,7 +13,7 @@ ISO = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(Z|[+-]\d\d:?\
 """What Arrow parses by itself; the group is its zone."""
 _DAY_S = 86_400
 _FORM = (
-    r"^\s*(?:(?P<a>\d{1,4})[-/.](?P<b>\d{1,2})[-/.](?P<c>\d{1,4})[T_, ]+)?"
+    r"^\s*(?:(?P<a>\d{1,4})[-/.](?P<b>\d{1,2})[-/.](?P<c>\d{1,4})[T_, /]+)?"
     r"(?P<h>\d{1,2})[:-](?P<m>\d{1,2})[:-](?P<s>\d{1,2})(?:[.,:_](?P<f>\d{1,9}))?\s*"
     r"(?P<p>[AaPp]\.?[Mm]\.?)?\s*(?P<z>Z|UTC|GMT|[+-]\d{2}:?\d{2})?\s*$"
 )

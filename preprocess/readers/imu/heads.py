@@ -101,7 +101,7 @@ def look(file: BinaryIO, name: str) -> Head:
         first = [*first[:-1], first[-1].rstrip().removesuffix(";")]
     times = [first[place].strip() for place in (columns.time,) if place is not None and place < len(first)]
     stamp = times[0] if times and is_clock(times[0]) else ""
-    comma = delimiter != "," and any(re.fullmatch(r"\s*-?\d*,\d+(?:[eE][-+]?\d+)?\s*", text) for text in first)
+    comma = any(re.fullmatch(r"\s*-?\d*,\d+(?:[eE][-+]?\d+)?\s*", text) for text in first)
     rates = [float(match[1]) for line in preamble if (match := _RATE.search(line))]
     skipped = sum(len(line.encode()) for line in lines[:begin])
     if closed:

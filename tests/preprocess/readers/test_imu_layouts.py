@@ -267,6 +267,10 @@ def plain(**how: object) -> Callable[[np.ndarray, np.ndarray], dict[str, str | b
     return lambda t, m: {"plain.csv": table(PLAIN, [t, *m.T], **how)}
 
 
+def quoted(column: np.ndarray) -> list[str]:
+    return [f'"{value:.6f}"'.replace(".", ",") for value in column]
+
+
 def encoded(encoding: str) -> Callable[[np.ndarray, np.ndarray], dict[str, str | bytes]]:
     header = "time [s]\tacc_x (m/s²)\tacc_y (m/s²)\tacc_z (m/s²)\tgyro_x (°/s)\tgyro_y (°/s)\tgyro_z (°/s)"
     return lambda t, m: {
@@ -323,6 +327,13 @@ LOGS: dict[str, Callable[[np.ndarray, np.ndarray], dict[str, str | bytes]]] = {
     "any, shuffled, decimal commas": shuffled,
     "any, units by magnitude": in_g_and_degrees,
     "any, a row of units": with_a_row_of_units,
+    "any, quoted decimal commas": lambda t, m: {"plain.csv": table(PLAIN, [quoted(column) for column in (t, *m.T)])},
+    "any, dates with slashes": lambda t, m: {
+        "plain.csv": table(PLAIN, [clock(t, lambda at: at.strftime("%Y/%m/%d/%H:%M:%S.%f")), *m.T])
+    },
+    "any, dates with a zone": lambda t, m: {
+        "plain.csv": table(PLAIN, [clock(t, lambda at: at.strftime("%Y-%m-%d %H:%M:%S.%f") + " +0530"), *m.T])
+    },
     "any, UTF-16": encoded("utf-16"),
     "any, UTF-16 without a mark": encoded("utf-16-be"),
     "any, Latin-1": encoded("latin-1"),
