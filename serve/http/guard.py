@@ -44,6 +44,8 @@ MAX_HEAD_BYTES = 32_768
 MAX_ADDRESS_BYTES = 8_192
 _SIGN_IN_BYTES = 4096
 _LARGE_BYTES = 2**20
+RECEIVED_BYTES_PER_S = 64e6
+"""Of all large bodies together. Who sends faster waits: the thread that receives is the one that answers everybody."""
 _GIVE_BACK_AFTER_S = 5.0
 _LEFT = 499
 """nginx's status for a client that left before it was answered. Nobody gets to see it but the log."""
@@ -147,6 +149,7 @@ class Guard:
         self._giving_back: asyncio.Future[None] | None = None
         self._receiving = 0
         self._receiving_of: Counter[str] = Counter()
+        self._next_at: dict[str, float] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request, as ASGI asks an application to."""
@@ -188,6 +191,7 @@ class Guard:
             self._receiving_of[client] -= body.size
             if self._receiving_of[client] <= 0:
                 del self._receiving_of[client]
+                self._next_at.pop(client, None)
             if body.size > _LARGE_BYTES:
                 self._give_back_soon()
             reason = body.refusal.code if body.refusal else ""
@@ -219,10 +223,17 @@ class Guard:
         own = self._receiving_of[client]
         return self._receiving <= settings.max_bodies_bytes and own <= settings.max_bodies_bytes_each
 
-    def received(self, client: str, count: int) -> None:
-        """Notes bytes of a body, until its request is done."""
+    def received(self, client: str, count: int) -> float:
+        """Notes bytes of a body, until its request is done -> the seconds until more of this client's is due."""
         self._receiving += count
         self._receiving_of[client] += count
+        if self._receiving_of[client] <= _LARGE_BYTES:
+            return 0.0
+        now = time.monotonic()
+        self._next_at.setdefault(client, now)
+        share = RECEIVED_BYTES_PER_S / len(self._next_at)
+        self._next_at[client] = max(self._next_at[client], now) + count / share
+        return self._next_at[client] - now
 
     def _check_size(self, scope: Scope) -> None:
         address = len(scope.get("raw_path") or b"") + len(scope["query_string"])
