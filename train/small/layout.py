@@ -3,10 +3,14 @@
     python -m train.small.layout DATA SPACE OUT FEATURES
 
 The dimensions of `small` come in the order of what they hold; the last 128 hold a few hundredths of a picture. Here
-they are given to the image trunk's features of the picture's quarters, in those directions in which photographs agree
-best with themselves shown grey (canonical correlations). The other encoders' heads are 0 there, so that texts find
-pictures by the first 256 as before, while depth and thermal pictures find their photograph by where things are.
-OUT is SPACE with these heads; FEATURES is a folder that keeps the features of the photographs.
+they are given to the contrasts between the picture's quarters (each feature of the image trunk less its mean over the
+four), in those directions in which photographs agree best with themselves shown grey (canonical correlations). A
+contrast has no part in what a whole picture is like: the tone of a camera, or its noise, is the same in all quarters
+and drops out, so that a camera which nobody has trained on is understood too.
+
+The last dimensions of a picture have a fixed share of its squared length, and the other encoders' heads are 0 there: so
+texts find pictures by the first 256 as before, while depth and thermal pictures find their photograph by where things
+are. OUT is SPACE with these heads; FEATURES is a folder that keeps the features of the photographs.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from torch import Tensor
 
 from bind import checkpoint, zoo
 from bind.encoders.efficientnet import EfficientNet
+from bind.heads import Gated
 from bind.model.model import BindModel
 from bind.model.towers import Tower
 from train.small import data as datasets
@@ -29,8 +34,8 @@ from train.small import sensors
 
 LAID_OUT = 128
 """Dimensions that say how a picture is laid out."""
-_ENERGY = 0.04
-"""Their share of the squared length of a picture's vector, on average."""
+SHARE = 0.25
+"""Their share of the squared length of a picture's vector. Pictures of one class still find each other (LOG.md)."""
 _KEPT, _RIDGE, _GAMMA = 700, 0.2, 0.5
 """Directions of most variance that are compared, what is added to their variances, power of the correlations."""
 
@@ -58,24 +63,24 @@ def with_layout(space: BindModel, photographs: Tensor, grey: Tensor) -> BindMode
     """A space, its image trunk's features (N, W) of photographs, and a sensor's features of them shown grey (N, Q),
     of the quarters only -> the space whose last dimensions say how pictures are laid out.
 
-    Raises ValueError for an image encoder without quarters or fewer than 200 photographs.
+    Raises ValueError for an image tower without quarters or a gate, or fewer than 200 photographs.
     """
     tower = space.tower("image")
     trunk = tower.encoder
+    if not isinstance(tower.head, Gated):
+        raise ValueError("layout: expected a gated head of pictures")
     if not isinstance(trunk, EfficientNet) or "quarters" not in trunk.outputs:
         raise ValueError("layout: expected an EfficientNet that puts out `quarters`")
     if len(photographs) < 200:
         raise ValueError(f"layout: expected 200 photographs or more, got {len(photographs)}")
     places = _columns(trunk, "quarters")
-    own = photographs[:, places]
-    mean, std = own.mean(0), own.std(0) + 1e-3
-    standard = ((own - mean) / std).clamp(-5, 5)
-    other = ((grey - grey.mean(0)) / (grey.std(0) + 1e-3)).clamp(-5, 5)
-    directions = agreeing(standard, other)
+    own = sensors.contrasts(photographs[:, places])
+    std = own.std(0) + 1e-3
+    standard = ((own - own.mean(0)) / std).clamp(-5, 5)
+    other = sensors.contrasts(grey)
+    other = ((other - other.mean(0)) / (other.std(0) + 1e-3)).clamp(-5, 5)
+    rows = sensors.contrasts((agreeing(standard, other) / std[:, None]).T)
     kept = space.dim - LAID_OUT
-    semantic = tower.head(photographs)[:, :kept].norm(dim=1).mean()
-    size = (_ENERGY / (1 - _ENERGY)) ** 0.5 * semantic / (standard @ directions).norm(dim=1).mean()
-    rows = (size * directions / std[:, None]).T
     towers = {name: copy.deepcopy(space.tower(name)) for name in space.modalities}
     done: set[int] = set()
     for name, changed in towers.items():
@@ -88,10 +93,15 @@ def with_layout(space: BindModel, photographs: Tensor, grey: Tensor) -> BindMode
             linear.bias.data[kept:] = 0
         if name == "image":
             linear.weight.data[kept:, places] = rows
-            linear.bias.data[kept:] = -rows @ mean
+            linear.bias.data[kept:] = -rows @ photographs[:, places].mean(0)
+            assert isinstance(changed.head, Gated)
+            changed.head.split, changed.head.share = LAID_OUT, SHARE
     if "video" in towers:  # shares the image's
         towers["video"] = Tower(towers["image"].encoder, towers["image"].head)
-    return BindModel(space.description, towers, space.digests)
+    tables = dict(space.description.modalities)
+    head = (tables["image"].head or {}) | {"split": LAID_OUT, "share": SHARE}
+    tables["image"] = tables["image"].model_copy(update={"head": head})
+    return BindModel(space.description.model_copy(update={"modalities": tables}), towers, space.digests)
 
 
 def _columns(trunk: EfficientNet, output: str) -> slice:
@@ -117,9 +127,8 @@ def main(arguments: Sequence[str]) -> int:
     chosen = [events[row] for row in rows]
     trunk = space.tower("image").encoder
     own, _ = sensors.features_of(trunk, chosen, sensors.as_shown, folder / f"photographs-{sensors.identity(trunk)}.pt")
-    quarters = slice(encoder.width - EfficientNet("tf_efficientnet_lite0", ("quarters",)).width, encoder.width)
-    changed = with_layout(space, own, grey[:, quarters])
-    description = space.description.model_copy(update={"digests": {}})
+    changed = with_layout(space, own, grey[:, -sensors.QUARTERED :])
+    description = changed.description.model_copy(update={"digests": {}})
     checkpoint.write(Path(out), description, {name: changed.tower(name) for name in changed.modalities})
     return 0
 

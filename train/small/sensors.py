@@ -7,9 +7,10 @@ is a model whose pictures and texts are the targets. OUT gets the features of al
 with, the folder `model`, SPACE with both encoders, and with `--folds` the tables of what was not trained on.
 
 Nothing of the trunk is trained: tuned on 3,405 photographs with random tones it lost against the trunk as it is
-(LOG.md). A head is a ridge regression in closed form. Its targets are vectors of pictures, whitened: what all pictures
-of a kind have in common does not tell them apart. It learns from photographs shown grey, from real and simulated pairs
-and, where a sensor's pictures have only words, from these.
+(LOG.md). Of a picture's quarters only the contrasts between them count, in which a camera's own tone drops out. A head
+is a ridge regression in closed form. Its targets are vectors of pictures, whitened: what all pictures of a kind have in
+common does not tell them apart. It learns from photographs shown grey, from real and simulated pairs and, where a
+sensor's pictures have only words, from these.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from torch import Tensor, nn
 from bind import checkpoint, encoders, zoo
 from bind.description import Description, ModalityTable
 from bind.encoders import sensor
+from bind.encoders.efficientnet import EfficientNet
 from bind.model.model import BindModel
 from bind.model.towers import Tower
 from preprocess import manifest
@@ -44,7 +46,7 @@ PAIRED = {"depth": ("rgbd", "7scenes"), "thermal": ("roadscene", "tno", "msrs")}
 SAID = {"depth": ("utd",), "thermal": ("hituav",)}
 PHOTOGRAPHS = ("flickr8k", "caltech101")
 """The first of these that is there: whole scenes serve better than things before nothing."""
-MOST_PHOTOGRAPHS = 1000
+MOST_PHOTOGRAPHS = 4000
 ENCODER = {
     "module": "sensor",
     "model": "tf_efficientnet_lite0",
@@ -53,6 +55,8 @@ ENCODER = {
     "sha256": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
 }
 """Pooled features know what is there, quarters tell pictures of one place apart (LOG.md)."""
+QUARTERED = EfficientNet("tf_efficientnet_lite0", ("quarters",)).width
+"""The last columns of the encoder's features: those of the quarters."""
 HEAD = {"type": "linear", "bias": True}
 PREPROCESS: dict[str, dict[str, Any]] = {
     # Any range of disparities: the encoder stretches what it is given. A body that was cut out stands before nothing.
@@ -139,6 +143,23 @@ def fit(parts: Sequence[Part]) -> nn.Linear:
     head = nn.Linear(*weight.T.shape)
     head.weight.data, head.bias.data = weight.contiguous(), -weight @ middle
     return head.requires_grad_(False)
+
+
+def contrasts(quarters: Tensor) -> Tensor:
+    """(N, 4 C) features of the quarters, a channel's four side by side -> the same, less a channel's mean of them."""
+    channels: Tensor = quarters.reshape(len(quarters), -1, 4)
+    return (channels - channels.mean(2, keepdim=True)).flatten(1)
+
+
+def _of_contrasts(features: Tensor) -> Tensor:
+    """(N, W) features of the encoder, or weights for them -> the same, of the quarters only the contrasts."""
+    return torch.cat([features[:, :-QUARTERED], contrasts(features[:, -QUARTERED:])], 1)
+
+
+def folded(head: nn.Linear) -> nn.Linear:
+    """A head that was fitted to contrasts -> one for the features as the encoder puts them out."""
+    head.weight.data = _of_contrasts(head.weight.data)
+    return head
 
 
 def _less_means(x: Tensor, place: Sequence[str]) -> Tensor:
@@ -244,6 +265,7 @@ class Sets:
         events = photographs_of(self._data)
         found, rows = features_of(self._encoder, events, shown_grey(0), self._out / "photographs.pt")
         events = [events[row] for row in rows]
+        found = _of_contrasts(found)
         return Part("photographs", "photographs", found, self._pictures("photographs", events), ("",) * len(events))
 
     def _pairs(self, name: str, modality: str, events: Sequence[Event]) -> Part:
@@ -257,7 +279,8 @@ class Sets:
         repeated = len(set(groups)) < len(groups) / 4
         place = tuple(group if repeated else name for group in groups)
         group = tuple(group or event.id for group, event in zip(groups, events, strict=True))
-        return Part(name, "pairs", found, self._pictures(f"{name}-{modality}", events), place, group, own)
+        targets = self._pictures(f"{name}-{modality}", events)
+        return Part(name, "pairs", _of_contrasts(found), targets, place, group, _of_contrasts(own))
 
     def _said(self, name: str, modality: str, events: Sequence[Event]) -> Part:
         found, rows = features_of(
@@ -268,7 +291,7 @@ class Sets:
         vectors = dict(zip(texts, torch.tensor(self._space.embed(texts, "text").vectors), strict=True))
         targets = torch.stack([torch.stack([vectors[text] for text in event.texts]).mean(0) for event in events])
         group = tuple(event.group or event.id for event in events)
-        return Part(name, "said", found, F.normalize(targets, dim=1), (name,) * len(events), group)
+        return Part(name, "said", _of_contrasts(found), F.normalize(targets, dim=1), (name,) * len(events), group)
 
     def _pictures(self, key: str, events: Sequence[Event]) -> Tensor:
         tower = self._space.tower("image")
@@ -279,7 +302,7 @@ class Sets:
 
 
 def photographs_of(data: datasets.Data) -> list[Event]:
-    """The photographs that stand for all: up to 1,000 of the first set there is, drawn at random."""
+    """The photographs that stand for all: up to 4,000 of the first set there is, drawn at random."""
     for name in PHOTOGRAPHS:
         if events := [event for event in data.events(name) if "image" in event.media]:
             random.Random(0).shuffle(events)
@@ -379,7 +402,7 @@ def main(arguments: Sequence[str]) -> int:
     if missing := [modality for modality, found in parts.items() if not found]:
         print(f"sensors: nothing was found to learn {', '.join(missing)} from", file=sys.stderr)
         return 1
-    checkpoint.write(parsed.out / "model", *widened(space, {name: fit(found) for name, found in parts.items()}))
+    checkpoint.write(parsed.out / "model", *widened(space, {name: folded(fit(found)) for name, found in parts.items()}))
     if parsed.folds:
         tables = {}
         for modality, found in parts.items():
