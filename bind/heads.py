@@ -1,4 +1,4 @@
-"""Heads: the last step from an encoder's features into the shared space."""
+"""Heads: the last layer, from an encoder's features into the shared space."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 
 class Gated(nn.Module):
-    """(B, width) -> (B, dim): a linear map that takes the first `gated` features, less their mean, as far as a gate
-    lets them through.
+    """(B, width) -> (B, dim): a linear map of the features, the first `gated` of which pass a learned gate.
 
-    The gate is a logistic regression on all features. It is for features that mean something for some items only, as
-    those of an encoder that knows one language.
+    The gate is a logistic regression on all features. It multiplies the first `gated` features, after their mean was
+    subtracted, by a factor between 0 and 1. It serves features that mean something for some items only, such as those
+    of an encoder that knows one language.
     """
 
     def __init__(self, width: int, dim: int, gated: int) -> None:
@@ -30,15 +30,16 @@ class Gated(nn.Module):
         return projected
 
     def through(self, x: Tensor) -> Tensor:
-        """(B, width) -> (B, width): what the gate lets through."""
+        """(B, width) -> (B, width): the features after the gate."""
         return torch.cat([(x[:, : self.gated] - self.mean) * self.gate(x).sigmoid(), x[:, self.gated :]], 1)
 
 
 def build(options: Mapping[str, Any], width: int, dim: int) -> nn.Module:
-    """A head (B, width) -> (B, dim), not normalised. `type` is `linear` (with `bias`, default false), `gated` (with
-    `gated`, see `Gated`) or `identity`.
+    """A table of options -> a head (B, width) -> (B, dim), whose rows are not normalised.
 
-    A linear head without bias is ImageBind's (paper, table 5b: better than an MLP). Raises ValueError.
+    `type` is `linear` (with `bias`, default false), `gated` (with `gated`, see `Gated`) or `identity`. A linear head
+    without bias is ImageBind's (arXiv 2305.05665, table 5b: it does better than an MLP). Raises ValueError for other
+    options.
     """
     known = {"type", "bias", "gated"}
     if unknown := sorted(set(options) - known):

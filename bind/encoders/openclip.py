@@ -15,13 +15,15 @@ from preprocess.extras import needs
 
 
 class ClipTower(nn.Module):
-    """One half of a CLIP: (B, 3, H, W) images or (B, L) token ids -> (B, width) in CLIP's own space, not normalised."""
+    """One tower of a CLIP: (B, 3, H, W) images or (B, L) token ids -> (B, width) in CLIP's own space, not
+    normalised.
+    """
 
     def __init__(self, model: nn.Module, tower: str, width: int) -> None:
         super().__init__()
         self.tower = tower
         self.width = width
-        # The other tower is dropped, so that asking for one modality costs the memory of one.
+        # The other tower is dropped, so that one modality costs the memory of one tower.
         for part in ("visual",) if tower == "text" else ("transformer", "token_embedding", "ln_final", "text"):
             if hasattr(model, part):
                 delattr(model, part)
@@ -62,7 +64,7 @@ def _build(options: Mapping[str, Any], file: Path | None) -> nn.Module:
 
 
 def find_model(name: str) -> str | None:
-    """open_clip's spelling of a model's name, whatever its case and punctuation (`vit-b32` -> `ViT-B-32`), or None."""
+    """The name that open_clip has for a model, whatever its case and punctuation (`vit-b32` -> `ViT-B-32`), or None."""
     with needs("clip", "an open_clip model"):
         import open_clip
 
@@ -73,7 +75,9 @@ def find_model(name: str) -> str | None:
 
 
 def describe(model: str) -> dict[str, Any]:
-    """Dimension, picture size, mean, std, tokenizer and text context of an open_clip model, as it publishes them."""
+    """The dimension, picture size, mean, std, tokenizer and text context of an open_clip model, as it publishes
+    them.
+    """
     with needs("clip", "an open_clip model"):
         import open_clip
 
@@ -91,8 +95,9 @@ def describe(model: str) -> dict[str, Any]:
 
 
 def download(model: str, tag: str) -> Path:
-    """The weights file that open_clip's hub has for a model and tag. Raises ValueError for an unknown tag
-    and where the hub cannot be reached.
+    """The weights file of a model and tag, downloaded from open_clip's hub where it is not in its cache.
+
+    Raises ValueError for an unknown tag and where the hub cannot be reached.
     """
     with needs("clip", "an open_clip model"):
         from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model
