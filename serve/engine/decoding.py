@@ -1,7 +1,7 @@
-"""Decoding for many callers: who is next is a matter of turns, and what is slow waits apart from what is quick.
+"""Decoding for many callers: clients take turns, and slow media wait in a queue apart from the quick ones.
 
-Every medium is first given `QUICK_S` seconds. One that takes longer starts again among the slow ones, of which at
-least one worker stays free (where there are several) and each client has one at a time.
+Every medium first gets `QUICK_S` seconds. A medium that takes longer starts again in the queue of slow media. At least
+one worker never takes slow media (where there are several workers), and each client has one slow medium at a time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from serve.engine.fairness import CLIENT, Turns
 
 QUICK_S = 2.0
 _GUESS_S = 0.05
-"""What a decode counts until it is known what it cost."""
+"""The assumed cost of a decode in seconds, until its real cost is known."""
 _LATE_S = 1.0
 
 
@@ -41,7 +41,7 @@ class _Wish:
 
 
 class Decoder:
-    """Hands media to a pool of decode workers, as many as these can do at once. The pool stays the caller's."""
+    """Passes media to a pool of decode workers, as many as it has workers. The caller keeps and closes the pool."""
 
     def __init__(self, pool: DecodePool, workers: int | None = None) -> None:
         self._pool = pool
@@ -64,10 +64,11 @@ class Decoder:
         deadline: float = float("inf"),
         may_start: Callable[[], bool] = lambda: True,
     ) -> Future[list[Segment]]:
-        """Queue one read, as `DecodePool.submit`, for a client (that of this context) and one of its requests.
+        """Queues one read, as `DecodePool.submit` does it, for a client (default: that of this context) and one of its
+        requests.
 
-        It is not started while `may_start()` is false (`pump` looks again), and ended at the deadline
-        (`time.monotonic`). Cancelling the future takes it out of the queue.
+        The read does not start while `may_start()` is false (`pump` asks again), and it ends at the deadline (a time of
+        `time.monotonic`). Cancelling the future removes it from the queue.
         """
         client = CLIENT.get() if client is None else client
         future: Future[list[Segment]] = Future()
@@ -79,14 +80,14 @@ class Decoder:
         return future
 
     def forget(self, client: str, request: Hashable) -> None:
-        """Takes out what waits of a request; its futures are cancelled."""
+        """Cancels the waiting reads of a request and removes them."""
         with self._lock:
             wishes = self._waiting.remove(client, request)
         for wish in wishes:
             wish.future.cancel()
 
     def pump(self) -> None:
-        """Starts what can be started."""
+        """Starts as many waiting reads as there are free workers."""
         while True:
             with self._lock:
                 if self._running >= self._workers:
@@ -104,7 +105,7 @@ class Decoder:
 
     def _fits(self, client: str, wish: _Wish) -> bool:
         if wish.future.cancelled():
-            return True  # and is thrown away
+            return True  # such a read is started, and dropped at once
         if not wish.is_slow:
             return wish.may_start()
         return self._slow[client] == 0 and self._slow.total() < max(1, self._workers - 1)
@@ -124,9 +125,9 @@ class Decoder:
             with self._lock:
                 self._running -= 1
                 self._slow[client] -= wish.is_slow
-                self._slow += Counter()  # without what is 0
+                self._slow += Counter()  # this drops counts of 0
                 self._waiting.charge(client, seconds - _GUESS_S)
-                # One that had little time is given more, in the other queue.
+                # A read that had little time gets more, in the other queue.
                 late = seconds >= wish.source.decode_allowance_s(limits) and limits.decode_timeout_s < most_s
                 again = late and not wish.future.cancelled() and _is_refused(finished)
                 if again:
@@ -147,7 +148,7 @@ def _pass_on(finished: Future[list[Segment]], wanted: Future[list[Segment]]) -> 
     if finished.cancelled():
         wanted.cancel()
         return
-    with contextlib.suppress(InvalidStateError):  # cancelled meanwhile
+    with contextlib.suppress(InvalidStateError):  # the future was cancelled in the meantime
         error = finished.exception()
         if error is None:
             wanted.set_result(finished.result())
