@@ -53,8 +53,8 @@ class Embeddings:
 
     def __post_init__(self) -> None:
         if not isinstance(self.vectors, np.ndarray) or self.vectors.dtype != np.float32:
-            came = getattr(self.vectors, "dtype", type(self.vectors).__name__)
-            raise TypeError(f"embeddings: expected a float32 numpy array, got {came}; use bind.space.unit")
+            actual = getattr(self.vectors, "dtype", type(self.vectors).__name__)
+            raise TypeError(f"embeddings: expected a float32 numpy array, got {actual}; use bind.space.unit")
         if self.vectors.ndim != 2 or self.vectors.shape[1] == 0:
             raise ValueError(f"embeddings: expected shape (N, D) with D > 0, got {self.vectors.shape}")
         if not isinstance(self.space, str) or not self.space:

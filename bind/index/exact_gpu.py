@@ -76,11 +76,11 @@ def top_k(
     """
     kernels = _kernels() if queries.is_cuda and chunk_rows is None else None
     if kernels and k and len(queries) and len(vectors) and kernels.takes(queries, vectors):
-        buried = None
+        is_dead = None
         if dead is not None and len(dead):
-            buried = torch.zeros(len(vectors), dtype=torch.bool, device=vectors.device)
-            buried[dead] = True
-        scores, rows = kernels.top_k(queries, vectors, min(k, len(vectors)), buried)
+            is_dead = torch.zeros(len(vectors), dtype=torch.bool, device=vectors.device)
+            is_dead[dead] = True
+        scores, rows = kernels.top_k(queries, vectors, min(k, len(vectors)), is_dead)
         missing = (0, k - scores.shape[1])
         if not missing[1]:
             return scores, rows

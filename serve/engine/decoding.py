@@ -28,7 +28,7 @@ _LATE_S = 1.0
 
 
 @dataclass(eq=False)
-class _Wish:
+class _QueuedRead:
     future: Future[list[Segment]]
     read: Read
     source: Source
@@ -47,7 +47,7 @@ class Decoder:
         self._pool = pool
         self._workers = workers or available_cores()
         self._lock = threading.Lock()
-        self._waiting: Turns[_Wish] = Turns()
+        self._waiting: Turns[_QueuedRead] = Turns()
         self._running = 0
         self._slow: Counter[str] = Counter()
 
@@ -72,19 +72,19 @@ class Decoder:
         """
         client = CLIENT.get() if client is None else client
         future: Future[list[Segment]] = Future()
-        wish = _Wish(future, read, source, config, limits, plan, deadline, may_start)
+        queued = _QueuedRead(future, read, source, config, limits, plan, deadline, may_start)
         row = future if request is None else request
         with self._lock:
-            self._waiting.push(client, row, wish)
+            self._waiting.push(client, row, queued)
         self.pump()
         return future
 
     def forget(self, client: str, request: Hashable) -> None:
         """Cancels the waiting reads of a request and removes them."""
         with self._lock:
-            wishes = self._waiting.remove(client, request)
-        for wish in wishes:
-            wish.future.cancel()
+            removed = self._waiting.remove(client, request)
+        for queued in removed:
+            queued.future.cancel()
 
     def pump(self) -> None:
         """Starts as many waiting reads as there are free workers."""
@@ -95,27 +95,27 @@ class Decoder:
                 found = self._waiting.pop(self._fits)
                 if found is None:
                     return
-                client, wish = found
-                if wish.future.cancelled():
+                client, queued = found
+                if queued.future.cancelled():
                     continue
                 self._running += 1
-                self._slow[client] += wish.is_slow
+                self._slow[client] += queued.is_slow
                 self._waiting.charge(client, _GUESS_S)
-            self._start(client, wish)
+            self._start(client, queued)
 
-    def _fits(self, client: str, wish: _Wish) -> bool:
-        if wish.future.cancelled():
+    def _fits(self, client: str, queued: _QueuedRead) -> bool:
+        if queued.future.cancelled():
             return True  # such a read is started, and dropped at once
-        if not wish.is_slow:
-            return wish.may_start()
+        if not queued.is_slow:
+            return queued.may_start()
         return self._slow[client] == 0 and self._slow.total() < max(1, self._workers - 1)
 
-    def _start(self, client: str, wish: _Wish) -> None:
+    def _start(self, client: str, queued: _QueuedRead) -> None:
         now = time.monotonic()
-        most_s = min(wish.limits.decode_timeout_s, max(0.1, wish.deadline - now + _LATE_S))
-        limits = replace(wish.limits, decode_timeout_s=most_s if wish.is_slow else min(most_s, QUICK_S))
+        most_s = min(queued.limits.decode_timeout_s, max(0.1, queued.deadline - now + _LATE_S))
+        limits = replace(queued.limits, decode_timeout_s=most_s if queued.is_slow else min(most_s, QUICK_S))
         try:
-            running = self._pool.submit(wish.read, wish.source, wish.config, limits, wish.plan)
+            running = self._pool.submit(queued.read, queued.source, queued.config, limits, queued.plan)
         except BaseException as error:
             running = Future()
             running.set_exception(error)
@@ -124,17 +124,17 @@ class Decoder:
             seconds = time.monotonic() - now
             with self._lock:
                 self._running -= 1
-                self._slow[client] -= wish.is_slow
+                self._slow[client] -= queued.is_slow
                 self._slow += Counter()  # this drops counts of 0
                 self._waiting.charge(client, seconds - _GUESS_S)
                 # A read that had little time gets more, in the other queue.
-                late = seconds >= wish.source.decode_allowance_s(limits) and limits.decode_timeout_s < most_s
-                again = late and not wish.future.cancelled() and _is_refused(finished)
+                late = seconds >= queued.source.decode_allowance_s(limits) and limits.decode_timeout_s < most_s
+                again = late and not queued.future.cancelled() and _is_refused(finished)
                 if again:
-                    wish.is_slow = True
-                    self._waiting.push(client, ("slow", wish.future), wish)
+                    queued.is_slow = True
+                    self._waiting.push(client, ("slow", queued.future), queued)
             if not again:
-                _pass_on(finished, wish.future)
+                _pass_on(finished, queued.future)
             self.pump()
 
         running.add_done_callback(done)

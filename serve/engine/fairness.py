@@ -90,7 +90,7 @@ class Turns(Generic[T]):
     def __len__(self) -> int:
         return self._count
 
-    def held(self, client: str) -> int:
+    def count_of(self, client: str) -> int:
         """The number of waiting items of a client."""
         return sum(map(len, self._rows.get(client, {}).values()))
 

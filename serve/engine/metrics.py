@@ -41,14 +41,14 @@ class Metrics:
 
     def watch(self, waiting: Callable[[], int], items: Callable[[], Mapping[str, int]]) -> None:
         """Adds the depth of the queue and the number of items by modality, which the two functions return."""
-        self.registry.register(_Asked(waiting, items))
+        self.registry.register(_LiveFigures(waiting, items))
 
     def text(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
 
-class _Asked(Collector):
+class _LiveFigures(Collector):
     def __init__(self, waiting: Callable[[], int], items: Callable[[], Mapping[str, int]]) -> None:
         self._waiting = waiting
         self._items = items

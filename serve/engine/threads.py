@@ -56,7 +56,7 @@ class Threads:
         call = _Call(Future(), work, contextvars.copy_context())
         client = CLIENT.get()
         with self._lock:
-            if len(self._waiting) >= self._most or self._waiting.held(client) >= self._most_each:
+            if len(self._waiting) >= self._most or self._waiting.count_of(client) >= self._most_each:
                 raise Busy(1)
             self._waiting.push(client, call, call)
         call.future.add_done_callback(lambda _: self._forget(client, call))

@@ -68,17 +68,17 @@ def protocol(settings: Settings) -> type[asyncio.Protocol]:
     reads without a bound.
     """
 
-    held: Counter[str] = Counter()
+    connections_of: Counter[str] = Counter()
 
     class BoundedProtocol(H11Protocol):
         _timer: asyncio.TimerHandle | None = None
-        _whose = ""
+        _client_name = ""
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            own = self._whose = client_of(self.client)
-            held[own] += 1
-            if len(self.connections) > settings.max_connections or held[own] > settings.max_connections_each:
+            name = self._client_name = client_of(self.client)
+            connections_of[name] += 1
+            if len(self.connections) > settings.max_connections or connections_of[name] > settings.max_connections_each:
                 transport.abort()
                 return
             self._await_head()
@@ -89,9 +89,9 @@ def protocol(settings: Settings) -> type[asyncio.Protocol]:
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_timer()
-            held[self._whose] -= 1
-            if held[self._whose] <= 0:
-                del held[self._whose]
+            connections_of[self._client_name] -= 1
+            if connections_of[self._client_name] <= 0:
+                del connections_of[self._client_name]
             super().connection_lost(exc)
 
         def _await_head(self) -> None:

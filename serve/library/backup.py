@@ -59,7 +59,7 @@ def backup(folder: Path, out: Path) -> BackupReport:
             _copy_catalogue(folder, copy)
             sums: dict[str, str] = {}
             with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
-                copied = _add_kept(folder, archive, sums)
+                copied = _add_uploads(folder, archive, sums)
                 report = _finish_catalogue(copy, copied)
                 for member in (FILE, COMMITTED):
                     archive.add(copy / member, member)
@@ -116,7 +116,7 @@ def _copy_catalogue(folder: Path, copy: Path) -> None:
         raise LibraryError(f"{folder / FILE} could not be copied: {error}; run crossbind check {folder}") from None
 
 
-def _add_kept(folder: Path, archive: tarfile.TarFile, sums: dict[str, str]) -> set[str]:
+def _add_uploads(folder: Path, archive: tarfile.TarFile, sums: dict[str, str]) -> set[str]:
     """Adds the kept files -> their names, as `files/ID/NAME`. One that is deleted meanwhile is not among them."""
     place = OwnedFolder(folder, uploads.FOLDER)
     copied: set[str] = set()

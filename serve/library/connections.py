@@ -111,10 +111,10 @@ class Readers:
             yield taken
         finally:
             with self._lock:
-                kept = not self._closed and len(self._free) < _READERS_KEPT
-                if kept:
+                reusable = not self._closed and len(self._free) < _READERS_KEPT
+                if reusable:
                     self._free.append(taken)
-            if not kept:
+            if not reusable:
                 taken.close()
 
     @contextmanager

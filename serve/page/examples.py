@@ -23,21 +23,21 @@ def examples(items: Sequence[Item], understood: Sequence[str]) -> list[Answer]:
 
     The queries have the form that page.js takes: `terms`, and the modality to `want`.
     """
-    held: dict[str, list[Item]] = {}
+    by_modality: dict[str, list[Item]] = {}
     for item in sorted(items, key=lambda item: _FIRST.index(item.modality) if item.modality in _FIRST else len(_FIRST)):
-        held.setdefault(item.modality, []).append(item)
-    if not held:
+        by_modality.setdefault(item.modality, []).append(item)
+    if not by_modality:
         return []
-    kind, (first, *_) = next(iter(held.items()))
-    worded = [(label, item) for item in held[kind] if (label := label_of(item))] if "text" in understood else []
+    kind, (first, *_) = next(iter(by_modality.items()))
+    named = [(label, item) for item in by_modality[kind] if (label := label_of(item))] if "text" in understood else []
     found: list[Answer] = []
-    if worded:
-        found.append(_example(None, words_term(worded[0][0])))
-    for modality, (item, *_) in held.items():
-        wanted = next((name for name in held if name != modality and name != "text"), None)
+    if named:
+        found.append(_example(None, words_term(named[0][0])))
+    for modality, (item, *_) in by_modality.items():
+        wanted = next((name for name in by_modality if name != modality and name != "text"), None)
         if modality != "text":
             found.append(_example(wanted, item_term(item)))
-    others = [label for label, item in worded if item.path != first.path]
+    others = [label for label, item in named if item.path != first.path]
     if others:
         found.append(_example(None, item_term(first), words_term(others[0])))
         found.append(_example(kind, item_term(first), words_term(others[-1], -0.5)))

@@ -80,8 +80,8 @@ class Fit:
 
     def __str__(self) -> str:
         query, target = self.pair
-        said = f"says nothing: {1 - self.absent:.3f} of absent ones, {1 - self.present:.3f} of present ones"
-        return f"{query} -> {target}: {said} ({self.n:,} each); weights {np.round(self.weights, 3).tolist()}"
+        summary = f"says nothing: {1 - self.absent:.3f} of absent ones, {1 - self.present:.3f} of present ones"
+        return f"{query} -> {target}: {summary} ({self.n:,} each); weights {np.round(self.weights, 3).tolist()}"
 
 
 def calibrate(model: BindModel, data: Data, seed: int = 0) -> tuple[Calibration, list[Fit]]:
@@ -192,11 +192,11 @@ class Meaning:
         cosines = (self._vectors[1:] * self._vectors[:-1]).sum(1)[twins]
         self._enough = float(np.quantile(cosines, 0.75)) if len(cosines) >= _FEWEST else 2.0
 
-    def alike(self, said: np.ndarray, events: np.ndarray) -> np.ndarray:
+    def alike(self, sentences: np.ndarray, events: np.ndarray) -> np.ndarray:
         """(S, D) sentences of a query, (n,) events -> (n,) whether a sentence of theirs is near enough to one."""
-        if not len(said):
+        if not len(sentences):
             return np.zeros(len(events), bool)
-        best = np.maximum.reduceat((self._vectors @ said.T).max(1), self._starts)
+        best = np.maximum.reduceat((self._vectors @ sentences.T).max(1), self._starts)
         at = np.searchsorted(self._events, events).clip(max=len(self._events) - 1)
         found: np.ndarray = (self._events[at] == events) & (best[at] >= self._enough)
         return found
@@ -218,26 +218,26 @@ class Asking:
         unfitted: Calibration,
         query: str,
         target: str,
-        asked: Pool,
-        given: Pool,
+        queries_pool: Pool,
+        items_pool: Pool,
         meaning: Meaning | None,
         rng: np.random.Generator,
     ) -> None:
         self._unfitted, self._query, self._target = unfitted, query, target
-        self._asked, self._given, self._meaning, self._rng = asked, given, meaning, rng
+        self._queries_pool, self._items_pool, self._meaning, self._rng = queries_pool, items_pool, meaning, rng
 
     def examples(self, tested: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """One side -> (N, 4) features of the best hits, (N,) whether each is right, (N,) the number of its query.
 
         The number is negative where nothing in the library is right.
         """
-        asked, given = self._asked, self._given
-        shared = np.intersect1d(asked.sets, given.sets)
-        queries = np.flatnonzero((asked.tested == tested) & np.isin(asked.sets, shared))
-        items = np.flatnonzero((given.tested == tested) & np.isin(given.sets, shared))
+        queries_pool, items_pool = self._queries_pool, self._items_pool
+        shared = np.intersect1d(queries_pool.sets, items_pool.sets)
+        queries = np.flatnonzero((queries_pool.tested == tested) & np.isin(queries_pool.sets, shared))
+        items = np.flatnonzero((items_pool.tested == tested) & np.isin(items_pool.sets, shared))
         found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         if len(queries) >= _FEWEST and len(items) >= _FEWEST:
-            for library in _libraries(given, items, self._rng):
+            for library in _libraries(items_pool, items, self._rng):
                 present = queries[self._present(queries, library)]
                 for wanted in (True, False) * (_QUERIES // 2):
                     row = self._drawn(present if wanted else queries)
@@ -248,37 +248,39 @@ class Asking:
                         found.append((features, right, np.full(len(right), serial)))
         if not found:
             return np.zeros((0, len(calibration.FEATURES))), np.zeros(0, bool), np.zeros(0, int)
-        features, right, whose = (np.concatenate(column) for column in zip(*found, strict=True))
-        return features, right, whose
+        features, right, query_numbers = (np.concatenate(column) for column in zip(*found, strict=True))
+        return features, right, query_numbers
 
     def _example(self, row: int, library: np.ndarray, wanted: bool) -> tuple[np.ndarray, np.ndarray] | None:
         """A query and a library, without its right items unless `wanted` -> features and rightness of the best hits."""
-        vector, given = self._asked.vectors[row], self._given
+        vector, items_pool = self._queries_pool.vectors[row], self._items_pool
         right = self._right(row, library)
         if not wanted:
             library, right = library[~right], right[~right]
         if len(library) < 2:
             return None
-        cosines = given.vectors[library] @ vector
+        cosines = items_pool.vectors[library] @ vector
         sample = cosines[self._rng.permutation(len(library))[:_SAMPLE]]
         best = np.argsort(-cosines)[:_HITS]
         return self._unfitted.features(vector, self._target, cosines[best], sample, len(library)), right[best]
 
     def _right(self, row: int, library: np.ndarray) -> np.ndarray:
         """(N,) rows of items -> (N,) whether each is right for a query: of its event or class, or said to be alike."""
-        asked, given = self._asked, self._given
-        event, kind = asked.events[row], asked.classes[row]
-        right: np.ndarray = (given.events[library] == event) | ((given.classes[library] == kind) & (kind >= 0))
+        queries_pool, items_pool = self._queries_pool, self._items_pool
+        event, kind = queries_pool.events[row], queries_pool.classes[row]
+        right: np.ndarray = (items_pool.events[library] == event) | (
+            (items_pool.classes[library] == kind) & (kind >= 0)
+        )
         if self._meaning is not None:
-            said = asked.vectors[[row]] if self._query == "text" else self._meaning.of(event)
-            right |= self._meaning.alike(said, given.events[library])
+            sentences = queries_pool.vectors[[row]] if self._query == "text" else self._meaning.of(event)
+            right |= self._meaning.alike(sentences, items_pool.events[library])
         return right
 
     def _present(self, queries: np.ndarray, library: np.ndarray) -> np.ndarray:
         """(Q,) rows of queries -> (Q,) whether the library has their event or class."""
-        asked, given = self._asked, self._given
+        queries_pool, items_pool = self._queries_pool, self._items_pool
         count = np.zeros(len(queries), int)
-        for of, among in ((asked.events, given.events), (asked.classes, given.classes)):
+        for of, among in ((queries_pool.events, items_pool.events), (queries_pool.classes, items_pool.classes)):
             values, counts = np.unique(among[library], return_counts=True)
             at = np.searchsorted(values, of[queries]).clip(max=len(values) - 1)
             count += np.where((values[at] == of[queries]) & (of[queries] >= 0), counts[at], 0)
@@ -289,33 +291,33 @@ class Asking:
         """One of the queries, each set with the same weight; None where there are none."""
         if not len(queries):
             return None
-        sets = self._asked.sets[queries]
+        sets = self._queries_pool.sets[queries]
         return int(self._rng.choice(queries[sets == self._rng.choice(np.unique(sets))]))
 
 
-def _libraries(given: Pool, items: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
+def _libraries(items_pool: Pool, items: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Rows of items: of all sets, of one set, of a few classes of one set; of many sizes."""
-    sets = np.unique(given.sets[items])
+    sets = np.unique(items_pool.sets[items])
     for size in _SIZES:
         for _ in range(_LIBRARIES):
-            one = items[given.sets[items] == rng.choice(sets)]
-            classes = np.unique(given.classes[one])
+            one = items[items_pool.sets[items] == rng.choice(sets)]
+            classes = np.unique(items_pool.classes[one])
             few = one[
-                np.isin(given.classes[one], rng.choice(classes, min(len(classes), int(rng.integers(1, 5))), False))
+                np.isin(items_pool.classes[one], rng.choice(classes, min(len(classes), int(rng.integers(1, 5))), False))
             ]
             # Sets are of very different sizes: each has the same weight in a mixture.
-            weight = 1 / np.bincount(given.sets[items], minlength=sets.max() + 1)[given.sets[items]]
+            weight = 1 / np.bincount(items_pool.sets[items], minlength=sets.max() + 1)[items_pool.sets[items]]
             for choice, chances in ((items, weight / weight.sum()), (one, None), (few, None)):
                 if len(choice) >= 3:
                     yield rng.choice(choice, min(size, len(choice)), False, chances)
 
 
-def _measured(pair: tuple[str, str], weights: np.ndarray, features: np.ndarray, whose: np.ndarray) -> Fit:
-    speaks: dict[int, bool] = {}
-    for query, said in zip(whose.tolist(), (features @ weights >= 0).tolist(), strict=True):
-        speaks[query] = speaks.get(query, False) or said
-    absent = [spoken for query, spoken in speaks.items() if query < 0]
-    present = [spoken for query, spoken in speaks.items() if query > 0]
+def _measured(pair: tuple[str, str], weights: np.ndarray, features: np.ndarray, query_numbers: np.ndarray) -> Fit:
+    answered: dict[int, bool] = {}
+    for query, is_likely in zip(query_numbers.tolist(), (features @ weights >= 0).tolist(), strict=True):
+        answered[query] = answered.get(query, False) or is_likely
+    absent = [has_answer for query, has_answer in answered.items() if query < 0]
+    present = [has_answer for query, has_answer in answered.items() if query > 0]
     return Fit(pair, weights, float(np.mean(absent)), float(np.mean(present)), min(len(absent), len(present)))
 
 
@@ -333,13 +335,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("data", help="the folder with manifests of real data sets")
     parser.add_argument("out", nargs="?", type=Path, help="where to write; left out, beside the weights")
     parser.add_argument("--licence", choices=get_args(Licence), default="all", help="which data sets to use")
-    given = parser.parse_args(arguments)
-    model = zoo.load(given.model, device="cuda" if torch.cuda.is_available() else "cpu")
-    out = given.out
+    options = parser.parse_args(arguments)
+    model = zoo.load(options.model, device="cuda" if torch.cuda.is_available() else "cpu")
+    out = options.out
     if out is None:
-        named = Path(given.model)
+        named = Path(options.model)
         out = named if (named / checkpoint.TABLE).is_file() else Path(zoo.__file__).parent / named
-    data = find(given.data, given.licence)
+    data = find(options.data, options.licence)
     found, fits = calibrate(model, data)
     for reason in data.left_out:
         print(f"left out: {reason}", file=sys.stderr)

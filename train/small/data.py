@@ -184,12 +184,12 @@ def find(folder: str | os.PathLike[str], licence: Licence = "all") -> Data:
             left_out.append(f"{where}: its own header says of the licence: {found.license}")
             continue
         if licence == "free":
-            kept = tuple(event for event in found.events if dataset.terms(event).free)
-            if lost := len(found.events) - len(kept):
+            free_events = tuple(event for event in found.events if dataset.terms(event).free)
+            if lost := len(found.events) - len(free_events):
                 left_out.append(
                     f"{where}: {lost:,} of {len(found.events):,} rows: licence of {name}: {dataset.license}"
                 )
-            found = replace(found, events=kept)
+            found = replace(found, events=free_events)
         if found.events:
             taken.setdefault((name, part), []).append(found)
     lacking = [name for name, one in datasets().items() if not any(map(one.part, seen))]

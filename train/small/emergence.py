@@ -125,14 +125,14 @@ def measured(run_file: Path, test_file: Path, out: Path, seed: int) -> dict[str,
     folder = out.resolve() / f"seed{seed}"
     identity = {"run": whole, "test": test.sha256}
     if (folder / RANKS).is_file():
-        kept: dict[str, Any] = json.loads((folder / RANKS).read_text())
-        if {key: kept[key] for key in identity} != identity:
+        stored: dict[str, Any] = json.loads((folder / RANKS).read_text())
+        if {key: stored[key] for key in identity} != identity:
             raise loop.TrainError(f"{folder / RANKS} is of another run file or test set; choose another OUT")
-        return dict(kept["found"])
+        return dict(stored["found"])
     bound = [(pair["modality"], pair["anchor"]) for pair in whole["train"]["pairs"]]
     known = {sensor for sensor, _ in bound} | {"text"}
-    asked = [pair for pair in EMERGENT if set(pair) <= known & set(test.modalities)]
-    needed = {name for pair in (*bound, *asked) for name in pair}
+    emergent = [pair for pair in EMERGENT if set(pair) <= known & set(test.modalities)]
+    needed = {name for pair in (*bound, *emergent) for name in pair}
     events = [event for event in test.events if needed <= set(event.media)]
     found: dict[str, list[int]] = {}
 
@@ -144,9 +144,9 @@ def measured(run_file: Path, test_file: Path, out: Path, seed: int) -> dict[str,
 
     model = trained(whole, run_file.parent, folder / "bound", seed)
     vectors = embedded(model, events, needed)
-    for first, second in [*bound, *asked]:
+    for first, second in [*bound, *emergent]:
         measure(vectors, first, second, pair_kind(model.description, first, second))
-    for pair in asked:
+    for pair in emergent:
         table = table_of(whole, *pair)
         model = trained(table, run_file.parent, folder / table["name"], seed)
         measure(embedded(model, events, pair), *pair, "direct")

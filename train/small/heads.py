@@ -167,8 +167,8 @@ class Words:
         self.scale = _WORDS * size / english.std(0).clamp(min=1e-6)
         self.scale[:SENTENCE] = 1
         # Where the multilingual encoder's vector of an English text lies among MiniLM's.
-        said = self(english)
-        u, m = said[:, GATED:], said[:, :SENTENCE]
+        vectors = self(english)
+        u, m = vectors[:, GATED:], vectors[:, :SENTENCE]
         among = u.T @ u / len(u)
         ridge = _RIDGE * among.diagonal().mean() * torch.eye(len(among), device=device)
         to = torch.linalg.solve(among + ridge, u.T @ m / len(u))
@@ -259,9 +259,9 @@ def certain(
     is certain of the wrong class. Without photographs nothing is let through.
     """
     device = own.device
-    said = F.normalize(_gated(text, classes.names.to(device).float()), dim=1)
+    name_vectors = F.normalize(_gated(text, classes.names.to(device).float()), dim=1)
     of = classes.of.to(device)
-    names = torch.zeros(CLASSES, said.shape[1], device=device).index_add_(0, of, said)
+    names = torch.zeros(CLASSES, name_vectors.shape[1], device=device).index_add_(0, of, name_vectors)
     names /= torch.bincount(of, minlength=CLASSES)[:, None]
     gate, shift = torch.zeros(CLASSES + len(weight), device=device), -_SHUT
     if photographs.any() and not photographs.all():
@@ -288,7 +288,7 @@ class Material:
         texts = torch.stack([vectors[caption] for caption in (*english, *foreign)]).to(device).float()
         names = classes.names.to(device).float()
         self.words = Words(texts[: len(english)], texts[len(english) :], names)
-        self.texts, self.said = texts, self.words(texts)
+        self.texts, self.text_vectors = texts, self.words(texts)
         self.class_texts = self.words(names)
         self._names, self._first, self._of = _ragged(_listed(classes.of.tolist()))
         anchors = self.class_texts @ self.words.anchor
@@ -305,7 +305,7 @@ class Material:
 
     def start(self) -> Learned:
         """The map that training starts from: the closed one."""
-        device = self.said.device
+        device = self.text_vectors.device
         weight = torch.zeros(self.coordinates.prototypes.shape[1], SENTENCE, device=device)
         weight[_KEPT : _KEPT + SENTENCE] = torch.eye(SENTENCE) / _SPREAD
         none = torch.zeros(SENTENCE, device=device)
@@ -318,7 +318,7 @@ class Material:
         """
         device = own.device
         size = (self.coordinates(own) @ learned.weight + learned.bias).norm(dim=1).mean()
-        text_size = (self.said @ learned.text_weight + learned.text_bias).norm(dim=1).mean()
+        text_size = (self.text_vectors @ learned.text_weight + learned.text_bias).norm(dim=1).mean()
         weight = learned.weight.clone()
         weight[_KEPT : _KEPT + SENTENCE] *= _GAIN
         weight, bias = self.coordinates.back(weight, learned.bias)
@@ -329,14 +329,14 @@ class Material:
         text_weight = torch.cat([learned.text_weight / text_size, _CLOSED_TEXT * self.words.anchor], 1)
         text_bias = torch.cat([learned.text_bias / text_size, none])
         a = F.normalize(own @ image[0] + image[1], dim=1)
-        b = F.normalize(self.said @ text_weight + text_bias, dim=1)
+        b = F.normalize(self.text_vectors @ text_weight + text_bias, dim=1)
         _, directions = torch.linalg.eigh(a.T @ a / len(a) + b.T @ b / len(b))
         kept = directions[:, -DIM:].flip(1)
         # Rows then have a norm of about 1 before they are normalised, which float16 likes.
         weight, bias = image[0] @ kept, image[1] @ kept
         size = (own @ weight + bias).norm(dim=1).mean()
         text_weight, text_bias = text_weight @ kept, text_bias @ kept
-        text_size = (self.said @ text_weight + text_bias).norm(dim=1).mean()
+        text_size = (self.text_vectors @ text_weight + text_bias).norm(dim=1).mean()
         return (weight / size, bias / size), self.words.back(text_weight / text_size, text_bias / text_size)
 
 
@@ -365,9 +365,9 @@ class Drawn:
         """-> rows of pictures, of others of the same names, numbers of what is said, numbers of the names' keys."""
         chosen = rng.choice(len(self._often), min(size or self.size, self.size), replace=False, p=self._often)
         rows, others = (self._rows[_one(rng, self._starts[chosen], self._counts[chosen])] for _ in range(2))
-        return rows, others, self.said(rows, rng), self._keys[chosen]
+        return rows, others, self.sample_captions(rows, rng), self._keys[chosen]
 
-    def said(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def sample_captions(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Rows of pictures -> numbers of what is said of each."""
         english, foreign = (values[_one(rng, starts[rows], counts[rows])] for values, starts, counts in self._captions)
         chosen: np.ndarray = np.where(rng.random(len(rows)) < _FOREIGN, foreign, english)
@@ -397,7 +397,7 @@ class Losses:
     """The losses of a batch, with the parameters of the learned map in them; for heads alone and for a tuned trunk."""
 
     def __init__(self, material: Material, learned: Learned) -> None:
-        device = material.said.device
+        device = material.text_vectors.device
         self._material = material
         scale = torch.tensor(1 / _TAU, device=device).log()
         parts = (learned.weight, learned.bias, learned.text_weight, learned.text_bias, scale)
@@ -434,8 +434,8 @@ class Losses:
         target = torch.arange(len(x), device=device)
         sharpness = self.scale.exp().clamp(max=100)
         shown = self._picture(F.dropout(x, _DROPOUT))
-        said = self._text(material.said[torch.from_numpy(captions).to(device)])
-        loss = _nce((shown @ said.T * sharpness).masked_fill(same, -1e4))
+        text_vectors = self._text(material.text_vectors[torch.from_numpy(captions).to(device)])
+        loss = _nce((shown @ text_vectors.T * sharpness).masked_fill(same, -1e4))
         if again.any():
             alike = (shown @ self._picture(y).T * sharpness).masked_fill(same, -1e4)
             loss = loss + F.cross_entropy(alike[again], target[again])

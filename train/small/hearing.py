@@ -79,30 +79,30 @@ def rows(model: BindModel, folder: Path) -> Iterator[Row]:
     galleries = (("pictures", pictures, picture_names), ("captions", texts, captions))
 
     effects = [event for event in shown if "audio" in event.media]
-    heard = embed(model, "audio", [event.media["audio"] for event in effects])
+    effect_vectors = embed(model, "audio", [event.media["audio"] for event in effects])
     names = np.array([event.group for event in effects])
     for target, vectors, labels in galleries:
-        yield score("sound effects", target, heard, names, vectors, labels)
+        yield score("sound effects", target, effect_vectors, names, vectors, labels)
 
-    said = spoken(model, folder, set(captions.tolist()))
-    fresh = ~(said.by_people | said.by_synthesiser)
+    speech = spoken(model, folder, set(captions.tolist()))
+    unheard = ~(speech.by_people | speech.by_synthesiser)
     wholes = [
-        ("speech", np.ones(len(said.names), bool)),
-        ("speech, no letters and digits", np.array([not SIGNS.match(name) for name in said.names])),
-        ("speech, word not heard in training", fresh),
-        ("speech, word heard from people", said.by_people),
-        ("speech, word heard synthesised", said.by_synthesiser & ~said.by_people),
+        ("speech", np.ones(len(speech.names), bool)),
+        ("speech, no letters and digits", np.array([not SIGNS.match(name) for name in speech.names])),
+        ("speech, word not heard in training", unheard),
+        ("speech, word heard from people", speech.by_people),
+        ("speech, word heard synthesised", speech.by_synthesiser & ~speech.by_people),
     ]
-    counts = zip(*np.unique(said.languages, return_counts=True), strict=True)
-    kept = [language for language, count in counts if count >= FEWEST or language == "en"]
-    wholes += [(f"speech, {language}", said.languages == language) for language in kept]
+    counts = zip(*np.unique(speech.languages, return_counts=True), strict=True)
+    frequent = [language for language, count in counts if count >= FEWEST or language == "en"]
+    wholes += [(f"speech, {language}", speech.languages == language) for language in frequent]
     for target, vectors, labels in galleries:
         for title, chosen in wholes:
             if chosen.any():
-                yield score(title, target, said.vectors[chosen], said.names[chosen], vectors, labels)
+                yield score(title, target, speech.vectors[chosen], speech.names[chosen], vectors, labels)
         # The control: the same sounds, each with the name of another.
-        shuffled = np.random.default_rng(0).permutation(said.names)
-        yield score("speech, names shuffled", target, said.vectors, shuffled, vectors, labels)
+        shuffled = np.random.default_rng(0).permutation(speech.names)
+        yield score("speech, names shuffled", target, speech.vectors, shuffled, vectors, labels)
 
 
 def spoken(model: BindModel, folder: Path, names: set[str]) -> Sounds:

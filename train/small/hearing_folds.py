@@ -56,13 +56,13 @@ def model_without(run_file: Path, folder: Path, out: Path, held_out: Sequence[in
     table = tomllib.loads(run_file.read_text())
     for pair in table["train"]["pairs"]:
         stems = [Path(path).stem.rpartition("-") for path in pair["manifests"]]
-        if strange := [stem for stem, _, part in stems if part not in ("train", "validation")]:
-            raise runs.RunError(f"{run_file}: expected manifests NAME-train.jsonl or -validation, got {strange}")
+        if unexpected := [stem for stem, _, part in stems if part not in ("train", "validation")]:
+            raise runs.RunError(f"{run_file}: expected manifests NAME-train.jsonl or -validation, got {unexpected}")
         # A manifest that is named twice counts twice.
-        kept = [stem for stem, _, part in stems if part == "train" or (stem, "-", "train") not in stems]
-        for stem in kept:
+        chosen = [stem for stem, _, part in stems if part == "train" or (stem, "-", "train") not in stems]
+        for stem in chosen:
             write(folder / f"{stem}.jsonl", out, lambda name: None if fold(name) in held_out else "train")
-        pair["manifests"] = [f"{stem}-train.jsonl" for stem in kept]
+        pair["manifests"] = [f"{stem}-train.jsonl" for stem in chosen]
     table.pop("evaluate", None)
     result = train(runs.parse(table | {"out": "run"}, out, run_file.name))
     if result.model is None or result.reason != "finished":

@@ -43,8 +43,8 @@ def emoji(folder: Path) -> dict[str, dict[str, list[str]]]:
         entries: Mapping[str, Mapping[str, list[str]]] = json.loads(file.read_bytes())["annotations"]["annotations"]
         for character, entry in entries.items():
             code = code_of("-".join(f"{ord(part):x}" for part in character))
-            said = [*entry.get("tts", ()), ", ".join(entry.get("default", ())[:_KEYWORDS])]
-            found.setdefault(code, {})[language] = [text for text in said if text]
+            phrases = [*entry.get("tts", ()), ", ".join(entry.get("default", ())[:_KEYWORDS])]
+            found.setdefault(code, {})[language] = [text for text in phrases if text]
     return found
 
 

@@ -72,8 +72,8 @@ def with_layout(space: BindModel, photographs: Tensor, grey: Tensor) -> BindMode
     standard = ((own - mean) / std).clamp(-5, 5)
     other = ((grey - grey.mean(0)) / (grey.std(0) + 1e-3)).clamp(-5, 5)
     directions = agreeing(standard, other)
-    kept = space.dim - LAID_OUT
-    semantic = tower.head(photographs)[:, :kept].norm(dim=1).mean()
+    semantic_dim = space.dim - LAID_OUT
+    semantic = tower.head(photographs)[:, :semantic_dim].norm(dim=1).mean()
     size = (_ENERGY / (1 - _ENERGY)) ** 0.5 * semantic / (standard @ directions).norm(dim=1).mean()
     rows = (size * directions / std[:, None]).T
     towers = {name: copy.deepcopy(space.tower(name)) for name in space.modalities}
@@ -83,12 +83,12 @@ def with_layout(space: BindModel, photographs: Tensor, grey: Tensor) -> BindMode
         if name == "video" or id(linear) in done:
             continue
         done.add(id(linear))
-        linear.weight.data[kept:] = 0
+        linear.weight.data[semantic_dim:] = 0
         if linear.bias is not None:
-            linear.bias.data[kept:] = 0
+            linear.bias.data[semantic_dim:] = 0
         if name == "image":
-            linear.weight.data[kept:, places] = rows
-            linear.bias.data[kept:] = -rows @ mean
+            linear.weight.data[semantic_dim:, places] = rows
+            linear.bias.data[semantic_dim:] = -rows @ mean
     if "video" in towers:  # shares the image's
         towers["video"] = Tower(towers["image"].encoder, towers["image"].head)
     return BindModel(space.description, towers, space.digests)
@@ -107,10 +107,10 @@ def _columns(trunk: EfficientNet, output: str) -> slice:
 
 def main(arguments: Sequence[str]) -> int:
     """Command line -> exit status; writes OUT."""
-    data, name, out, kept = arguments
+    data, name, out, given = arguments
     space = zoo.load(name)
     events = sensors.photographs_of(datasets.find(data))
-    folder = Path(kept)
+    folder = Path(given)
     folder.mkdir(parents=True, exist_ok=True)
     encoder = sensors.loaded()
     grey, rows = sensors.features_of(encoder, events, sensors.shown_grey(0), folder / "photographs.pt")

@@ -74,12 +74,12 @@ class Recordings:
         """The recordings (R',) alone."""
         place = torch.full((len(self.label),), -1)
         place[rows] = torch.arange(len(rows))
-        kept = place[self.row] >= 0
+        selected = place[self.row] >= 0
         groups = tuple(self.group[row] for row in rows.tolist())
         return Recordings(
             self.name,
-            self.windows[kept],
-            place[self.row[kept]],
+            self.windows[selected],
+            place[self.row[selected]],
             self.label[rows],
             groups,
             self.classes,
@@ -92,7 +92,7 @@ def read(name: str, events: Sequence[Event], classes: Sequence[str], templates: 
     """Events of a set with motion and one label each -> their windows. What cannot be read is said and left out."""
     windows, row, group = [], [], []
     label: list[int] = []
-    said: list[dict[str, None]] = [{} for _ in classes]
+    texts_of: list[dict[str, None]] = [{} for _ in classes]
     for event in events:
         try:
             views = imu.read(event.media["imu"], CONFIG, Limits(), "whole")[0].views
@@ -103,10 +103,10 @@ def read(name: str, events: Sequence[Event], classes: Sequence[str], templates: 
         row += [len(label)] * len(views)
         label.append(list(classes).index(event.labels[0]))
         group.append(event.group or event.id)
-        said[label[-1]].update(dict.fromkeys(event.texts))
+        texts_of[label[-1]].update(dict.fromkeys(event.texts))
     for number, entry in enumerate(classes):
         names = entry.split(manifest.OR)
-        said[number].update(dict.fromkeys(t.format(one) for one in names for t in (*templates, *EVERYDAY)))
+        texts_of[number].update(dict.fromkeys(t.format(one) for one in names for t in (*templates, *EVERYDAY)))
     return Recordings(
         name,
         torch.cat(windows),
@@ -115,7 +115,7 @@ def read(name: str, events: Sequence[Event], classes: Sequence[str], templates: 
         tuple(group),
         tuple(classes),
         tuple(templates),
-        tuple(tuple(texts) for texts in said),
+        tuple(tuple(texts) for texts in texts_of),
     )
 
 
@@ -208,7 +208,7 @@ def bank(sets: Sequence[Recordings], variants: int = _VARIANTS, seed: int = 0) -
 
 
 def fit(
-    sets: Sequence[Recordings], kept: Bank, train: Tensor, vectors: Mapping[str, Tensor], dim: int, seed: int = 0
+    sets: Sequence[Recordings], windows: Bank, train: Tensor, vectors: Mapping[str, Tensor], dim: int, seed: int = 0
 ) -> Tower:
     """Sets, the bank of their windows, which windows to train on (N,) bool, vectors (D,) of all texts -> a tower.
 
@@ -218,13 +218,13 @@ def fit(
     encoder = motion.build({k: v for k, v in ENCODER.items() if k != "module"} | {"dropout": _DROPOUT})
     head = nn.Linear(WIDTHS[-1], dim)
     chosen = train.nonzero().flatten()
-    own = kept.values[:, chosen].float().flatten(0, 1)
+    own = windows.values[:, chosen].float().flatten(0, 1)
     encoder.mean, encoder.std = own.mean(0), own.std(0) + 1e-2
-    means, said, counted, allowed, same = _said(sets, vectors)
+    means, text_vectors, counted, allowed, same = _class_texts(sets, vectors)
     # Every class of a set weighs the same, and every set as the root of its size.
-    counts = torch.bincount(kept.place[chosen], minlength=len(means)).clamp(min=1)
-    sizes = torch.bincount(kept.sets[chosen], minlength=len(sets)).float()
-    weight = (1 / counts[kept.place[chosen]]) * sizes[kept.sets[chosen]].clamp(min=1).sqrt()
+    counts = torch.bincount(windows.place[chosen], minlength=len(means)).clamp(min=1)
+    sizes = torch.bincount(windows.sets[chosen], minlength=len(sets)).float()
+    weight = (1 / counts[windows.place[chosen]]) * sizes[windows.sets[chosen]].clamp(min=1).sqrt()
     tau = nn.Parameter(torch.tensor(_TAU).log())
     model = nn.ModuleList([encoder, head])
     averaged = torch.optim.swa_utils.AveragedModel(
@@ -234,12 +234,12 @@ def fit(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=_STEPS, pct_start=0.1)
     for _ in range(_STEPS):
         drawn = chosen[torch.multinomial(weight, _BATCH, replacement=True)]
-        form = torch.randint(len(kept.values), (_BATCH,))
-        hidden = encoder.over(kept.values[form, drawn].float(), kept.known[form, drawn].float())
+        form = torch.randint(len(windows.values), (_BATCH,))
+        hidden = encoder.over(windows.values[form, drawn].float(), windows.known[form, drawn].float())
         found = F.normalize(head(hidden), dim=1)
-        one_of_each = said[torch.arange(len(said)), (torch.rand(len(said)) * counted).long()]
-        place = kept.place[drawn]
-        others, twins = ~allowed[kept.sets[drawn]], same[place]
+        one_of_each = text_vectors[torch.arange(len(text_vectors)), (torch.rand(len(text_vectors)) * counted).long()]
+        place = windows.place[drawn]
+        others, twins = ~allowed[windows.sets[drawn]], same[place]
         loss = torch.zeros(())
         for target, share in ((means, 0.6), (one_of_each, 0.4)):
             logits = found @ target.T / tau.exp().clamp(min=0.01)
@@ -256,21 +256,23 @@ def fit(
     return Tower(trained[0], trained[1]).eval()
 
 
-def _said(sets: Sequence[Recordings], vectors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _class_texts(
+    sets: Sequence[Recordings], vectors: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The G classes of all sets: their vectors in zero-shot classification (G, D), everything that is said of them
     (G, M, D) and how much that is (G,), which are of a set (sets, G), which go by one name (G, G)."""
-    means, said, owner, names = [], [], [], []
+    means, text_vectors, owner, names = [], [], [], []
     for number, one in enumerate(sets):
         for entry, texts in zip(one.classes, one.texts, strict=True):
             means.append(torch.stack([vectors[text] for text in prompts(entry, one.templates)]).mean(0))
-            said.append(torch.stack([vectors[text] for text in texts]))
+            text_vectors.append(torch.stack([vectors[text] for text in texts]))
             owner.append(number)
             names.append(entry.lower())
     same = torch.tensor([[a == b for b in names] for a in names])
     return (
         F.normalize(torch.stack(means), dim=1),
-        nn.utils.rnn.pad_sequence(said, batch_first=True),
-        torch.tensor([len(texts) for texts in said]),
+        nn.utils.rnn.pad_sequence(text_vectors, batch_first=True),
+        torch.tensor([len(texts) for texts in text_vectors]),
         torch.tensor(owner)[None] == torch.arange(len(sets))[:, None],
         same,
     )
@@ -283,7 +285,7 @@ def prompts(entry: str, templates: Sequence[str]) -> list[str]:
 
 def vectors_of(sets: Sequence[Recordings], model: BindModel) -> dict[str, Tensor]:
     """Everything that is said of the classes -> its vector (D,)."""
-    texts = sorted({text for one in sets for said in one.texts for text in said})
+    texts = sorted({text for one in sets for group in one.texts for text in group})
     found = torch.tensor(model.embed(texts, "text").vectors)
     return dict(zip(texts, found, strict=True))
 
@@ -298,14 +300,14 @@ def named(one: Recordings, tower: Tower, vectors: Mapping[str, Tensor]) -> Tenso
 
 
 def folds(
-    sets: Sequence[Recordings], kept: Bank, vectors: Mapping[str, Tensor], dim: int, count: int = 5
+    sets: Sequence[Recordings], windows: Bank, vectors: Mapping[str, Tensor], dim: int, count: int = 5
 ) -> dict[str, Tensor]:
     """Sets, the bank of their windows -> by set (R,) whether towers that never met a person name them rightly."""
     fold = [_fold_of(one.group, count) for one in sets]
     of_windows = torch.cat([of[one.row] for one, of in zip(sets, fold, strict=True)])
     right = {one.name: torch.zeros(len(one.label), dtype=torch.bool) for one in sets}
     for number in range(count):
-        tower = fit(sets, kept, of_windows != number, vectors, dim, seed=number)
+        tower = fit(sets, windows, of_windows != number, vectors, dim, seed=number)
         for one, of in zip(sets, fold, strict=True):
             if len(rows := (of == number).nonzero().flatten()):
                 right[one.name][rows] = named(one.of(rows), tower, vectors)
@@ -371,12 +373,12 @@ def main(arguments: Sequence[str]) -> int:
     space = zoo.load(parsed.space, modalities=None)
     vectors = vectors_of(sets, space)
     parsed.out.mkdir(parents=True, exist_ok=True)
-    kept = bank(sets)
-    tower = fit(sets, kept, torch.ones(len(kept.place), dtype=torch.bool), vectors, space.dim)
+    windows = bank(sets)
+    tower = fit(sets, windows, torch.ones(len(windows.place), dtype=torch.bool), vectors, space.dim)
     checkpoint.write(parsed.out / "model", *widened(space, tower))
     if parsed.folds:
         rows = []
-        for one, right in zip(sets, folds(sets, kept, vectors, space.dim).values(), strict=True):
+        for one, right in zip(sets, folds(sets, windows, vectors, space.dim).values(), strict=True):
             low, high = interval(right, one.group)
             share, persons = float(right.float().mean()), len(set(one.group))
             rows.append((one.name, share, low, high, len(one.classes), len(right), persons))

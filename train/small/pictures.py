@@ -98,7 +98,7 @@ class Item:
     """
 
     kind: str
-    hand: str
+    artist: str
     name: str
     captions: tuple[str, ...]
     side: Side
@@ -128,7 +128,7 @@ def read_drawings(packages: Path, out: Path) -> list[Item]:
         for entry, event in _entries(out / f"{kind}.jsonl"):
             if "image" not in event.media or not event.texts or "skin tone" in event.texts[-1]:
                 continue
-            hand, _, code = event.id.partition("/") if kind in ("emoji", "icons") else (kind, "", "")
+            artist, _, code = event.id.partition("/") if kind in ("emoji", "icons") else (kind, "", "")
             extra = keywords.get(event.texts[-1], "") if kind == "emoji" else ""
             # The name that is asked for stands first.
             captions = (*reversed(event.texts), extra) if kind == "emoji" else event.texts
@@ -137,11 +137,11 @@ def read_drawings(packages: Path, out: Path) -> list[Item]:
             if kind == "stamps":
                 spoken = languages.stamp(Path(picture.name))
             name = name_of(entry)
-            items.append(Item(kind, hand, name, tuple(filter(None, captions)), side(name), picture, spoken))
+            items.append(Item(kind, artist, name, tuple(filter(None, captions)), side(name), picture, spoken))
     return items
 
 
-def read_photographs(data: Path, sets: Sequence[str], held: Side) -> list[Item]:
+def read_photographs(data: Path, sets: Sequence[str], assigned: Side) -> list[Item]:
     """The manifests below `data` of these names -> their pictures, all on one side. What is missing is said."""
     items = []
     for name in sets:
@@ -155,7 +155,7 @@ def read_photographs(data: Path, sets: Sequence[str], held: Side) -> list[Item]:
             prompts = [template.format(labels[0]) for template in templates if labels]
             captions = dict.fromkeys((*event.texts, *prompts))
             known_by = labels[0] if labels else f"{name} {event.id}"
-            items.append(Item(name, name, known_by, tuple(captions), held, event.media["image"]))
+            items.append(Item(name, name, known_by, tuple(captions), assigned, event.media["image"]))
     return items
 
 
@@ -225,13 +225,13 @@ def pixels_of(items: list[Item], file: Path) -> tuple[list[Item], np.ndarray]:
         for start in range(until, len(items), _PICTURES_AT_ONCE):
             read = list(pool.map(partial(_read_or_none, config), items[start : start + _PICTURES_AT_ONCE]))
             shape = (len(items), config.size, config.size, 3)
-            kept = np.lib.format.open_memmap(file, "r+" if start else "w+", np.uint8, shape)
+            stored = np.lib.format.open_memmap(file, "r+" if start else "w+", np.uint8, shape)
             for number, picture in enumerate(read, start):
                 if picture is None:
                     bad.append(number)
                 else:
-                    kept[number] = picture
-            kept.flush()
+                    stored[number] = picture
+            stored.flush()
             aside = done.with_suffix(".part")
             aside.write_text(json.dumps({"names": names, "until": start + len(read), "bad": bad}))
             aside.replace(done)
@@ -323,11 +323,11 @@ def prepared(
         print(f"left out for their licence: {', '.join(left)}", file=sys.stderr)
     photographs = read_photographs(data, sets, "train") + read_photographs(data, MEASURED, "test")
     items, pixels = pixels_of(read_drawings(packages, out) + photographs, out / "pixels.npy")
-    said = sorted({text for item in items for text in (*item.captions, *item.foreign)})
+    texts = sorted({text for item in items for text in (*item.captions, *item.foreign)})
     file = out / "said.npy"
     if not file.exists():
-        np.save(file, trunks.texts(said).half().numpy())
-    vectors = dict(zip(said, torch.from_numpy(np.load(file)), strict=True))
+        np.save(file, trunks.texts(texts).half().numpy())
+    vectors = dict(zip(texts, torch.from_numpy(np.load(file)), strict=True))
     return items, pixels, vectors, trunks
 
 
@@ -339,7 +339,7 @@ def main() -> None:
     parser.add_argument("--licence", choices=["all", "free"], default="all")
     wanted = parser.parse_args()
     items, pixels, vectors, trunks = prepared(wanted.data, wanted.packages, wanted.out, wanted.licence == "free")
-    rows = [row for row, item in enumerate(items) if item.side != "test" and item.hand != NOT_TRAINED_ON]
+    rows = [row for row, item in enumerate(items) if item.side != "test" and item.artist != NOT_TRAINED_ON]
     print(f"{len(rows):,} of {len(items):,} pictures to train on")
     tuned = wanted.licence == "all"  # small-free keeps the published trunk
     found = train([items[row] for row in rows], pixels[rows], vectors, trunks, tuned)

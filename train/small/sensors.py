@@ -71,7 +71,7 @@ CONFIGS = {"depth": depth.DepthConfig(**PREPROCESS["depth"]), "thermal": thermal
 # Chosen by folds (LOG.md): ridge as a share of the mean squared size of a row, how far targets are whitened and what
 # is added to their variances, what a row of each kind weighs beside a photograph's.
 _RIDGE, _WHITENED, _FLOOR = 0.5, 1.0, 0.1
-_WEIGHTS = {"photographs": 1.0, "pairs": 2.0, "pictures": 1.0, "said": 1.0}
+_WEIGHTS = {"photographs": 1.0, "pairs": 2.0, "pictures": 1.0, "described": 1.0}
 _WITHIN = 5.0
 """How much more the vectors of real pairs count than photographs' where targets are whitened."""
 _CAMERA = 20.0
@@ -108,10 +108,10 @@ def fit(parts: Sequence[Part]) -> nn.Linear:
     all_rows = torch.cat([part.features for part in parts])
     mean, std = all_rows.mean(0), all_rows.std(0)
     std = std + 0.01 * std.mean()
-    seen = [part for part in parts if part.kind != "said"]
-    said = [part for part in parts if part.kind == "said"]
+    seen = [part for part in parts if part.kind != "described"]
+    described = [part for part in parts if part.kind == "described"]
     rows, wanted = [], []
-    for family in (seen, said):
+    for family in (seen, described):
         if not family:
             continue
         centred = [_less_means(part.targets, part.place) for part in family]
@@ -237,7 +237,7 @@ class Sets:
             parts.append(self._pairs("simulated", modality, list(manifest.read(file).events)))
         for name in SAID[modality]:
             if events := [e for e in self._data.events(name) if modality in e.media and e.texts]:
-                parts.append(self._said(name, modality, events))
+                parts.append(self._described(name, modality, events))
         return parts
 
     def _photographs(self) -> Part:
@@ -259,7 +259,7 @@ class Sets:
         group = tuple(group or event.id for group, event in zip(groups, events, strict=True))
         return Part(name, "pairs", found, self._pictures(f"{name}-{modality}", events), place, group, own)
 
-    def _said(self, name: str, modality: str, events: Sequence[Event]) -> Part:
+    def _described(self, name: str, modality: str, events: Sequence[Event]) -> Part:
         found, rows = features_of(
             self._encoder, events, lambda e: view_of(modality, e.media[modality]), self._out / f"{name}-{modality}.pt"
         )
@@ -268,7 +268,7 @@ class Sets:
         vectors = dict(zip(texts, torch.tensor(self._space.embed(texts, "text").vectors), strict=True))
         targets = torch.stack([torch.stack([vectors[text] for text in event.texts]).mean(0) for event in events])
         group = tuple(event.group or event.id for event in events)
-        return Part(name, "said", found, F.normalize(targets, dim=1), (name,) * len(events), group)
+        return Part(name, "described", found, F.normalize(targets, dim=1), (name,) * len(events), group)
 
     def _pictures(self, key: str, events: Sequence[Event]) -> Tensor:
         tower = self._space.tower("image")
@@ -325,7 +325,7 @@ def measured(parts: Sequence[Part], groups: Mapping[str, Sequence[str]], count: 
 
 def recalls(part: Part, vectors: Tensor) -> dict[str, float]:
     """A part and vectors (N, D) of its rows -> recall@1, recall@10 and chance@10 by place, and over all."""
-    if part.kind == "said":
+    if part.kind == "described":
         texts, number = part.targets.unique(dim=0, return_inverse=True)
         scores = vectors @ texts.T
         ranks = (scores > scores.gather(1, number[:, None])).sum(1)

@@ -195,7 +195,7 @@ def pictures(samples: Tensor) -> Tensor:
     return shown
 
 
-def heard(pool: Pool, weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
+def augmented(pool: Pool, weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """A pool and how often each sound is to be drawn -> (count, 32000) samples: pieces, spoiled in many ways.
 
     Half at another speed (0.7 to 1.4), half with another sound mixed in (25 dB below to 3 above), a tenth with white
@@ -260,13 +260,13 @@ def distil(
     device = weights.device
     generator = torch.Generator(device).manual_seed(seed)
     torch.manual_seed(seed)
-    features, logits = teacher(heard(pool, weights, batch, generator))
+    features, logits = teacher(augmented(pool, weights, batch, generator))
     mean, spread = features.mean((0, 1)), features.std((0, 1)) + 0.05
     with torch.no_grad():
         if not student.classifier.bias.any():
             student.classifier.bias.copy_(logits.clamp(min=-9).mean((0, 1)))
-    guess = nn.Linear(student.classifier.in_features, features.shape[2]).to(device)
-    parameters = [*student.parameters(), *guess.parameters()]
+    to_teacher = nn.Linear(student.classifier.in_features, features.shape[2]).to(device)
+    parameters = [*student.parameters(), *to_teacher.parameters()]
     wide, thin = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim < 2]
     groups = [{"params": wide, "weight_decay": 0.02}, {"params": thin, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
@@ -276,15 +276,16 @@ def distil(
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1, (step + 1) / 150) * (0.5 + 0.5 * math.cos(math.pi * step / steps) + 0.005)
-        x = heard(pool, weights, batch, generator)
+        x = augmented(pool, weights, batch, generator)
         features, logits = teacher(x)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             stretches = student.stretches(pictures(x))
-            said, guessed = student.classifier(stretches), guess(stretches)
-        likely = F.binary_cross_entropy_with_logits(said.float(), logits.sigmoid(), reduction="none").sum(2).mean()
-        apart = (said.float() - logits.clamp(min=_LOWEST_LOGIT)).square().mean()
-        felt = (guessed.float() - (features - mean) / spread).square().clamp(max=50).mean()
-        loss = likely + 2 * apart + 3 * felt
+            student_logits, student_features = student.classifier(stretches), to_teacher(stretches)
+        class_loss = F.binary_cross_entropy_with_logits(student_logits.float(), logits.sigmoid(), reduction="none")
+        class_loss = class_loss.sum(2).mean()
+        logit_loss = (student_logits.float() - logits.clamp(min=_LOWEST_LOGIT)).square().mean()
+        feature_loss = (student_features.float() - (features - mean) / spread).square().clamp(max=50).mean()
+        loss = class_loss + 2 * logit_loss + 3 * feature_loss
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 5.0)
@@ -292,8 +293,8 @@ def distil(
         losses.append(loss.detach())
         with torch.no_grad():
             now = student.state_dict()
-            kept = min(0.998, (step + 1) / (step + 11))
-            torch._foreach_lerp_(list(average.values()), [now[name] for name in average], 1 - kept)
+            decay = min(0.998, (step + 1) / (step + 11))
+            torch._foreach_lerp_(list(average.values()), [now[name] for name in average], 1 - decay)
     student.load_state_dict(average, strict=False)
     student.eval()
     return torch.stack(losses).tolist()
@@ -350,9 +351,9 @@ def fit_head(
     """
     classes = len(names)
     fixed = closed * (names - names.mean(0))
-    felt = features[..., classes:]
-    mean, spread = felt.mean((0, 1)), felt.std((0, 1)) + 0.02
-    x = ((felt - mean) / spread).mean(1)
+    embedding = features[..., classes:]
+    mean, spread = embedding.mean((0, 1)), embedding.std((0, 1)) + 0.02
+    x = ((embedding - mean) / spread).mean(1)
     count = torch.bincount(things, weights=weights, minlength=len(texts))
     weights = weights / count[things].clamp(min=1).sqrt()
     weights = (weights / weights.sum())[:, None]
@@ -508,9 +509,9 @@ def main() -> None:
     speech = features_of(student, shown(speech_pool, range(len(spoken))))[:, 0].cpu()
     everything = torch.cat([speech, features.flatten(0, 1)])
     gate, bias = fit_gate(everything, torch.arange(len(everything)) < len(speech))
-    felt = features_of(tower.encoder.to(device), shown(speech_pool, range(len(spoken))))[:, 0].cpu()
+    spoken_features = features_of(tower.encoder.to(device), shown(speech_pool, range(len(spoken))))[:, 0].cpu()
     loud = (features @ torch.cat([head.closed, head.learned]) + head.bias).norm(dim=2).median()
-    weight = joined(words * loud / (felt @ words).norm(dim=1).median(), head)
+    weight = joined(words * loud / (spoken_features @ words).norm(dim=1).median(), head)
     state = {f"encoder.words.{name}": value for name, value in tower.encoder.state_dict().items()}
     state |= {f"encoder.sounds.{name}": value for name, value in student.state_dict().items()}
     state |= {"encoder.gate.weight": gate[None], "encoder.gate.bias": bias, "head.weight": weight.T}

@@ -190,12 +190,17 @@ class _Measure:
                 if row.query == "text":  # a sentence that many events have is one query, and its own witness
                     query = query.of(_first_of_each(query.contents))
                     groups = np.array([str(content) for content in query.contents])
-                asked, given = _labels(events, query), _labels(events, target)
-                kept, gallery = np.isin(asked, given[given != ""]), given != ""
-                classes = {label: number for number, label in enumerate(np.unique(given))}
-                right, asked = (np.array([classes[label] for label in one]) for one in (given[gallery], asked[kept]))
+                query_labels, target_labels = _labels(events, query), _labels(events, target)
+                usable, gallery = np.isin(query_labels, target_labels[target_labels != ""]), target_labels != ""
+                classes = {label: number for number, label in enumerate(np.unique(target_labels))}
+                right, query_labels = (
+                    np.array([classes[label] for label in one])
+                    for one in (target_labels[gallery], query_labels[usable])
+                )
                 place = (name, part)
-                self._retrieval(row, place, query.of(kept), target.of(gallery), asked, right, groups[kept], None)
+                self._retrieval(
+                    row, place, query.of(usable), target.of(gallery), query_labels, right, groups[usable], None
+                )
                 continue
             query, target, asked_items, given_items = evaluate.paired(query, target)
             groups = _groups(name, events, query)
@@ -213,11 +218,11 @@ class _Measure:
         searched = [(name, part) for name in row.gallery for part in parts(self._data, name)]
         gallery, right = self._classified(searched, row.target, classes)
         for name, part in queried:
-            query, asked = self._classified([(name, part)], row.query, {k: classes[k] for k in row.same})
-            kept = np.isin(asked, right)
-            if kept.sum() and len(right):
-                groups = _groups(name, self._events(name, part), query)[kept]
-                self._retrieval(row, (name, part), query.of(kept), gallery, asked[kept], right, groups, None)
+            query, query_labels = self._classified([(name, part)], row.query, {k: classes[k] for k in row.same})
+            usable = np.isin(query_labels, right)
+            if usable.sum() and len(right):
+                groups = _groups(name, self._events(name, part), query)[usable]
+                self._retrieval(row, (name, part), query.of(usable), gallery, query_labels[usable], right, groups, None)
 
     def _classified(
         self, places: Sequence[tuple[str, Part]], modality: str, classes: dict[str, int]
@@ -272,8 +277,8 @@ class _Measure:
         place: tuple[str, Part],
         query: Items,
         target: Items,
-        asked: np.ndarray,
-        given: np.ndarray,
+        query_labels: np.ndarray,
+        target_labels: np.ndarray,
         groups: np.ndarray,
         galleries: tuple[np.ndarray, np.ndarray] | None,
     ) -> None:
@@ -281,21 +286,29 @@ class _Measure:
         if len(query.vectors) < 2 or len(target.vectors) < 2:
             return
         parts = np.unique(galleries[0]) if galleries else [None]
-        rank = np.zeros(len(asked), int)
-        size, right = np.zeros(len(asked)), np.zeros(len(asked))
+        rank = np.zeros(len(query_labels), int)
+        size, right = np.zeros(len(query_labels)), np.zeros(len(query_labels))
         for part in parts:
-            q = np.ones(len(asked), bool) if galleries is None else galleries[0] == part
-            t = np.ones(len(given), bool) if galleries is None else galleries[1] == part
-            rank[q] = evaluate.ranks(query.vectors[q], target.vectors[t], asked[q], given[t])
+            q = np.ones(len(query_labels), bool) if galleries is None else galleries[0] == part
+            t = np.ones(len(target_labels), bool) if galleries is None else galleries[1] == part
+            rank[q] = evaluate.ranks(query.vectors[q], target.vectors[t], query_labels[q], target_labels[t])
             size[q] = t.sum()
-            right[q] = (asked[q, None] == given[t]).sum(1)
-        kept = size > max(row.k)  # in a smaller gallery nothing could be missed
-        if not kept.any():
+            right[q] = (query_labels[q, None] == target_labels[t]).sum(1)
+        usable = size > max(row.k)  # in a smaller gallery nothing could be missed
+        if not usable.any():
             self._report.left_out.append(f"{place[0]}: no gallery of more than {max(row.k)} {row.target} items")
             return
         for k in row.k:
-            chance = float(_chance(right[kept], size[kept], k).mean())
-            self._add(row, place, f"recall@{k}", rank[kept] <= k, groups[kept], chance, int(size[kept].mean()))
+            chance = float(_chance(right[usable], size[usable], k).mean())
+            self._add(
+                row,
+                place,
+                f"recall@{k}",
+                rank[usable] <= k,
+                groups[usable],
+                chance,
+                int(size[usable].mean()),
+            )
 
     def _add(
         self,

@@ -61,7 +61,7 @@ def figures(items: list[Item], features: Tensor, vectors: dict[str, Tensor], hea
     rows: dict[str, dict[str, int]] = {}
     for row, item in enumerate(items):
         if item.side == "test":
-            gallery = rows.setdefault(item.hand, {})
+            gallery = rows.setdefault(item.artist, {})
             # Of twins ("man X", "woman X") the one with the shortest name.
             old = gallery.get(key(item.name))
             if old is None or len(item.name) < len(items[old].name):
@@ -70,10 +70,10 @@ def figures(items: list[Item], features: Tensor, vectors: dict[str, Tensor], hea
     # OpenMoji has emoji of its own, which no other hand drew.
     unicode = rows.get("google", {})
     shown = {
-        hand: [row for name, row in gallery.items() if hand not in _HANDS or name in unicode]
-        for hand, gallery in rows.items()
+        artist: [row for name, row in gallery.items() if artist not in _HANDS or name in unicode]
+        for artist, gallery in rows.items()
     }
-    emoji = [shown[hand] for hand in _HANDS if hand in shown]
+    emoji = [shown[artist] for artist in _HANDS if artist in shown]
     for name, parts, k in (
         ("emoji", emoji, 10),
         ("stamps", [shown["stamps"]], 10),
@@ -93,10 +93,10 @@ def figures(items: list[Item], features: Tensor, vectors: dict[str, Tensor], hea
         yield _figure(f"{name}: picture -> text, recall@{k} of {size}", back, k / size)
     for other in _HANDS:
         found = []
-        for hand in _HANDS:
-            both = sorted(set(rows.get(hand, {})) & set(rows.get(other, {})))
-            if hand != other and both:
-                a, b = (pictures[[rows[h][name] for name in both]] for h in (hand, other))
+        for artist in _HANDS:
+            both = sorted(set(rows.get(artist, {})) & set(rows.get(other, {})))
+            if artist != other and both:
+                a, b = (pictures[[rows[h][name] for name in both]] for h in (artist, other))
                 found.append(_found(a @ b.T, torch.eye(len(both), dtype=torch.bool), 1))
         if found:
             yield _figure(f"the same emoji by {other}, recall@1 of {len(found[0])}", found, 1 / len(found[0]))
@@ -126,8 +126,8 @@ def in_languages(items: list[Item], features: Tensor, vectors: dict[str, Tensor]
     """
     galleries: dict[str, dict[str, int]] = {}
     for row, item in enumerate(items):
-        if item.side == "test" and item.hand in _HANDS:
-            galleries.setdefault(item.hand, {}).setdefault(key(item.name), row)
+        if item.side == "test" and item.artist in _HANDS:
+            galleries.setdefault(item.artist, {}).setdefault(key(item.name), row)
     unicode = galleries.get("google", {})
     pictures = heads.pictures(features)
     for language in sorted({language for item in items if item.kind == "emoji" for language in item.spoken}):
@@ -147,12 +147,12 @@ def main() -> None:
     items, pixels, vectors, trunks = prepared(data, packages, out, free=False)
     rows = [row for row, item in enumerate(items) if item.side == "test"]
     trunks.image.load_state_dict(read_trunk(folder) or trunks.image.state_dict())
-    held = [items[row] for row in rows]
-    features = features_of(trunks.image, held, pixels[rows], 0)[0].float().cpu()
+    test_items = [items[row] for row in rows]
+    features = features_of(trunks.image, test_items, pixels[rows], 0)[0].float().cpu()
     heads = read_heads(folder)
     vectors = {text: vector.float() for text, vector in vectors.items()}
     print("| held-out names | share | 95 % | chance | queries |\n|---|---|---|---|---|")
-    for figure in (*figures(held, features, vectors, heads), *in_languages(held, features, vectors, heads)):
+    for figure in (*figures(test_items, features, vectors, heads), *in_languages(test_items, features, vectors, heads)):
         print(figure, flush=True)
 
 

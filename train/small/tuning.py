@@ -122,7 +122,7 @@ def tune(
     rates = [float(group["lr"]) for group in groups]  # type: ignore[arg-type]
     optimizer = torch.optim.AdamW(groups, weight_decay=0, betas=(0.9, 0.98), fused=device.type == "cuda")
     mean = {name: part.detach().clone() for name, part in tuned.state_dict().items()}
-    kept = [part.detach().clone() for part in vars(losses.learned()).values()]
+    average = [part.detach().clone() for part in vars(losses.learned()).values()]
 
     def look(rows: np.ndarray) -> Tensor:
         taken = torch.from_numpy(rows).to(pixels.device)
@@ -142,10 +142,12 @@ def tune(
             features = tuned(x)[:, CLASSES:].float()
         wanted = own[torch.from_numpy(both).to(device), POOLED : POOLED + CLASSES].float()
         seen = material.coordinates(features)
-        said = np.concatenate([captions, material.drawn.said(others, rng)])
+        described = np.concatenate([captions, material.drawn.sample_captions(others, rng)])
         again = torch.ones(len(both), dtype=torch.bool, device=device)
         halves = seen.split(len(rows))
-        loss = losses(seen, torch.cat([halves[1], halves[0]]), again, said, np.concatenate([keys, keys]), wanted, rng)
+        loss = losses(
+            seen, torch.cat([halves[1], halves[0]]), again, described, np.concatenate([keys, keys]), wanted, rng
+        )
         named = features[:, POOLED : POOLED + CLASSES].clamp(min=1e-8).log()
         loss = loss - _KEEPING * (wanted * named).sum(1).mean()
         optimizer.zero_grad()
@@ -155,8 +157,8 @@ def tune(
         with torch.no_grad():
             now = tuned.state_dict()
             torch._foreach_lerp_(list(mean.values()), [now[name] for name in mean], 1 - decay)
-            torch._foreach_lerp_(kept, list(vars(losses.learned()).values()), 1 - decay)
-    return mean, Learned(*kept)
+            torch._foreach_lerp_(average, list(vars(losses.learned()).values()), 1 - decay)
+    return mean, Learned(*average)
 
 
 def _stays(name: str) -> bool:

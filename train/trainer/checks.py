@@ -11,7 +11,7 @@ from torch import nn
 
 from bind import encoders, heads, modalities
 from bind.description import Description
-from train.trainer.plan import describe, kept, resolve
+from train.trainer.plan import describe, resolve, restricted
 from train.trainer.schema import Modality, Pair, Run
 
 _ONLY_FOR = {"audio": ("gain_db", "mix"), "imu": ("turn_deg", "tilt_deg", "shift")}
@@ -29,7 +29,7 @@ def faults(run: Run) -> Iterator[str]:
     have: Collection[str] = base.modalities if base else ()
     if base:
         try:
-            base = kept(base, run)
+            base = restricted(base, run)
             have = base.modalities
         except ValueError as error:
             yield f"base.modalities: {error}"

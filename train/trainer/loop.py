@@ -341,7 +341,7 @@ class _Trainer:
     @contextlib.contextmanager
     def _averaged(self) -> Iterator[None]:
         """The moving average in place of the weights, where there is one."""
-        kept = {name: p.detach().clone() for name, p in self._parameters()} if self.average else {}
+        weights = {name: p.detach().clone() for name, p in self._parameters()} if self.average else {}
         with torch.no_grad():
             for name, p in self._parameters() if self.average else ():
                 p.copy_(self.average[name])
@@ -350,7 +350,7 @@ class _Trainer:
         finally:
             with torch.no_grad():
                 for name, p in self._parameters() if self.average else ():
-                    p.copy_(kept[name])
+                    p.copy_(weights[name])
 
     def _write_model(self) -> None:
         """The base with the trained modalities, as a checkpoint folder."""

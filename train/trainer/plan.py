@@ -46,7 +46,7 @@ def resolve(base: Description, run: Run) -> Plan:
     The finished model's record of trained pairs only grows: weights that saw a pair have seen it. Only an encoder that
     starts anew forgets.
     """
-    base = kept(base, run)
+    base = restricted(base, run)
     tables = {name: _starting(base, run, name) for name in run.trained}
     continued = frozenset(name for name, table in tables.items() if _continues(base, name, table))
     anew = tables.keys() - continued
@@ -76,7 +76,7 @@ def describe(model: str) -> Description:
     return descriptions.read(table) if table.is_file() else zoo.describe(model)
 
 
-def kept(base: Description, run: Run) -> Description:
+def restricted(base: Description, run: Run) -> Description:
     """The base's description -> the same with the modalities that the run keeps. Raises ValueError for unknown ones."""
     names = run.base.modalities or tuple(base.modalities)
     if unknown := sorted(set(names) - set(base.modalities)):

@@ -46,7 +46,7 @@ def test_folds_never_train_on_the_group_they_test() -> None:
     targets = F.normalize(torch.randn(10, D, generator=generator), dim=1)[rows]
     features = codes[rows] + 0.01 * torch.randn(100, W, generator=generator)
     groups = tuple(str(row) for row in rows.tolist())
-    told = Part("told", "said", features, targets, ("told",) * 100, groups)
+    told = Part("told", "described", features, targets, ("told",) * 100, groups)
     assert recall_by_text(sensors.fit([told]), told) == 1
     parts = [told, drawn("photographs", "photographs", 100, 3)]
     found = sensors.measured(parts, {"told": told.group})
