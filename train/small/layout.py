@@ -1,12 +1,12 @@
-"""The last third of the space says how a picture is laid out: what a sensor without colours can see of it.
+"""The layout of pictures in the last third of the space, which a sensor without colours can see as well.
 
     python -m train.small.layout DATA SPACE OUT FEATURES
 
-The dimensions of `small` come in the order of what they hold; the last 128 hold a few hundredths of a picture. Here
-they are given to the image trunk's features of the picture's quarters, in those directions in which photographs agree
-best with themselves shown grey (canonical correlations). The other encoders' heads are 0 there, so that texts find
-pictures by the first 256 as before, while depth and thermal pictures find their photograph by where things are.
-OUT is SPACE with these heads; FEATURES is a folder that keeps the features of the photographs.
+The dimensions of `small` are ordered by variance; the last 128 hold a few hundredths of a picture's squared length.
+Here they are replaced by the features of the picture's quarters, projected to the directions in which photographs agree
+best with themselves shown grey (canonical correlations). The other encoders' heads are 0 there. So texts find pictures
+by the first 256 dimensions as before, while depth and thermal pictures find their photograph by its layout. OUT is
+SPACE with these heads; FEATURES is a folder that stores the features of the photographs.
 """
 
 from __future__ import annotations
@@ -28,15 +28,17 @@ from train.small import data as datasets
 from train.small import sensors
 
 LAID_OUT = 128
-"""Dimensions that say how a picture is laid out."""
+"""The number of dimensions that describe the layout of a picture."""
 _ENERGY = 0.04
-"""Their share of the squared length of a picture's vector, on average."""
+"""Their mean share of the squared length of a picture's vector."""
 _KEPT, _RIDGE, _GAMMA = 700, 0.2, 0.5
-"""Directions of most variance that are compared, what is added to their variances, power of the correlations."""
+"""The number of directions that are compared, the ridge added to their variances, and the power of the correlations."""
 
 
 def agreeing(photographs: Tensor, grey: Tensor) -> Tensor:
-    """Standardised features of N photographs (N, W) and of the same shown grey -> (W, 128): directions that agree."""
+    """Standardised features of N photographs (N, W) and of the same shown grey -> (W, 128), the directions that
+    agree.
+    """
     _, values, directions = torch.svd_lowrank(photographs, min(_KEPT, *photographs.shape), niter=3)
     turned = directions / (values / len(photographs) ** 0.5).clamp(min=1e-6) ** 0.5
     x, y = photographs @ turned, grey @ turned
@@ -55,10 +57,11 @@ def _inverse_root(covariance: Tensor) -> Tensor:
 
 @torch.no_grad()
 def with_layout(space: BindModel, photographs: Tensor, grey: Tensor) -> BindModel:
-    """A space, its image trunk's features (N, W) of photographs, and a sensor's features of them shown grey (N, Q),
-    of the quarters only -> the space whose last dimensions say how pictures are laid out.
+    """A space with the layout of pictures in its last dimensions, made of a space and features of photographs.
 
-    Raises ValueError for an image encoder without quarters or fewer than 200 photographs.
+    `photographs` are the features (N, W) of the space's image trunk. `grey` are a sensor's features (N, Q) of the same
+    photographs shown grey, of the quarters only. Raises ValueError for an image encoder without quarters, or fewer than
+    200 photographs.
     """
     tower = space.tower("image")
     trunk = tower.encoder
@@ -89,13 +92,13 @@ def with_layout(space: BindModel, photographs: Tensor, grey: Tensor) -> BindMode
         if name == "image":
             linear.weight.data[semantic_dim:, places] = rows
             linear.bias.data[semantic_dim:] = -rows @ mean
-    if "video" in towers:  # shares the image's
+    if "video" in towers:  # it shares the image's
         towers["video"] = Tower(towers["image"].encoder, towers["image"].head)
     return BindModel(space.description, towers, space.digests)
 
 
 def _columns(trunk: EfficientNet, output: str) -> slice:
-    """Where an output stands in a row of the trunk's features."""
+    """The columns of an output in a row of the trunk's features."""
     start = 0
     for name in trunk.outputs:
         width = EfficientNet("tf_efficientnet_lite0", (name,)).width

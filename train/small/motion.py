@@ -1,13 +1,14 @@
-"""The motion encoder of `small`: statistics of windows and a small network, trained against what all sets say.
+"""The motion encoder of `small`: statistics of windows and a small network, trained against the texts of all sets.
 
     python -m train.small.motion DATA PACKAGES SPACE OUT [--licence free] [--folds]
 
-DATA holds the real sets (`train.small.data`), PACKAGES what `train.small.fetch` leaves (seglearn, basicmotions and
-simulated scenes, each where it is there), SPACE is a model with the texts to train against. OUT gets the folder
-`model`, SPACE and the motion encoder, and with `--folds` the table of five folds by person.
+DATA holds the real sets (`train.small.data`). PACKAGES is what `train.small.fetch` leaves (seglearn, basicmotions and
+simulated scenes, each where it is there). SPACE is a model with the texts to train against. OUT gets the folder
+`model`, which is SPACE with the motion encoder, and with `--folds` the table of five folds by person.
 
-Watch, waist and wrist, 20 to 200 Hz, with and without gyroscope, with and without gravity, worn otherwise: training
-sees every recording in all these forms (`worn_otherwise`), so that a device it never met is one more of them.
+Recordings come from watches, belts and wrists, at 20 to 200 Hz, with and without gyroscope and gravity, and worn in
+different ways. Training sees every recording in all these forms (`worn_otherwise`), so that an unknown device is just
+another form.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from preprocess.source import Limits, MediaError
 from train.small import data as datasets
 
 RATE_HZ, WINDOW_S = 50.0, 6.0
-"""A fall with what comes before and after it fits the window; a watch of 20 Hz loses nothing at this rate."""
+"""A window holds a fall with the moments before and after it; a watch of 20 Hz loses nothing at this rate."""
 CONFIG = imu.ImuConfig(rate_hz=RATE_HZ, window_s=WINDOW_S)
 SETS = ("utd", "wisdm", "sisfall")
 PACKAGED = ("seglearn", "basicmotions", "simulated")
@@ -44,12 +45,12 @@ WIDTHS = (384, 256)
 ENCODER = {"module": "motion", "shape": list(imu.shape(CONFIG)), "rate_hz": RATE_HZ, "widths": list(WIDTHS)}
 HEAD = {"type": "linear", "bias": True}
 EVERYDAY = ("a person {}", "someone {}", "{}", "motion of a person {}")
-"""Said of a class beside the templates of its set."""
+"""The templates for a class, besides those of its set."""
 
 # Chosen by five folds over the persons of all sets (LOG.md).
 _STEPS, _BATCH, _RATE, _DECAY, _DROPOUT, _TAU, _EVERYTHING = 1200, 256, 2e-3, 0.05, 0.3, 0.04, 0.3
 _VARIANTS = 16
-"""How many forms of each window are drawn before training, besides itself."""
+"""The number of variants of each window that are drawn before training, besides the window itself."""
 _AVERAGED = 0.995
 _GRAVITY_MS2 = 9.81
 
@@ -58,7 +59,7 @@ _GRAVITY_MS2 = 9.81
 class Recordings:
     """One set: `windows` (N, 6, T) of recordings `row` (N,), whose class is `label` (R,) and person `group` (R,).
 
-    `texts` are what is said of each class; `templates` and `classes` are those the set is measured with.
+    `texts` are the texts of each class; `templates` and `classes` are those with which the set is measured.
     """
 
     name: str
@@ -89,7 +90,10 @@ class Recordings:
 
 
 def read(name: str, events: Sequence[Event], classes: Sequence[str], templates: Sequence[str]) -> Recordings:
-    """Events of a set with motion and one label each -> their windows. What cannot be read is said and left out."""
+    """Events of a set with motion and one label each -> their windows.
+
+    Unreadable recordings are reported and left out.
+    """
     windows, row, group = [], [], []
     label: list[int] = []
     texts_of: list[dict[str, None]] = [{} for _ in classes]
@@ -120,17 +124,17 @@ def read(name: str, events: Sequence[Event], classes: Sequence[str], templates: 
 
 
 def worn_otherwise(x: Tensor, generator: torch.Generator) -> Tensor:
-    """(B, 6, T) windows in m/s2 and rad/s -> the same movements by another device, worn by somebody else.
+    """(B, 6, T) windows in m/s2 and rad/s -> the same movements by another device, worn by another person.
 
-    Each is turned (mostly a little, at times any way), moved in time, made quicker or slower, stronger or weaker,
-    sampled at 15 to 50 Hz, and given noise and an offset; at times the gyroscope or gravity is missing.
+    Each window is rotated (mostly a little, at times arbitrarily), shifted in time, made quicker or slower, stronger or
+    weaker, sampled at 15 to 50 Hz, and given noise and an offset. At times the gyroscope or gravity is missing.
     """
     count, _, length = x.shape
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return torch.rand(count, *shape, generator=generator) * (high - low) + low
 
-    # In time: stretched, shifted, and read at a coarser rate; mirrored at the ends.
+    # In time: the window is stretched, shifted and read at a coarser rate, and mirrored at its ends.
     speed, shift = uniform(-0.15, 0.15).exp(), uniform(-0.15, 0.15) * length
     places = (torch.arange(length) - length / 2) * speed[:, None] + length / 2 + shift[:, None]
     coarse = torch.where(uniform(0, 1) < 0.4, uniform(1.0, 3.2), torch.ones(count))[:, None]
@@ -141,12 +145,12 @@ def worn_otherwise(x: Tensor, generator: torch.Generator) -> Tensor:
     x = torch.where((speed > 0)[:, None, None] & (torch.arange(6) >= 3)[None, :, None], x * speed[:, None, None], x)
     missing_gyroscope = (x[:, 3:] == 0).flatten(1).all(1) | (uniform(0, 1) < 0.2)
 
-    # Turned: a loose strap for most, any way for some.
+    # Rotation: most windows are rotated a little, as by a loose strap, and some arbitrarily.
     angle = torch.where(uniform(0, 1) < 0.15, uniform(0, torch.pi), uniform(0, 0.35))
     axis = F.normalize(torch.randn(count, 3, generator=generator), dim=1)
     x = (_rotations(axis * angle[:, None])[:, None] @ x.view(count, 2, 3, length)).reshape(x.shape)
 
-    # Somebody else: effort beyond gravity differs.
+    # Another person: the effort beyond gravity differs.
     mean = x.mean(2, keepdim=True)
     x = (x - mean) * uniform(-0.2, 0.2, 2).exp().repeat_interleave(3, 1)[:, :, None] + mean
     no_gravity = (uniform(0, 1) < 0.1)[:, None, None] & (torch.arange(6) < 3)[None, :, None]
@@ -159,7 +163,7 @@ def worn_otherwise(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _sampled(x: Tensor, places: Tensor) -> Tensor:
-    """(B, C, T) at the nearest of `places` (B, T), mirrored beyond the ends."""
+    """(B, C, T) at the nearest of `places` (B, T), mirrored beyond its ends."""
     length = x.shape[2]
     at = places.round().long() % (2 * length)
     at = torch.where(at < length, at, 2 * length - 1 - at)
@@ -176,7 +180,7 @@ def _rotations(vectors: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Bank:
-    """Statistics of all windows of all sets in V forms: `values` (V, N, S) and `known` (V, N, S + 2) float16.
+    """Statistics of all windows of all sets in V variants: `values` (V, N, S) and `known` (V, N, S + 2) float16.
 
     `place` (N,) is the class among those of all sets, `sets` (N,) the set, `row` (N,) the recording of all sets.
     """
@@ -189,7 +193,7 @@ class Bank:
 
 
 def bank(sets: Sequence[Recordings], variants: int = _VARIANTS, seed: int = 0) -> Bank:
-    """Sets -> the statistics of their windows: form 0 is the window itself."""
+    """Sets -> the statistics of their windows; variant 0 is the window itself."""
     generator = torch.Generator().manual_seed(seed)
     windows = torch.cat([one.windows for one in sets])
     values, known = [], []
@@ -210,9 +214,10 @@ def bank(sets: Sequence[Recordings], variants: int = _VARIANTS, seed: int = 0) -
 def fit(
     sets: Sequence[Recordings], windows: Bank, train: Tensor, vectors: Mapping[str, Tensor], dim: int, seed: int = 0
 ) -> Tower:
-    """Sets, the bank of their windows, which windows to train on (N,) bool, vectors (D,) of all texts -> a tower.
+    """Trains a tower on the statistics of sets.
 
-    A window is to find the texts of its class among those of its own set, and among those of all sets.
+    `windows` is the bank of the sets' windows, `train` (N,) bool the windows to train on, `vectors` (D,) those of all
+    texts. A window is to find the texts of its class among those of its own set, and among those of all sets.
     """
     torch.manual_seed(seed)
     encoder = motion.build({k: v for k, v in ENCODER.items() if k != "module"} | {"dropout": _DROPOUT})
@@ -221,7 +226,7 @@ def fit(
     own = windows.values[:, chosen].float().flatten(0, 1)
     encoder.mean, encoder.std = own.mean(0), own.std(0) + 1e-2
     means, text_vectors, counted, allowed, same = _class_texts(sets, vectors)
-    # Every class of a set weighs the same, and every set as the root of its size.
+    # Every class of a set has the same weight, and every set the root of its size.
     counts = torch.bincount(windows.place[chosen], minlength=len(means)).clamp(min=1)
     sizes = torch.bincount(windows.sets[chosen], minlength=len(sets)).float()
     weight = (1 / counts[windows.place[chosen]]) * sizes[windows.sets[chosen]].clamp(min=1).sqrt()
@@ -259,8 +264,11 @@ def fit(
 def _class_texts(
     sets: Sequence[Recordings], vectors: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The G classes of all sets: their vectors in zero-shot classification (G, D), everything that is said of them
-    (G, M, D) and how much that is (G,), which are of a set (sets, G), which go by one name (G, G)."""
+    """The texts of the G classes of all sets, as tensors.
+
+    Returns their vectors in zero-shot classification (G, D), the vectors of all their texts (G, M, D) and how many
+    these are (G,), which classes are of a set (sets, G), and which classes have one name (G, G).
+    """
     means, text_vectors, owner, names = [], [], [], []
     for number, one in enumerate(sets):
         for entry, texts in zip(one.classes, one.texts, strict=True):
@@ -279,12 +287,12 @@ def _class_texts(
 
 
 def prompts(entry: str, templates: Sequence[str]) -> list[str]:
-    """A class of a manifest (its first name) -> the texts that stand for it in zero-shot classification."""
+    """A class of a manifest (its first name) -> its texts in zero-shot classification."""
     return [template.format(entry.split(manifest.OR)[0]) for template in templates]
 
 
 def vectors_of(sets: Sequence[Recordings], model: BindModel) -> dict[str, Tensor]:
-    """Everything that is said of the classes -> its vector (D,)."""
+    """Every text of the classes -> its vector (D,)."""
     texts = sorted({text for one in sets for group in one.texts for text in group})
     found = torch.tensor(model.embed(texts, "text").vectors)
     return dict(zip(texts, found, strict=True))
@@ -302,7 +310,9 @@ def named(one: Recordings, tower: Tower, vectors: Mapping[str, Tensor]) -> Tenso
 def folds(
     sets: Sequence[Recordings], windows: Bank, vectors: Mapping[str, Tensor], dim: int, count: int = 5
 ) -> dict[str, Tensor]:
-    """Sets, the bank of their windows -> by set (R,) whether towers that never met a person name them rightly."""
+    """Cross-validation: sets and the bank of their windows -> by set (R,) whether towers recognise unseen people's
+    motion.
+    """
     fold = [_fold_of(one.group, count) for one in sets]
     of_windows = torch.cat([of[one.row] for one, of in zip(sets, fold, strict=True)])
     right = {one.name: torch.zeros(len(one.label), dtype=torch.bool) for one in sets}
@@ -331,7 +341,7 @@ def interval(right: Tensor, groups: Sequence[str], seed: int = 0) -> tuple[float
 
 
 def found_in(data: datasets.Data, packages: Path) -> list[Recordings]:
-    """All motion sets there are: real ones, and manifests `NAME-train.jsonl` of `PACKAGED` in the other folder."""
+    """All available motion sets: the real ones, and manifests `NAME-train.jsonl` of `PACKAGED` in the other folder."""
     there = [data.manifest(name) for name in SETS]
     there += [manifest.read(file) for name in PACKAGED if (file := packages / f"{name}-train.jsonl").is_file()]
     sets = []
@@ -343,7 +353,7 @@ def found_in(data: datasets.Data, packages: Path) -> list[Recordings]:
 
 
 def widened(space: BindModel, tower: Tower) -> tuple[Description, dict[str, Tower]]:
-    """The space with this motion tower beside its own: description and towers, for `checkpoint.write`."""
+    """The space with this motion tower added: description and towers, for `checkpoint.write`."""
     table = ModalityTable(encoder=dict(ENCODER), head=dict(HEAD), preprocess={"rate_hz": RATE_HZ, "window_s": WINDOW_S})
     own = space.description
     trained = dict.fromkeys([*own.trained, ("text", "imu")])

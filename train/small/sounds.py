@@ -1,17 +1,19 @@
-"""The sound encoder of `small`: a teacher's classes learned by a small network, spoken words beside it, and both heads.
+"""The sound encoder of `small`: a small network distilled from a teacher, an encoder of spoken words, and both heads.
 
     python -m train.small.sounds DATA PACKAGES SPACE WORDS OUT [--licence free]
 
-DATA holds manifests (`train.small.data`) and the teacher, PACKAGES folders of unpacked packages, one of them `stamps`;
-SPACE is a checkpoint with texts. OUT gets `audio.safetensors`.
+DATA holds manifests (`train.small.data`) and the teacher; PACKAGES holds folders of unpacked packages, one of them
+`stamps`; SPACE is a checkpoint with texts. OUT gets `audio.safetensors`.
 
-1. Distilling. YAMNet (Apache-2.0, by default `yamnet/yamnet.tflite` below DATA), which knows AudioSet's 521 classes,
-   and the student hear the same two seconds: sounds of packages and, in the second phase, the sets of DATA, without
-   any label; mixed, faster or slower, filtered, in rooms, in noise, loud and quiet.
-2. The head of sounds. The probability of each class weights the vector of its name less the mean of all, which is
-   fixed; what that leaves of the texts is a linear map of the student's features, learned with the labels there are.
-3. Words. WORDS is a checkpoint whose encoder of spoken words `train/runs/small-audio.toml` made; its head is moved into
-   SPACE by the vectors that texts have in both, and a gate learns to tell one person at the microphone from the rest.
+1. Distillation. The teacher, YAMNet (Apache-2.0, by default `yamnet/yamnet.tflite` below DATA), classifies AudioSet's
+521 classes. Teacher and student get the same two seconds: sounds of packages and, in the second phase, the sets of
+DATA, without labels. The sounds are mixed, made faster or slower, filtered, put in rooms and in noise, and made loud
+and quiet.
+2. The head of sounds. The probability of each class weights the vector of its name less the mean of all names, which is
+fixed. A linear map of the student's features, trained with the available labels, predicts the rest of the texts'
+vectors.
+3. Words. WORDS is a checkpoint whose encoder of spoken words `train/runs/small-audio.toml` made. Its head is moved into
+SPACE by the vectors that texts have in both spaces, and a gate is trained to recognise one person at the microphone.
 """
 
 from __future__ import annotations
@@ -50,21 +52,21 @@ CLASSES, EMBEDDING = 521, 512
 
 _LOWEST_LOGIT = -11.0
 _TEACHER_FRAMES = (0, 51, 102)
-"""First frames of the three stretches of a clip that the teacher hears, 96 frames of 10 ms each."""
+"""The first frames of the three stretches of a clip that the teacher gets, 96 frames of 10 ms each."""
 _BATCH = 512
 PHASES = ((3200, 2e-3), (1400, 1e-3))
-"""Steps and learning rate: packages alone, then all sounds."""
+"""The steps and the learning rate of both phases: packages alone, then all sounds."""
 _FFT = 40_960
 _ENDINGS = frozenset({".wav", ".ogg", ".oga", ".flac", ".mp3", ".opus"})
 _LONGEST_S, _SHORTEST, _SOFTEST = 12.0, 800, 100
-"""Of sounds of packages: seconds kept, samples needed, the least peak."""
+"""Bounds on sounds of packages: the seconds that are kept, the least number of samples, the least peak."""
 _SPOKEN, _CLASS_MAP = "stamps", "yamnet_class_map.csv"
 
 
 class Teacher(nn.Module):
     """YAMNet: (B, samples) at 16 kHz in -1..1 -> features (B, 3, 1024) and logits (B, 3, 521) of three stretches.
 
-    Layers and front end are those of the published TFLite file (MobileNet v1 over 96 x 64 log-mel values), in floats.
+    Layers and front end are those of the published TFLite file (MobileNet v1 over 96 x 64 log-mel values), in float32.
     """
 
     _STRIDE_2 = frozenset({3, 5, 7, 13})
@@ -82,7 +84,10 @@ class Teacher(nn.Module):
 
     @classmethod
     def read(cls, file: Path) -> Teacher:
-        """The published file, its 8-bit weights as floats. Raises ValueError for another file; needs ai-edge-litert."""
+        """The teacher from the published file, whose 8-bit weights become floats. It needs ai-edge-litert.
+
+        Raises ValueError for another file.
+        """
         from ai_edge_litert.interpreter import Interpreter
 
         interpreter = Interpreter(str(file), experimental_preserve_all_tensors=True)
@@ -97,7 +102,7 @@ class Teacher(nn.Module):
                     sides[tensor["quantization_parameters"]["quantized_dimension"]] = -1
                     value = value * scales.view(sides)
                 elif name.startswith("along") and name in weights:
-                    continue  # the same weights again, as the interpreter unpacked them
+                    continue  # these are the same weights again, which the interpreter unpacked
                 weights[name] = _as_torch(name, value)
         expected = {"window", "mel", "first", "first_bias", "dense", "dense_bias"} | {
             f"{kind}{layer}" for layer in range(2, 15) for kind in ("along", "along_bias", "across", "across_bias")
@@ -125,7 +130,7 @@ class Teacher(nn.Module):
                 getattr(self, f"{kind}{layer}") for kind in ("along", "along_bias", "across", "across_bias")
             )
             stride = 2 if layer in self._STRIDE_2 else 1
-            padded = F.pad(x, (0, 1, 0, 1) if stride == 2 else (1, 1, 1, 1))  # as TensorFlow's SAME
+            padded = F.pad(x, (0, 1, 0, 1) if stride == 2 else (1, 1, 1, 1))  # TensorFlow's "same" padding
             x = F.conv2d(padded, along, along_bias, stride, groups=x.shape[1]).relu()
             x = F.conv2d(x, across, across_bias).relu()
         features = x.float().mean((2, 3)).unflatten(0, (len(samples), len(_TEACHER_FRAMES)))
@@ -133,7 +138,7 @@ class Teacher(nn.Module):
 
 
 def _name_of(tensor: str, shape: tuple[int, ...]) -> str | None:
-    """A tensor's name in the TFLite file and its shape -> its name here, None for what is not needed."""
+    """A tensor's name in the TFLite file and its shape -> its name here, or None for a tensor that is not needed."""
     if tensor.endswith("tf_op_layer_Mul/Mul/y"):
         return "window"
     if shape == (64, 257):
@@ -153,7 +158,7 @@ def _name_of(tensor: str, shape: tuple[int, ...]) -> str | None:
 
 
 def _as_torch(name: str, value: Tensor) -> Tensor:
-    """A tensor in TensorFlow's order -> in torch's, as `Teacher.forward` takes it."""
+    """A tensor in TensorFlow's order -> in torch's order, as `Teacher.forward` expects it."""
     if name == "window":
         return value.flatten()
     if name in ("mel", "dense"):
@@ -165,7 +170,9 @@ def _as_torch(name: str, value: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Pool:
-    """Sounds of all lengths, end to end: `samples` int16 at 16 kHz, `starts` and `lengths` (N,), all on one device."""
+    """Sounds of all lengths, concatenated: `samples` int16 at 16 kHz, `starts` and `lengths` (N,), all on one
+    device.
+    """
 
     samples: Tensor
     starts: Tensor
@@ -179,7 +186,9 @@ class Pool:
         return cls(torch.from_numpy(np.concatenate(sounds)).to(device), starts.to(device), lengths.to(device))
 
     def views(self, row: int) -> Tensor:
-        """(K, 32000) samples of -1..1: the evenly spaced clips that `preprocess` takes; a short sound once, padded."""
+        """(K, 32000) samples in -1..1: the evenly spaced clips that `preprocess` takes; a short sound gives one padded
+        clip.
+        """
         start, length = int(self.starts[row]), int(self.lengths[row])
         sound = self.samples[start : start + length].float() / 2**15
         if length <= CLIP:
@@ -196,10 +205,11 @@ def pictures(samples: Tensor) -> Tensor:
 
 
 def augmented(pool: Pool, weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """A pool and how often each sound is to be drawn -> (count, 32000) samples: pieces, spoiled in many ways.
+    """A pool and the weight of each sound -> (count, 32000) samples: random pieces with random distortions.
 
-    Half at another speed (0.7 to 1.4), half with another sound mixed in (25 dB below to 3 above), a tenth with white
-    noise, half with another tone, some as through a telephone or in a room, each by up to 40 dB softer than full scale.
+    Half of the pieces have another speed (0.7 to 1.4), half are mixed with another sound (25 dB below to 3 dB above), a
+    tenth with white noise, and half are filtered. Some sound as through a telephone or in a room. Each is up to 40 dB
+    softer than full scale.
     """
     device = weights.device
 
@@ -252,10 +262,11 @@ def distil(
     batch: int = _BATCH,
     seed: int = 0,
 ) -> list[float]:
-    """Trains the student, in place, to say of each stretch what the teacher says -> the loss of each step.
+    """Trains the student, in place, to give each stretch the teacher's class probabilities -> the loss of each step.
 
-    The loss is the cross-entropy of all classes, the distance of logits, so that what is unlikely is learned too, and
-    that of a linear map of the features to the teacher's. The weights kept are an average over steps.
+    The loss has three terms. The first is the cross-entropy of all classes. The second is the squared distance of
+    logits, so that unlikely classes are learned too. The third is the squared distance between a linear map of the
+    student's features and the teacher's features. The final weights are an average over steps.
     """
     device = weights.device
     generator = torch.Generator(device).manual_seed(seed)
@@ -301,7 +312,9 @@ def distil(
 
 
 def shown(pool: Pool, rows: Sequence[int]) -> Tensor:
-    """Sounds of a pool -> (N, K, 1, 64, 204) log energies of their views; a short sound K times the same."""
+    """Sounds of a pool -> (N, K, 1, 64, 204) log energies of their views; the view of a short sound is repeated K
+    times.
+    """
     parts = pool.samples.new_zeros(len(rows), VIEWS, *SHAPE, dtype=torch.float32)
     long = [place for place, row in enumerate(rows) if pool.lengths[row] > CLIP]
     for some in (long[i : i + 64] for i in range(0, len(long), 64)):
@@ -321,7 +334,7 @@ def features_of(encoder: nn.Module, views: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SoundHead:
-    """A linear map of views (C + E,): `closed` (C, D) by class, `learned` (E, D) by feature, `bias` (D,)."""
+    """A linear map of views (C + E,): `closed` (C, D) of classes, `learned` (E, D) of features, and `bias` (D,)."""
 
     closed: Tensor
     learned: Tensor
@@ -343,11 +356,12 @@ def fit_head(
     closed: float = 0.5,
     decay: float = 0.01,
 ) -> SoundHead:
-    """Features (N, K, C + E) of labelled sounds, (N,) the thing each is of, `texts` (T, D) of all things -> the head.
+    """Features (N, K, C + E) of labelled sounds, the things (N,) that they are of, and their texts (T, D) -> the head.
 
-    `names` (C, D) are the unit vectors of the teacher's class names, which `closed` times the probabilities weight;
-    what that leaves of the texts is learned by ridge regression from the means of the views, each thing counting as
-    the root of its sounds. `weights` (N,) say how much a sound counts, 0 leaves it out.
+    `names` (C, D) are the unit vectors of the teacher's class names, which are weighted by `closed` times the
+    probabilities. A ridge regression from the means of the views predicts the rest of the texts' vectors; each thing
+    has the weight of the root of its number of sounds. `weights` (N,) are the weights of the sounds; 0 leaves a sound
+    out.
     """
     classes = len(names)
     fixed = closed * (names - names.mean(0))
@@ -374,7 +388,9 @@ def moved(weight: Tensor, before: Tensor, after: Tensor, decay: float = 0.02) ->
 
 
 def fit_gate(features: Tensor, spoken: Tensor, steps: int = 300) -> tuple[Tensor, Tensor]:
-    """(N, width) features of single views, (N,) whether one person speaks -> weight (width,) and bias of the gate."""
+    """(N, width) features of single views, and (N,) whether one person speaks -> weight (width,) and bias of
+    the gate.
+    """
     mean, spread = features.mean(0), features.std(0) + 0.02
     x = (features - mean) / spread
     weight, bias = (torch.zeros(size, device=x.device, requires_grad=True) for size in (x.shape[1], 1))
@@ -391,13 +407,15 @@ def fit_gate(features: Tensor, spoken: Tensor, steps: int = 300) -> tuple[Tensor
 
 
 def joined(words: Tensor, sounds: SoundHead) -> Tensor:
-    """The heads of words (width, D) and of sounds -> that of `HearingEncoder`, (width, D): words, sounds, rest."""
+    """The heads of words (width, D) and of sounds -> the head of `HearingEncoder`, (width, D): words, sounds, (1 -
+    gate).
+    """
     return torch.cat([words, sounds.closed, sounds.learned, sounds.bias[None]])
 
 
 @dataclass(frozen=True)
 class Sound:
-    """A sound to learn from: int16 samples at 16 kHz, its set or package, what it is of ("" where that is not said)."""
+    """A sound to learn from: int16 samples at 16 kHz, its set or package, and the thing it is of ("" where unknown)."""
 
     samples: np.ndarray
     origin: str
@@ -406,7 +424,7 @@ class Sound:
 
 
 def read(source: Source, longest_s: float = 30.0) -> np.ndarray | None:
-    """A sound file -> int16 samples of its beginning; None, with a word on stderr, for one that cannot be read."""
+    """A sound file -> int16 samples of its beginning; None for an unreadable file, with a message on stderr."""
     spec = modalities.spec("audio")
     config = spec.config(clips=1, clip_s=longest_s)
     try:
@@ -419,7 +437,7 @@ def read(source: Source, longest_s: float = 30.0) -> np.ndarray | None:
 
 
 def of_packages(folder: Path) -> Iterator[Sound]:
-    """The sounds of unpacked packages, without a name; none of a stamp of the side test."""
+    """The sounds of unpacked packages, without names; stamps of the test side are left out."""
     captions = {path.with_suffix(""): path.read_text("utf-8", "replace") for path in folder.rglob("stamps/**/*.txt")}
     test = {stem for stem, text in captions.items() if side(text.splitlines()[0] if text else "") == "test"}
     for path in sorted(folder.rglob("*")):
@@ -439,7 +457,7 @@ def _stems(path: Path) -> set[Path]:
 
 
 def of_sets(found: data.Data) -> Iterator[Sound]:
-    """The sounds of the real data sets, with what they are of and the prompts of their set."""
+    """The sounds of the real data sets, with their things and the prompts of their set."""
     for name in found.names:
         if "audio" not in data.datasets()[name].modalities:
             continue
@@ -456,13 +474,13 @@ def of_sets(found: data.Data) -> Iterator[Sound]:
 
 
 def drawn(sounds: Sequence[Sound], real: frozenset[str]) -> Tensor:
-    """How often each sound is heard while distilling: by the root of its length; those of real sets twice as often."""
+    """The weight of each sound in distillation: the root of its length, doubled for sounds of real sets."""
     roots = [min(len(sound.samples) / RATE_HZ, 12.0) ** 0.5 for sound in sounds]
     return torch.tensor([root * (2 if one.origin in real else 1) for root, one in zip(roots, sounds, strict=True)])
 
 
 def main() -> None:
-    """Runs the three parts, and writes OUT/audio.safetensors, to be put beside a description's audio part."""
+    """Runs the three parts and writes OUT/audio.safetensors, the weights for the audio part of a description."""
     parser = argparse.ArgumentParser(prog="python -m train.small.sounds", description=__doc__)
     for name in ("data", "packages", "space", "words", "out"):
         parser.add_argument(name, type=Path)

@@ -1,10 +1,10 @@
-"""A model and a folder of real data -> one table of what it does there, beside chance and ImageBind's own figures.
+"""A model and a folder of real data -> one table of its scores there, beside chance and ImageBind's own figures.
 
     crossbind eval small --suite real --data DIR
 
-A suite is a table, `suite-NAME.toml`, which explains its keys; a data set is a table of `data.toml`. Nothing here knows
-a data set or a model by name. Intervals are 95 %, by bootstrap over groups (a person, a recording, a scene), because
-items of one group are no independent witnesses; over items where a set has no groups.
+A suite is a table, `suite-NAME.toml`, which explains its keys; a data set is a table of `data.toml`. This module knows
+no data set and no model by name. Intervals are 95 %, by bootstrap over groups (a person, a recording, a scene), because
+items of one group are not independent; where a set has no groups, the bootstrap is over items.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Row(BaseModel):
 
 @dataclass(frozen=True)
 class Measured(Score):
-    """A score of a suite. `chance` is what random vectors would get, `gallery` the number of items that are searched.
+    """A score of a suite. `chance` is the score of random vectors, `gallery` the number of items that are searched.
 
     `seen` says whether the model's own record has these rows, or another part of the set, among its training data.
     """
@@ -65,7 +65,7 @@ class Measured(Score):
 
 @dataclass
 class Report:
-    """All scores of a suite; `left_out` says which sets were not there or not measured, `skipped` lists bad media."""
+    """All scores of a suite; `left_out` lists sets that were missing or not measured, `skipped` lists bad media."""
 
     suite: str
     model: str
@@ -75,7 +75,7 @@ class Report:
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
     def table(self) -> str:
-        """The scores as aligned text, one a line, and below them what was left out."""
+        """The scores as aligned text, one on a line, and below them what was left out."""
         head = ("set", "part", "task", "pair", "pair is", "this data", "metric", "value", "95 %", "chance", "x chance")
         rows = [(*head, "n", "gallery", "ImageBind, on other data")]
         for s in self.scores:
@@ -88,7 +88,7 @@ class Report:
         return "\n".join([*lines, *(f"left out: {reason}" for reason in self.left_out)])
 
     def plot(self, file: Path) -> None:
-        """Draws the scores; raises as `evaluate.plot`."""
+        """Draws the scores; raises as `evaluate.plot` does."""
         evaluate.plot(self.model, self.scores, file)
 
     def json(self) -> str:
@@ -97,7 +97,7 @@ class Report:
 
 
 def names() -> list[str]:
-    """The suites there are."""
+    """The names of the suites."""
     return sorted(file.stem.removeprefix("suite-") for file in Path(__file__).parent.glob("suite-*.toml"))
 
 
@@ -123,7 +123,7 @@ def run(
 ) -> Report:
     """A model, a suite and a folder of manifests -> every score of the suite that both allow.
 
-    Raises ValueError for an unknown suite or a folder without any of its sets, ManifestError for a broken manifest,
+    Raises ValueError for an unknown suite or a folder without any of its sets, ManifestError for a broken manifest, and
     OSError where something cannot be read.
     """
     report = Report(name, model.description.name, model.space)
@@ -145,13 +145,15 @@ def run(
 
 
 def parts(data: Data, name: str) -> list[Part]:
-    """Which parts of a set are measured: dev and test, or train where the set has neither."""
+    """The parts of a set that are measured: dev and test, or train where the set has neither."""
     held_out: list[Part] = [part for part in ("dev", "test") if data.manifest(name, part)]
     return held_out or (["train"] if data.manifest(name, "train") else [])
 
 
 def seen(model: BindModel, data: Data, name: str, part: Part) -> Seen:
-    """Whether the model's own record (`trained_on`) has this part of a set, or another, or one it overlaps with."""
+    """Whether the model's own record (`trained_on`) has this part of a set, another part, or one that overlaps
+    with it.
+    """
     patterns = model.description.trained_on
     if not patterns:
         return "not recorded"
@@ -167,7 +169,7 @@ def seen(model: BindModel, data: Data, name: str, part: Part) -> Seen:
 
 
 class _Measure:
-    """One run of a suite: what was embedded is kept, because several rows ask about the same items."""
+    """One run of a suite; embedded items are kept, because several rows need the same items."""
 
     def __init__(
         self, model: BindModel, data: Data, report: Report, batch_size: int, limits: Limits | None, seed: int
@@ -187,7 +189,7 @@ class _Measure:
                 continue
             target = self._items(name, part, row.target)
             if row.task == "class":
-                if row.query == "text":  # a sentence that many events have is one query, and its own witness
+                if row.query == "text":  # a sentence that many events have is one query, and a group of its own
                     query = query.of(_first_of_each(query.contents))
                     groups = np.array([str(content) for content in query.contents])
                 query_labels, target_labels = _labels(events, query), _labels(events, target)
@@ -210,7 +212,7 @@ class _Measure:
     def joined(self, row: Row) -> None:
         """Adds the scores of a row whose queries and gallery come from several sets."""
         classes: dict[str, int] = {}
-        # Two kinds of queries (snare drum, bass drum) may have one right answer: they are one class.
+        # Two kinds of queries (snare drum, bass drum) may have one right answer; they are then one class.
         for label, same in row.same.items():
             number = next((classes[one] for one in same if one in classes), len(classes))
             classes.update(dict.fromkeys((label, *same), number))
@@ -227,7 +229,7 @@ class _Measure:
     def _classified(
         self, places: Sequence[tuple[str, Part]], modality: str, classes: dict[str, int]
     ) -> tuple[Items, np.ndarray]:
-        """Parts of sets -> their items whose label is one of the classes, and the number of each one's class."""
+        """Parts of sets -> their items whose label is one of the classes, and the number of each item's class."""
         found: list[tuple[Items, np.ndarray]] = []
         for name, part in places:
             items = self._items(name, part, modality)
@@ -282,7 +284,11 @@ class _Measure:
         groups: np.ndarray,
         galleries: tuple[np.ndarray, np.ndarray] | None,
     ) -> None:
-        """`asked` (Q,) and `given` (T,) are equal where a target is right; `galleries` where it may be searched."""
+        """Adds the recalls of a row on one part of a set.
+
+        `query_labels` (Q,) and `target_labels` (T,) are equal where a target is right; `galleries` are equal where a
+        target may be searched.
+        """
         if len(query.vectors) < 2 or len(target.vectors) < 2:
             return
         parts = np.unique(galleries[0]) if galleries else [None]
@@ -294,7 +300,7 @@ class _Measure:
             rank[q] = evaluate.ranks(query.vectors[q], target.vectors[t], query_labels[q], target_labels[t])
             size[q] = t.sum()
             right[q] = (query_labels[q, None] == target_labels[t]).sum(1)
-        usable = size > max(row.k)  # in a smaller gallery nothing could be missed
+        usable = size > max(row.k)  # in a smaller gallery every search would succeed
         if not usable.any():
             self._report.left_out.append(f"{place[0]}: no gallery of more than {max(row.k)} {row.target} items")
             return
@@ -362,7 +368,7 @@ def _groups(name: str, events: Sequence[Event], items: Items) -> np.ndarray:
 
 
 def _first_of_each(contents: Sequence[object]) -> np.ndarray:
-    """(N,) contents -> (N,) bool, true where a content stands for the first time."""
+    """(N,) contents -> (N,) bool, true at the first occurrence of each content."""
     first: dict[object, int] = {}
     return np.array([first.setdefault(content, number) == number for number, content in enumerate(contents)])
 
@@ -373,7 +379,7 @@ def _labels(events: Sequence[Event], items: Items) -> np.ndarray:
 
 
 def _chance(right: np.ndarray, size: np.ndarray, k: int) -> np.ndarray:
-    """(Q,) right answers among (Q,) items -> (Q,) how often one is among k drawn at random."""
+    """(Q,) numbers of right answers among (Q,) items -> (Q,) the probability that one is among k drawn at random."""
     missed = np.ones(len(right))
     for drawn in range(k):
         missed *= np.clip((size - right - drawn) / np.maximum(size - drawn, 1), 0, 1)

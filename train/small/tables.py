@@ -1,9 +1,9 @@
-"""How well `small` finds pictures by name, names by picture, one hand's drawing by another's: on names held out.
+"""Retrieval of `small` on held-out names: pictures by name, names by picture, one artist's drawings by another's.
 
     python -m train.small.tables DATA PACKAGES OUT [MODEL]      # MODEL is a checkpoint folder, else `small` as shipped
 
-prints each figure with its interval (95 %, bootstrap over names) and what chance would give. DATA, PACKAGES and OUT are
-those of `train.small.pictures`.
+prints each figure with its 95 % interval (bootstrap over names) and chance. DATA, PACKAGES and OUT are those of
+`train.small.pictures`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from train.small.pictures import Item, features_of, prepared
 from train.small.splits import key
 
 _HANDS = ("google", "twitter", "fluent", "openmoji")
-"""The hands of the emoji tables; the last was not trained on."""
+"""The artists of the emoji tables; the last one was not trained on."""
 _RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A share of right answers over `count` queries, its 95 % interval, and that of an answer at random."""
+    """A share of right answers over `count` queries, its 95 % interval, and the share of random answers."""
 
     name: str
     share: float
@@ -51,23 +51,23 @@ def read_heads(folder: Path) -> Heads:
 
 
 def read_trunk(folder: Path) -> dict[str, Tensor]:
-    """A folder with `image.safetensors` -> the weights of its trunk; none where it is the frozen one."""
+    """A folder with `image.safetensors` -> the weights of its trunk; empty where the trunk is the frozen one."""
     state = load_file(folder / "image.safetensors")
     return {name.removeprefix("encoder."): one.float() for name, one in state.items() if name.startswith("encoder.")}
 
 
 def figures(items: list[Item], features: Tensor, vectors: dict[str, Tensor], heads: Heads) -> Iterator[Figure]:
-    """All items, their features (N, W) -> the figures on the side `test`. One picture a name stands in a gallery."""
+    """All items and their features (N, W) -> the figures on the test side. A gallery has one picture of each name."""
     rows: dict[str, dict[str, int]] = {}
     for row, item in enumerate(items):
         if item.side == "test":
             gallery = rows.setdefault(item.artist, {})
-            # Of twins ("man X", "woman X") the one with the shortest name.
+            # Of twins ("man X", "woman X") the one with the shortest name is taken.
             old = gallery.get(key(item.name))
             if old is None or len(item.name) < len(items[old].name):
                 gallery[key(item.name)] = row
     pictures = heads.pictures(features)
-    # OpenMoji has emoji of its own, which no other hand drew.
+    # OpenMoji has emoji of its own, which no other artist drew.
     unicode = rows.get("google", {})
     shown = {
         artist: [row for name, row in gallery.items() if artist not in _HANDS or name in unicode]
@@ -109,7 +109,7 @@ def _found(cosines: Tensor, right: Tensor, k: int) -> Tensor:
 
 
 def _figure(name: str, found: list[Tensor], chance: float) -> Figure:
-    """The mean over galleries; what is drawn anew are the names, in all galleries at once."""
+    """The mean over galleries; the bootstrap draws names, the same in all galleries."""
     shares = torch.cat(found).numpy()
     rng = np.random.default_rng(0)
     parts = [part.numpy() for part in found]
@@ -120,9 +120,9 @@ def _figure(name: str, found: list[Tensor], chance: float) -> Figure:
 
 
 def in_languages(items: list[Item], features: Tensor, vectors: dict[str, Tensor], heads: Heads) -> Iterator[Figure]:
-    """All items, their features (N, W) -> for each language, how names of held-out emoji find their pictures.
+    """All items and their features (N, W) -> for each language, how well names of held-out emoji find their pictures.
 
-    Names are CLDR's; the gallery is one hand's held-out emoji that have a name in that language.
+    Names are CLDR's; the gallery is one artist's held-out emoji that have a name in that language.
     """
     galleries: dict[str, dict[str, int]] = {}
     for row, item in enumerate(items):
