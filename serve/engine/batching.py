@@ -43,10 +43,7 @@ _LEAST_PIECES = 2
 _GUESS_S = 0.001
 """The assumed time for a view, or for one token of a text, before any item of its modality was encoded."""
 _TEXTS_PER_PASS = 16
-"""The texts in one batch on a CPU.
-
-Texts are padded to the longest of a batch, so two sorted batches of 16 take 0.8 of the time of one of 32.
-"""
+"""The texts of one batch on a CPU: two sorted batches of 16 take 0.8 of the time of one padded batch of 32."""
 _MAX_RETRY_S = 30
 
 
@@ -102,13 +99,10 @@ class Batcher:
     def submit(
         self, sources: Sequence[tuple[Source, str | None]], deadline_s: float, client: str | None = None
     ) -> Future[list[EncodedSegment]]:
-        """(source, modality or None) pairs -> a future with one result for each, in order.
+        """(source, modality or None) pairs -> a future with one result for each, in order; it may be cancelled.
 
-        Cancelling it saves the work.
-
-        `client` is who asks; the default is the client of this context. The future raises ItemError for a source that
-        cannot be used, and LateError after `deadline_s` seconds. Raises Busy when there is no room for all sources;
-        then none of them is accepted.
+        `client` is who asks (default: that of this context). The future raises ItemError for an unusable source, and
+        LateError after `deadline_s` seconds. Raises Busy when there is no room for all; then none is accepted.
         """
         whole: Future[list[EncodedSegment]] = Future()
         parts = self._submit(sources, deadline_s, client, self._limits, "whole")

@@ -6,9 +6,8 @@ DATA holds the real sets (`train.small.data`). PACKAGES is what `train.small.fet
 simulated scenes, each where it is there). SPACE is a model with the texts to train against. OUT gets the folder
 `model`, which is SPACE with the motion encoder, and with `--folds` the table of five folds by person.
 
-Recordings come from watches, belts and wrists, at 20 to 200 Hz, with and without gyroscope and gravity, and worn in
-different ways. Training sees every recording in all these forms (`worn_otherwise`), so that an unknown device is just
-another form.
+Recordings come from sensors at waist and wrist, at 20 to 200 Hz, with and without gyroscope and gravity. Training sees
+every recording in all these forms (`worn_otherwise`), so that an unknown device is just another form.
 """
 
 from __future__ import annotations

