@@ -223,7 +223,7 @@ def build(kind: str, root: str | os.PathLike[str], out: str | os.PathLike[str]) 
         >>> report = build("roadscene", "RoadScene-download", "manifests/roadscene")
         >>> report.events
         {'all': 2}
-        >>> [file.name for file in report.files]
+        >>> [file.name for file in report.written]
         ['roadscene.jsonl']
     """
     builder = builders().get(kind)

@@ -1,8 +1,8 @@
 """A typed client of the HTTP API, for programs on this machine or another one.
 
 >>> with Client("http://127.0.0.1:8000") as client:
-...     client.embed(["a dog", Path("dog.jpg")]).vectors
-...     client.search([Term(Path("dog.jpg")), Term("indoors", weight=-1)], want=["video"])
+...     embeddings = client.embed(["a dog", Path("dog.jpg")])
+...     hits = client.search([Term(Path("dog.jpg")), Term("indoors", weight=-1)], want=["image"])
 """
 
 from __future__ import annotations

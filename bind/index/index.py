@@ -163,9 +163,9 @@ class Index:
         Example:
             >>> index = bind.Index(space=model.space, dim=model.dim)
             >>> index.add([1, 2], model.embed(["dog.jpg", "cat.png"]), modality="image")
-            >>> scores, ids = index.search(model.embed(["text:a dog"]), k=3, modality="image")
+            >>> scores, ids = index.search(model.embed(["text:a cat"]), k=3, modality="image")
             >>> ids.tolist()
-            [[1, 2, -1]]
+            [[2, 1, -1]]
         """
         self._check(queries)
         if k < 1:

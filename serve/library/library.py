@@ -1,8 +1,8 @@
 """A library: a folder on disk that makes other folders searchable, by anything that a model can read.
 
 >>> library = Library.open("my-library")
->>> library.index("~/media")
->>> library.search("image:dog.jpg + audio:rain.wav - text:indoors", k=10, where="folder = 'trip'")
+>>> report = library.index("media")
+>>> hits = library.search("image:dog.jpg + audio:rain.wav - text:indoors", k=10, where="folder = 'trip'")
 
 In its folder lie `catalogue.sqlite` (the truth, see `catalogue`), `writer.lock`, `index/REVISION/`: an index over the
 vectors of that revision of the catalogue, updated when it is behind and made anew when it is damaged; and `files/`, the

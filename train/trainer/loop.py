@@ -96,7 +96,7 @@ def train(run: Run) -> Result:
         >>> result.reason, result.step
         ('finished', 2)
         >>> bind.load(result.model).modalities
-        ('depth', 'image')
+        ('image', 'depth')
     """
     with process.ranks(run) as (ranks, device):
         return _Trainer(run, ranks, device).train()
