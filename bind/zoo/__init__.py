@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -15,6 +16,9 @@ from bind.modalities import specs
 from bind.model import loading
 from bind.model.model import BindModel
 
+if TYPE_CHECKING:
+    from bind.encoders.openclip import Settings
+
 _HERE = Path(__file__).parent
 
 
@@ -24,9 +28,9 @@ def names() -> list[str]:
 
 
 def describe(name: str) -> Description:
-    """The description of a named model, or of `clip-MODEL` for any model of open_clip.
+    """The description of a named model, or of `clip-MODEL` and `clip-MODEL:TAG` for any model of open_clip.
 
-    Raises ValueError for other names.
+    TAG names published weights, whose settings are used. Raises ValueError for other names.
     """
     file = _HERE / f"{name}.toml"
     if file.is_file() and file.parent == _HERE:
@@ -34,7 +38,8 @@ def describe(name: str) -> Description:
     if name.startswith("clip-"):
         return _any_clip(name)
     raise ValueError(
-        f"no model {name!r}; known: {', '.join(names())}, clip-MODEL for any open_clip model, or a checkpoint folder"
+        f"no model {name!r}; known: {', '.join(names())}, clip-MODEL or clip-MODEL:TAG for any open_clip "
+        "model, or a checkpoint folder"
     )
 
 
@@ -48,7 +53,8 @@ def load(
     """A named model or a checkpoint folder -> BindModel, in evaluation mode.
 
     Args:
-        name: a name that `bind.names()` lists, `clip-MODEL` for any model of open_clip, or a checkpoint folder.
+        name: a name that `bind.names()` lists, `clip-MODEL` (or `clip-MODEL:TAG`, with published weights) for any model
+            of open_clip, or a checkpoint folder.
         weights: None (as the model's description says), "random" (right shapes, no file is read), a tag of open_clip's
             hub, a file (the official ImageBind `.pth`, an open_clip checkpoint) or a checkpoint folder.
         device: "cpu", "cuda", "cuda:1" or "mps".
@@ -78,7 +84,7 @@ def load(
     found = describe(os.fspath(name))
     if weights == "random":
         return loading.random(found, device, number, modalities)
-    if weights is None and not found.source:
+    if weights is None and not found.source and not _is_clip(found):
         return loading.load_described(found, _HERE / found.name, device, number, modalities)
     return _from_weights(found, weights, device, number, modalities)
 
@@ -93,18 +99,14 @@ def _from_weights(
     wanted = os.fspath(weights) if weights is not None else found.source
     path = Path(wanted)
     modules = {table.encoder["module"] for table in found.modalities.values() if table.encoder}
-    if (path / checkpoint.TABLE).is_file():
+    if wanted and (path / checkpoint.TABLE).is_file():
         return loading.load(path, device, dtype, modalities)
     if modules == {"imagebind"}:
         from bind.zoo import official
 
         return loading.load(official.converted(path, found), device, dtype, modalities)
-    if modules == {"openclip"}:
-        from bind.encoders import openclip
-
-        model = next(table.encoder["model"] for table in found.modalities.values() if table.encoder)
-        file = path if path.is_file() else openclip.download(model, wanted)
-        return loading.load_described(_with_source(found, file), path, device, dtype, modalities)
+    if _is_clip(found):
+        return loading.load_described(_clip_with_weights(found, wanted), path, device, dtype, modalities)
     raise ValueError(f"model {found.name!r} takes no weights={wanted!r}; leave it out, or pass 'random'")
 
 
@@ -118,34 +120,70 @@ def _with_source(found: Description, file: Path) -> Description:
     return found.model_copy(update={"modalities": tables})
 
 
+def _is_clip(found: Description) -> bool:
+    return {table.encoder["module"] for table in found.modalities.values() if table.encoder} == {"openclip"}
+
+
+def _clip_with_weights(found: Description, wanted: str) -> Description:
+    """A model of open_clip with a file, or a tag of published weights, and with the settings that these want."""
+    from bind.encoders import openclip
+
+    model = next(str(table.encoder["model"]) for table in found.modalities.values() if table.encoder)
+    if Path(wanted).is_file():
+        file, tag = Path(wanted), found.source or None
+    elif not wanted:
+        raise ValueError(f"{found.name}: say which weights, {found.name}:TAG or weights=TAG or a file; {_tags(model)}")
+    else:
+        file, tag = None, wanted
+    settings = openclip.settings(model, tag, file)
+    return _with_source(_with_settings(found, settings), file or openclip.download(model, wanted))
+
+
+def _tags(model: str) -> str:
+    from open_clip.pretrained import list_pretrained_tags_by_model
+
+    return f"published are {', '.join(list_pretrained_tags_by_model(model)) or 'none'}"
+
+
+def _with_settings(found: Description, settings: Settings) -> Description:
+    tables = dict(found.modalities)
+    for name in ("image", "video"):
+        if table := tables.get(name):
+            given = {key: value for key, value in settings.preprocess.items() if name == "image" or key != "resize"}
+            tables[name] = table.model_copy(update={"preprocess": table.preprocess | given})
+    for name, table in tables.items():
+        if table.encoder and settings.quick_gelu:
+            tables[name] = table.model_copy(update={"encoder": table.encoder | {"quick_gelu": True}})
+    return found.model_copy(update={"modalities": tables})
+
+
 def _any_clip(name: str) -> Description:
     from bind.encoders import openclip
 
-    model = openclip.find_model(name.removeprefix("clip-"))
+    spelled, _, tag = name.removeprefix("clip-").partition(":")
+    model = openclip.find_model(spelled)
     if model is None:
         raise ValueError(f"no model {name!r}: open_clip has none of that name; open_clip.list_models() lists them")
     facts = openclip.describe(model)
-    picture = {key: facts[key] for key in ("size", "mean", "std")}
-    frames = {"stack_frames": False, "crops": 1, "interpolation": "bicubic"}
     table = {
         "format": 1,
         "name": name,
         "dim": facts["dim"],
         "license": "see the weights",
         "about": f"open_clip's {model}, frozen",
+        "source": tag,
         "trained": [["image", "text"]],
         "modalities": {
             "image": {
                 "encoder": {"module": "openclip", "model": model, "tower": "image"},
                 "head": {"type": "identity"},
-                "preprocess": picture | {"resize": facts["size"]},
             },
             "text": {
                 "encoder": {"module": "openclip", "model": model, "tower": "text"},
                 "head": {"type": "identity"},
                 "preprocess": {"tokenizer": facts["tokenizer"], "context_length": facts["context_length"]},
             },
-            "video": {"shares": "image", "preprocess": picture | frames},
+            "video": {"shares": "image", "preprocess": {"stack_frames": False, "crops": 1}},
         },
     }
-    return description.parse(table, name)
+    return _with_settings(description.parse(table, name), openclip.settings(model, tag or None))

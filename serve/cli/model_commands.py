@@ -187,7 +187,7 @@ def models(as_json: Json = False) -> None:
         default = ", the default" if d.name == DEFAULT_MODEL else ""
         print(f"{d.name}  ({d.dim} dimensions: {', '.join(d.modalities)}{default})")
         print(f"    {d.about}\n    weights: {weights}\n    licence: {d.license}")
-    print("Also: clip-MODEL for any open_clip model (clip-vit-l-14 --weights TAG or FILE), or a checkpoint folder.")
+    print("Also: clip-MODEL:TAG for any open_clip model (or --weights FILE), or a checkpoint folder.")
 
 
 @app.command()

@@ -44,6 +44,8 @@ MAX_HEAD_BYTES = 32_768
 MAX_ADDRESS_BYTES = 8_192
 _SIGN_IN_BYTES = 4096
 _LARGE_BYTES = 2**20
+RECEIVED_BYTES_PER_S = 64e6
+"""The rate of all large bodies together, because the thread that receives them also answers all other requests."""
 _GIVE_BACK_AFTER_S = 5.0
 _LEFT = 499
 """nginx's status for a client that left before it was answered. It appears only in the log."""
@@ -149,6 +151,7 @@ class Guard:
         self._giving_back: asyncio.Future[None] | None = None
         self._receiving = 0
         self._receiving_of: Counter[str] = Counter()
+        self._next_at: dict[str, float] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request, as ASGI calls an application."""
@@ -190,6 +193,7 @@ class Guard:
             self._receiving_of[client] -= body.size
             if self._receiving_of[client] <= 0:
                 del self._receiving_of[client]
+                self._next_at.pop(client, None)
             if body.size > _LARGE_BYTES:
                 self._give_back_soon()
             reason = body.refusal.code if body.refusal else ""
@@ -221,10 +225,17 @@ class Guard:
         own = self._receiving_of[client]
         return self._receiving <= settings.max_bodies_bytes and own <= settings.max_bodies_bytes_each
 
-    def received(self, client: str, count: int) -> None:
-        """Counts received bytes of a body, until its request is finished."""
+    def received(self, client: str, count: int) -> float:
+        """Counts received bytes of a body, until its request is finished -> the seconds to wait before reading more."""
         self._receiving += count
         self._receiving_of[client] += count
+        if self._receiving_of[client] <= _LARGE_BYTES:
+            return 0.0
+        now = time.monotonic()
+        self._next_at.setdefault(client, now)
+        share = RECEIVED_BYTES_PER_S / len(self._next_at)
+        self._next_at[client] = max(self._next_at[client], now) + count / share
+        return self._next_at[client] - now
 
     def _check_size(self, scope: Scope) -> None:
         address = len(scope.get("raw_path") or b"") + len(scope["query_string"])

@@ -27,8 +27,9 @@ class Refusal(Exception):
 class Room(Protocol):
     """Counts the bytes of all bodies that are being received, together and for each client."""
 
-    def received(self, client: str, count: int) -> None:
-        """Counts received bytes of a client."""
+    def received(self, client: str, count: int) -> float:
+        """Counts received bytes of a client -> the seconds for which no more of them should be read."""
+        ...
 
     def has_room(self, client: str) -> bool:
         """Whether more bytes may be received from a client."""
@@ -73,7 +74,7 @@ class RequestBody:
             return message
         count = len(message.get("body", b""))
         self.size += count
-        self._room.received(self._client, count)
+        pause_s = self._room.received(self._client, count)
         if self.size > self.most_bytes:
             self._refuse_size()
         if not self._room.has_room(self._client):
@@ -82,6 +83,9 @@ class RequestBody:
         self._complete = not message.get("more_body", False)
         if self._complete:
             self._all_there.set()
+        elif pause_s:
+            self._until += pause_s
+            await asyncio.sleep(pause_s)
         return message
 
     async def left(self) -> None:

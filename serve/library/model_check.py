@@ -42,6 +42,16 @@ def check_space(folder: Path, facts: Mapping[str, Any], name: str, model: BindMo
                 "vectors and new ones cannot be compared; index your folders into a new library, or go on with the "
                 "version of Crossbind that made it",
             )
+        if facts["model"] == model.origin:
+            clip = ""
+            if str(facts["model"]).startswith("clip-"):
+                clip = " (earlier versions gave every model of open_clip the picture settings of OpenAI's CLIP)"
+            raise OtherModelError(
+                facts["space"],
+                model.space,
+                f"{folder}: this library was made with {facts['model']!r} while its weights or settings were others"
+                f"{clip}, so that its vectors and new ones cannot be compared; index your folders into a new library",
+            )
         raise OtherModelError(
             facts["space"],
             model.space,

@@ -235,6 +235,29 @@ def test_cookies_are_read_in_linear_time(library: Library) -> None:
         assert httpx.get(f"{running.address}/v1/models?" + "a=b&" * 5_000).status_code == 414
 
 
+def test_large_bodies_share_a_rate(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(guard.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(guard, "RECEIVED_BYTES_PER_S", 10e6)
+    checker = guard.Guard(lambda *_: None, Settings(), Metrics())  # type: ignore[arg-type,return-value]
+    assert checker.received("small", 2**20) == 0.0
+    assert checker.received("a", 2**20 + 1) == pytest.approx(0.105, abs=0.01)
+    assert checker.received("b", 2**20 + 1) == pytest.approx(0.21, abs=0.01)
+    assert checker.received("a", 10_000_000) == pytest.approx(2.105, abs=0.01)  # also over another connection
+    now[0] += 10
+    assert checker.received("a", 1_000_000) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_who_sends_faster_waits(guarded: bool, library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "RECEIVED_BYTES_PER_S", 8e6 if guarded else 1e12)
+    with live(library, Settings(port=0, body_timeout_s=0.5)) as running:
+        began = time.monotonic()
+        answer = running.http.post("/v1/items", files={"file": ("a.bin", bytes(12_000_000))})
+        assert answer.status_code == 422, answer.text  # the time that it was made to wait is not held against it
+        assert (time.monotonic() - began > 1.0) is guarded
+
+
 def component(running: Live) -> int:
     parts = running.http.get("/config").json()["components"]
     return int(next(part["id"] for part in parts if part["type"] == "html"))
