@@ -243,16 +243,7 @@ def build(kind: str, root: str | os.PathLike[str], out: str | os.PathLike[str]) 
             if first is None:
                 continue
             path = out.with_name(f"{out.name}-{split.name}.jsonl" if split.name else f"{out.name}.jsonl")
-            header: Entry = {
-                "name": f"{kind}-{split.name}" if split.name else kind,
-                "license": builder.license,
-                "root": _root(split.base or download.path, path.parent),
-                "about": " ".join(filter(None, (builder.title, split.about))),
-            }
-            if split.classes:
-                header["classes"] = list(split.classes)
-            if split.templates:
-                header["templates"] = list(split.templates)
+            header = _header(kind, builder, split, _root(split.base or download.path, path.parent))
             whole = _without_repeats(itertools.chain([first], entries), download)
             events[split.name or "all"] = manifest.write(path, header, whole)
             written.append(path)
@@ -268,6 +259,21 @@ def build(kind: str, root: str | os.PathLike[str], out: str | os.PathLike[str]) 
             f"{root}: expected {builder.title} as {builder.layout}; missing: {found}. To get it: {builder.obtain}"
         )
     return Report(tuple(written), events, download.missing)
+
+
+def _header(kind: str, builder: Builder, split: Split, root: str) -> Entry:
+    """The first line of the manifest of a split; `root` is the folder of its media."""
+    header: Entry = {
+        "name": f"{kind}-{split.name}" if split.name else kind,
+        "license": builder.license,
+        "root": root,
+        "about": " ".join(filter(None, (builder.title, split.about))),
+    }
+    if split.classes:
+        header["classes"] = list(split.classes)
+    if split.templates:
+        header["templates"] = list(split.templates)
+    return header
 
 
 def _without_repeats(entries: Iterator[Entry], download: Download) -> Iterator[Entry]:
