@@ -1,4 +1,4 @@
-"""Heads: the last step from an encoder's features into the shared space."""
+"""Heads: the last layer, from an encoder's features into the shared space."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 
 class Gated(nn.Module):
-    """(B, width) -> (B, dim): a linear map that takes the first `gated` features, less their mean, as far as a gate
-    lets them through.
+    """(B, width) -> (B, dim): a linear map of the features, the first `gated` of which pass a learned gate.
 
-    The gate is a logistic regression on all features. It is for features that mean something for some items only, as
-    those of an encoder that knows one language. With `split` the last so many dimensions are normalised by themselves,
-    and have `share` of the squared length in every vector: what they say can then be as loud as is wanted, and does not
-    change the order in which a vector finds items that are 0 there.
+    The gate is a logistic regression on all features. It multiplies the first `gated` features, after their mean was
+    subtracted, by a factor between 0 and 1. It serves features that mean something for some items only, such as those
+    of an encoder that knows one language. With `split` the last `split` dimensions are normalised by themselves and get
+    `share` of the squared length of every vector. The order in which a vector finds items does not depend on them where
+    that vector is 0 there.
     """
 
     def __init__(self, width: int, dim: int, gated: int, split: int = 0, share: float = 0.0) -> None:
@@ -41,15 +41,16 @@ class Gated(nn.Module):
         return torch.cat(parts, 1)
 
     def through(self, x: Tensor) -> Tensor:
-        """(B, width) -> (B, width): what the gate lets through."""
+        """(B, width) -> (B, width): the features after the gate."""
         return torch.cat([(x[:, : self.gated] - self.mean) * self.gate(x).sigmoid(), x[:, self.gated :]], 1)
 
 
 def build(options: Mapping[str, Any], width: int, dim: int) -> nn.Module:
-    """A head (B, width) -> (B, dim), not normalised. `type` is `linear` (with `bias`, default false), `gated` (with
-    `gated`, and `split` and `share` together, see `Gated`) or `identity`.
+    """A table of options -> a head (B, width) -> (B, dim), whose rows are not normalised.
 
-    A linear head without bias is ImageBind's (paper, table 5b: better than an MLP). Raises ValueError.
+    `type` is `linear` (with `bias`, default false), `gated` (with `gated`, `split` and `share`, see `Gated`) or
+    `identity`. A linear head without bias is ImageBind's (arXiv 2305.05665, table 5b: it does better than an MLP).
+    Raises ValueError for other options.
     """
     known = {"type", "bias", "gated", "split", "share"}
     if unknown := sorted(set(options) - known):

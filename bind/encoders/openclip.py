@@ -16,13 +16,13 @@ from bind.kernels import onednn
 from preprocess.extras import needs
 
 CONFIG = "open_clip_config.json"
-"""What open_clip writes beside a model's weights: `model_cfg` and `preprocess_cfg`."""
+"""The file that open_clip writes beside a model's weights, with `model_cfg` and `preprocess_cfg`."""
 _RESIZE_MODES = ("shortest", "squash")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How some weights want their pictures: `size` pixels a side, `mean` and `std` of R, G, B in 0..1.
+    """The pictures that some weights expect: `size` pixels a side, `mean` and `std` of R, G, B in 0..1.
 
     `quick_gelu` weights were trained with the activation of OpenAI's CLIP, x * sigmoid(1.702 x).
     """
@@ -42,13 +42,15 @@ class Settings:
 
 
 class ClipTower(nn.Module):
-    """One half of a CLIP: (B, 3, H, W) images or (B, L) token ids -> (B, width) in CLIP's own space, not normalised."""
+    """One tower of a CLIP: (B, 3, H, W) images or (B, L) token ids -> (B, width) in CLIP's own space, not
+    normalised.
+    """
 
     def __init__(self, model: nn.Module, tower: str, width: int) -> None:
         super().__init__()
         self.tower = tower
         self.width = width
-        # The other tower is dropped, so that asking for one modality costs the memory of one.
+        # The other tower is dropped, so that one modality costs the memory of one tower.
         for part in ("visual",) if tower == "text" else ("transformer", "token_embedding", "ln_final", "text"):
             if hasattr(model, part):
                 delattr(model, part)
@@ -94,7 +96,7 @@ def _build(options: Mapping[str, Any], file: Path | None) -> nn.Module:
 
 
 def find_model(name: str) -> str | None:
-    """open_clip's spelling of a model's name, whatever its case and punctuation (`vit-b32` -> `ViT-B-32`), or None."""
+    """The name that open_clip has for a model, whatever its case and punctuation (`vit-b32` -> `ViT-B-32`), or None."""
     with needs("clip", "an open_clip model"):
         import open_clip
 
@@ -105,7 +107,7 @@ def find_model(name: str) -> str | None:
 
 
 def describe(model: str) -> dict[str, Any]:
-    """Dimension, tokenizer and text context of an open_clip model, as it publishes them."""
+    """The dimension, tokenizer and text context of an open_clip model, as it publishes them."""
     config = _config(model)
     text = config["text_cfg"]
     return {
@@ -116,11 +118,12 @@ def describe(model: str) -> dict[str, Any]:
 
 
 def settings(model: str, tag: str | None = None, file: Path | None = None) -> Settings:
-    """How a model's weights want their pictures: those of a tag, or of a file.
+    """The settings of a model's weights, which a tag or a file names.
 
-    A file's are in the `open_clip_config.json` beside it, else they are what all published weights of the model have in
-    common. With neither tag nor file they are those of the first published weights. Raises ValueError for an unknown
-    tag, for a file whose settings nothing tells, and for what `preprocess.readers.image` cannot do.
+    The settings of a file are in the `open_clip_config.json` beside it; otherwise they are those that all published
+    weights of the model share. With neither tag nor file they are those of the first published weights. Raises
+    ValueError for an unknown tag, for a file whose settings are unknown, and for settings that
+    `preprocess.readers.image` does not support.
     """
     with needs("clip", "an open_clip model"):
         from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
@@ -132,8 +135,8 @@ def settings(model: str, tag: str | None = None, file: Path | None = None) -> Se
         return _settings(model, get_pretrained_cfg(model, tag))
     if file is not None and (beside := file.parent / CONFIG).is_file():
         try:
-            told = json.loads(beside.read_text(encoding="utf-8"))
-            published = told["preprocess_cfg"] | {"quick_gelu": told["model_cfg"].get("quick_gelu")}
+            stored = json.loads(beside.read_text(encoding="utf-8"))
+            published = stored["preprocess_cfg"] | {"quick_gelu": stored["model_cfg"].get("quick_gelu")}
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise ValueError(f"{beside}: expected model_cfg and preprocess_cfg, as open_clip writes them") from error
         return _settings(model, published)
@@ -148,7 +151,7 @@ def settings(model: str, tag: str | None = None, file: Path | None = None) -> Se
 
 
 def _settings(model: str, published: Mapping[str, Any]) -> Settings:
-    """From a table with some of open_clip's PreprocessCfg and `quick_gelu`; what is missing is CLIP's."""
+    """A table with some keys of open_clip's PreprocessCfg and `quick_gelu` -> settings; other keys are CLIP's."""
     from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
     config = _config(model)
@@ -180,8 +183,9 @@ def _config(model: str) -> dict[str, Any]:
 
 
 def download(model: str, tag: str) -> Path:
-    """The weights file that open_clip's hub has for a model and tag. Raises ValueError for an unknown tag
-    and where the hub cannot be reached.
+    """The weights file of a model and tag, downloaded from open_clip's hub where it is not in its cache.
+
+    Raises ValueError for an unknown tag and where the hub cannot be reached.
     """
     with needs("clip", "an open_clip model"):
         from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model

@@ -1,4 +1,4 @@
-"""Named models: one TOML file each, and a folder of the same name where its weights are shipped with us."""
+"""Named models: one TOML file for each, and a folder of the same name where we ship its weights."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _HERE = Path(__file__).parent
 
 
 def names() -> list[str]:
-    """The names `load` knows besides checkpoint folders and `clip-*`."""
+    """The names of the models in the zoo; `load` takes checkpoint folders and `clip-*` too."""
     return sorted(file.stem for file in _HERE.glob("*.toml"))
 
 
 def describe(name: str) -> Description:
-    """The description of a named model, or of `clip-MODEL` and `clip-MODEL:TAG` for any of open_clip.
+    """The description of a named model, or of `clip-MODEL` and `clip-MODEL:TAG` for any model of open_clip.
 
-    TAG names published weights, whose settings are taken. Raises ValueError for other names.
+    TAG names published weights, whose settings are used. Raises ValueError for other names.
     """
     file = _HERE / f"{name}.toml"
     if file.is_file() and file.parent == _HERE:
@@ -55,8 +55,8 @@ def load(
     Args:
         name: a name that `bind.names()` lists, `clip-MODEL` (or `clip-MODEL:TAG`, with published weights) for any model
             of open_clip, or a checkpoint folder.
-        weights: None (where the model's own description says), "random" (right shapes, nothing is read), a tag of
-            open_clip's hub, a file (the official ImageBind `.pth`, an open_clip checkpoint) or a checkpoint folder.
+        weights: None (as the model's description says), "random" (right shapes, no file is read), a tag of open_clip's
+            hub, a file (the official ImageBind `.pth`, an open_clip checkpoint) or a checkpoint folder.
         device: "cpu", "cuda", "cuda:1" or "mps".
         dtype: the type of the weights: "float32", "bfloat16" or "float16".
         modalities: the only modalities to load; None loads all of them.
@@ -67,6 +67,8 @@ def load(
 
     Example:
         >>> model = bind.load("small", modalities=["image", "text"])
+        >>> model.modalities, model.dim
+        (('image', 'text'), 384)
     """
     devices.check(device, dtype, modalities)
     for modality in modalities or ():
@@ -109,7 +111,7 @@ def _from_weights(
 
 
 def _with_source(found: Description, file: Path) -> Description:
-    """The same model, the weights of all its encoders in one file."""
+    """A description -> the same model, with the weights of all its encoders in one file."""
     where = {"source": f"file:{file.resolve()}", "sha256": sha256(file)}
     tables = {
         name: table.model_copy(update={"encoder": table.encoder and table.encoder | where})

@@ -66,7 +66,7 @@ def embed(
                 failed[result.position] = result
             else:
                 done[result.position] = result
-    except ValueError as error:  # no decoder on the GPU
+    except ValueError as error:  # there is no decoder on the GPU
         failure(str(error))
     rows = sorted(done)
     vectors = np.stack([done[row].vector for row in rows]) if rows else np.zeros((0, loaded.dim), np.float32)
@@ -206,7 +206,9 @@ def doctor(as_json: Json = False) -> None:
 
 
 def _expand(path: str) -> Iterator[str]:
-    """A folder stands for the files below it, without hidden ones and sidecars (`x.png.json`)."""
+    """The files that a path stands for: for a folder, those below it, without hidden ones and sidecars
+    (`x.png.json`).
+    """
     if not os.path.isdir(path):
         yield path
         return
