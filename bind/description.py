@@ -20,8 +20,8 @@ class ModalityTable(BaseModel):
     """One `[modalities.NAME]` table.
 
     `shares` names the modality whose encoder this one uses, and whose head too unless it has a `head` of its own.
-    `encoder.source` says where its makers' weights lie (`package:PATH` inside an installed package, `hub:TAG` of
-    open_clip, or a file); an encoder without source has its weights in the checkpoint folder.
+    `encoder.source` says where its makers' weights lie (`package:PATH` inside an installed package, `file:PATH`, or
+    `timm:NAME` of timm's hub); an encoder without source has its weights in the checkpoint folder.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

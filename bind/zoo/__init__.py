@@ -19,19 +19,25 @@ _HERE = Path(__file__).parent
 
 
 def names() -> list[str]:
-    """The names `load` knows besides checkpoint folders and `clip-*`."""
+    """The names `load` knows besides checkpoint folders, `clip-*` and `timm:*`."""
     return sorted(file.stem for file in _HERE.glob("*.toml"))
 
 
 def describe(name: str) -> Description:
-    """The description of a named model, or of `clip-MODEL` for any model of open_clip. Raises ValueError for others."""
+    """The description of a named model, of `clip-MODEL` for any model of open_clip, or of `timm:MODEL` for any of timm.
+
+    Raises ValueError for others.
+    """
     file = _HERE / f"{name}.toml"
     if file.is_file() and file.parent == _HERE:
         return description.read(file)
     if name.startswith("clip-"):
         return _any_clip(name)
+    if name.startswith("timm:"):
+        return _any_timm(name)
     raise ValueError(
-        f"no model {name!r}; known: {', '.join(names())}, clip-MODEL for any open_clip model, or a checkpoint folder"
+        f"no model {name!r}; known: {', '.join(names())}, clip-MODEL for any open_clip model, timm:MODEL for the "
+        "pictures of any timm model, or a checkpoint folder"
     )
 
 
@@ -45,9 +51,11 @@ def load(
     """A named model or a checkpoint folder -> BindModel, in evaluation mode.
 
     Args:
-        name: a name that `bind.names()` lists, `clip-MODEL` for any model of open_clip, or a checkpoint folder.
+        name: a name that `bind.names()` lists, `clip-MODEL` for any model of open_clip, `timm:MODEL` for the pictures
+            of any model of timm, or a checkpoint folder.
         weights: None (where the model's own description says), "random" (right shapes, nothing is read), a tag of
-            open_clip's hub, a file (the official ImageBind `.pth`, an open_clip checkpoint) or a checkpoint folder.
+            open_clip's or timm's hub, a file (the official ImageBind `.pth`, a checkpoint of open_clip or timm) or a
+            checkpoint folder.
         device: "cpu", "cuda", "cuda:1" or "mps".
         dtype: the type of the weights: "float32", "bfloat16" or "float16".
         modalities: the only modalities to load; None loads all of them.
@@ -100,6 +108,14 @@ def _from_weights(
         model = next(table.encoder["model"] for table in found.modalities.values() if table.encoder)
         file = path if path.is_file() else openclip.download(model, wanted)
         return loading.load_described(_with_source(found, file), path, device, dtype, modalities)
+    if modules == {"timm"}:
+        from bind.encoders import timm
+
+        if not path.is_file():
+            if weights is not None:  # a tag, whose preprocessing need not be that of the default one
+                found = _any_timm(f"timm:{found.source.partition('.')[0]}.{wanted}")
+            path = timm.download(found.source)
+        return loading.load_described(_with_source(found, path), path, device, dtype, modalities)
     raise ValueError(f"model {found.name!r} takes no weights={wanted!r}; leave it out, or pass 'random'")
 
 
@@ -141,6 +157,32 @@ def _any_clip(name: str) -> Description:
                 "preprocess": {"tokenizer": facts["tokenizer"], "context_length": facts["context_length"]},
             },
             "video": {"shares": "image", "preprocess": picture | frames},
+        },
+    }
+    return description.parse(table, name)
+
+
+def _any_timm(name: str) -> Description:
+    from bind.encoders import timm
+
+    model = timm.find_model(name.removeprefix("timm:"))
+    facts = timm.describe(model)
+    picture = facts["preprocess"]
+    frames = {key: picture[key] for key in ("size", "mean", "std", "interpolation")}
+    table = {
+        "format": 1,
+        "name": name,
+        "dim": facts["dim"],
+        "license": "see the weights",
+        "about": f"the image trunk of timm's {model}, frozen",
+        "source": model,
+        "modalities": {
+            "image": {
+                "encoder": {"module": "timm", "model": model, "shape": [3, picture["size"], picture["size"]]},
+                "head": {"type": "identity"},
+                "preprocess": picture,
+            },
+            "video": {"shares": "image", "preprocess": frames | {"stack_frames": False, "crops": 1}},
         },
     }
     return description.parse(table, name)
