@@ -156,16 +156,17 @@ def evaluate(
         usage_error("expected either manifests, or --suite with --data")
     loaded = load_model(load_options(model, weights, device, dtype))
     from train.evaluate import evaluation
+    from train.evaluate import report as reports
     from train.small import suite as suites
 
-    report: evaluation.Report | suites.Report
+    report: reports.Report | suites.Report
     try:
         if suite is not None and data is not None:
             report = suites.run(loaded, suite, data)
         else:
             report = evaluation.evaluate(loaded, manifests or [])
         if out is not None:
-            evaluation.write(report, out)
+            reports.write(report, out)
     except (ValueError, OSError) as error:
         usage_error(str(error))
     print(report.json() if as_json else report.table())

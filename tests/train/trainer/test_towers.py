@@ -18,7 +18,7 @@ from bind.model.towers import Tower
 from preprocess.source import Limits
 from tests.train import scenes
 from tests.train.conftest import BASE
-from train.data.dataset import Part, Side
+from train.data.sides import Part, Side
 from train.trainer import loop, towers
 from train.trainer import run as runs
 from train.trainer.plan import resolve
