@@ -136,8 +136,15 @@ def locate(table: Mapping[str, Any]) -> Path:
         file = Path(next(iter(found.submodule_search_locations))) / inside
     elif kind == "file":
         file = Path(place)
+    elif kind == "timm":
+        from bind.encoders import timm
+
+        try:
+            file = timm.download(place)
+        except ValueError as error:
+            raise CheckpointError(str(error)) from None
     else:
-        raise CheckpointError(f"source {table['source']!r}: expected package:... or file:...")
+        raise CheckpointError(f"source {table['source']!r}: expected package:..., file:... or timm:...")
     if not file.is_file():
         raise CheckpointError(f"{file} with this model's weights is missing")
     if (found_sum := sha256(file)) != table.get("sha256"):

@@ -114,19 +114,11 @@ def embed(
     `limits.decode` is "gpu" and the model is not on a GPU, or nvJPEG is missing.
     """
     limits = limits or Limits()
-    # This keeps every worker busy while one batch is encoded, or while one is collated for a GPU.
-    device = model.device.type
-    ahead = (2 if device == "cpu" else 12) * available_cores() + 2
-    if limits.decode == "gpu":
-        if device != "cuda":
-            raise ValueError(
-                f'decode="gpu": expected a model on a CUDA device, got {device}; move it there with .to("cuda")'
-            )
-        ahead = max(ahead, 3 * BATCH)  # two batches are being decoded, one is being collected
+    ahead = _decoded_ahead(model.device.type, limits)
     decoding: deque[tuple[int, Source, str, Future[list[Segment]]]] = deque()
     pending: dict[str, list[_Pending]] = {}
     running: deque[_Running] = deque()
-    overlapping = 1 if device == "cuda" else 0
+    overlapping = 1 if model.device.type == "cuda" else 0
 
     def collect() -> Iterator[Embedded | Failed]:
         position, source, modality, future = decoding.popleft()
@@ -160,6 +152,19 @@ def embed(
             running.append(_encode(model, modality, batch, batch_size))
     for last in running:
         yield from _finished(last)
+
+
+def _decoded_ahead(device: str, limits: Limits) -> int:
+    """How many sources are decoded before their turn. Raises ValueError where the device cannot decode."""
+    # Enough to keep every worker busy while one batch is encoded, or while one is put together for a GPU.
+    ahead = (2 if device == "cpu" else 12) * available_cores() + 2
+    if limits.decode != "gpu":
+        return ahead
+    if device != "cuda":
+        raise ValueError(
+            f'decode="gpu": expected a model on a CUDA device, got {device}; move it there with .to("cuda")'
+        )
+    return max(ahead, 3 * BATCH)  # two being decoded, one that gathers
 
 
 def _recognise(source: Source, limits: Limits) -> str:

@@ -23,12 +23,13 @@ _HERE = Path(__file__).parent
 
 
 def names() -> list[str]:
-    """The names of the models in the zoo; `load` takes checkpoint folders and `clip-*` too."""
+    """The names of the models in the zoo; `load` takes checkpoint folders, `clip-*` and `timm:*` too."""
     return sorted(file.stem for file in _HERE.glob("*.toml"))
 
 
 def describe(name: str) -> Description:
-    """The description of a named model, or of `clip-MODEL` and `clip-MODEL:TAG` for any model of open_clip.
+    """The description of a named model, of `clip-MODEL` and `clip-MODEL:TAG` for any model of open_clip, or of
+    `timm:MODEL` for any model of timm.
 
     TAG names published weights, whose settings are used. Raises ValueError for other names.
     """
@@ -37,9 +38,11 @@ def describe(name: str) -> Description:
         return description.read(file)
     if name.startswith("clip-"):
         return _any_clip(name)
+    if name.startswith("timm:"):
+        return _any_timm(name)
     raise ValueError(
         f"no model {name!r}; known: {', '.join(names())}, clip-MODEL or clip-MODEL:TAG for any open_clip "
-        "model, or a checkpoint folder"
+        "model, timm:MODEL for the pictures of any timm model, or a checkpoint folder"
     )
 
 
@@ -54,9 +57,10 @@ def load(
 
     Args:
         name: a name that `bind.names()` lists, `clip-MODEL` (or `clip-MODEL:TAG`, with published weights) for any model
-            of open_clip, or a checkpoint folder.
+            of open_clip, `timm:MODEL` for the pictures of any model of timm, or a checkpoint folder.
         weights: None (as the model's description says), "random" (right shapes, no file is read), a tag of open_clip's
-            hub, a file (the official ImageBind `.pth`, an open_clip checkpoint) or a checkpoint folder.
+            or timm's hub, a file (the official ImageBind `.pth`, a checkpoint of open_clip or timm) or a checkpoint
+            folder.
         device: "cpu", "cuda", "cuda:1" or "mps".
         dtype: the type of the weights: "float32", "bfloat16" or "float16".
         modalities: the only modalities to load; None loads all of them.
@@ -107,6 +111,14 @@ def _from_weights(
         return loading.load(official.converted(path, found), device, dtype, modalities)
     if _is_clip(found):
         return loading.load_described(_clip_with_weights(found, wanted), path, device, dtype, modalities)
+    if modules == {"timm"}:
+        from bind.encoders import timm
+
+        if not path.is_file():
+            if weights is not None:  # a tag, whose preprocessing need not be that of the default one
+                found = _any_timm(f"timm:{found.source.partition('.')[0]}.{wanted}")
+            path = timm.download(found.source)
+        return loading.load_described(_with_source(found, path), path, device, dtype, modalities)
     raise ValueError(f"model {found.name!r} takes no weights={wanted!r}; leave it out, or pass 'random'")
 
 
@@ -187,3 +199,32 @@ def _any_clip(name: str) -> Description:
         },
     }
     return _with_settings(description.parse(table, name), openclip.settings(model, tag or None))
+
+
+def _any_timm(name: str) -> Description:
+    from bind.encoders import timm
+
+    model = timm.find_model(name.removeprefix("timm:"))
+    facts = timm.describe(model)
+    picture = facts["preprocess"]
+    frames = {key: picture[key] for key in ("size", "mean", "std", "interpolation")}
+    table = {
+        "format": 1,
+        "name": name,
+        "dim": facts["dim"],
+        "license": "see the weights",
+        "about": f"the image trunk of timm's {model}, frozen",
+        "source": model,
+        "modalities": {
+            "image": {
+                "encoder": {"module": "timm", "model": model, "shape": [3, picture["size"], picture["size"]]},
+                "head": {"type": "identity"},
+                "preprocess": picture,
+            },
+            "video": {
+                "shares": "image",
+                "preprocess": frames | {"resize_mode": picture["resize_mode"], "stack_frames": False, "crops": 1},
+            },
+        },
+    }
+    return description.parse(table, name)

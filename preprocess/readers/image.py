@@ -25,7 +25,7 @@ _DRAFT_FACTOR = 2
 class ImageConfig:
     """Short side to `resize` pixels, the centre `size` x `size`, then (value / 255 - mean) / std for R, G, B.
 
-    With the `resize_mode` "squash" both sides are resized to `size` instead, and nothing is cut off (SigLIP's way).
+    With the `resize_mode` "squash" both sides become `resize` pixels, whatever the picture's proportions are.
     Defaults are ImageBind's (imagebind/data.py), which are CLIP's. Raises ValueError when `resize` < `size`.
     """
 
@@ -59,11 +59,8 @@ def read(source: Source, config: ImageConfig, limits: Limits, plan: Plan) -> lis
         rgb, notes = raster.to_rgb(picture)
     except ValueError as error:
         raise MediaError(source.name, f"its colours could not be converted: {error}; save it as RGB") from error
-    resample = Image.Resampling[config.interpolation.upper()]
-    if config.resize_mode == "squash":
-        view = rgb.resize((config.size, config.size), resample)
-    else:
-        view = raster.resize_kept(rgb, config.resize, config.size, resample)
+    fit = raster.resize_squashed if config.resize_mode == "squash" else raster.resize_kept
+    view = fit(rgb, config.resize, config.size, Image.Resampling[config.interpolation.upper()])
     return [Segment(np.array(view)[None], notes=notes)]
 
 

@@ -93,18 +93,15 @@ def _small() -> str:
 
 
 def _extensions() -> list[Check]:
-    """One finding for each modality, encoder and data set of another package."""
-    from bind import extensions
+    """One check for each modality, encoder and data set of another package or folder."""
+    from serve.cli.extensions import added
 
-    found = []
-    for group in (extensions.MODALITIES, extensions.ENCODERS):
-        try:
-            for one in extensions.installed(group).values():
-                way_out = "install what it needs, or remove its package"
-                found.append(_tried(f"{group}: {one.name}", lambda one=one: one.load() and one.origin, way_out))  # type: ignore[misc]
-        except ValueError as error:  # two packages use one name
-            found.append(Check(group, "missing", str(error)))
-    return found
+    return [
+        Check(f"{one.group}: {one.name}", "missing", f"{one.problem}; install what it needs, or remove its package")
+        if one.problem
+        else Check(f"{one.group}: {one.name}", "ok", f"{one.kind} of {one.origin}")
+        for one in added()
+    ]
 
 
 def _accelerator() -> Check:

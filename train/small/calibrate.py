@@ -34,7 +34,7 @@ import torch.nn.functional as F
 from bind import calibration, checkpoint, zoo
 from bind.calibration import Calibration
 from bind.model.model import BindModel
-from train.evaluate import evaluation as evaluate
+from train.evaluate.items import embedded
 from train.small.data import Data, Licence, find, group_of
 from train.small.suite import parts
 
@@ -152,7 +152,7 @@ def gather(model: BindModel, data: Data) -> dict[str, Pool]:
             rng = np.random.default_rng(0)
             events = [whole[row] for row in sorted(rng.permutation(len(whole))[:_MOST].tolist())]
             for modality in wanted:
-                items = evaluate.embedded(model, modality, events, [])
+                items = embedded(model, modality, events, [])
                 if not len(items.vectors):
                     continue
                 of = [events[row] for row in items.events]

@@ -13,6 +13,7 @@ anywhere below the folder. Recipes ask for a set and a part:
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
@@ -228,6 +229,27 @@ def _balanced(keys: Sequence[str], k: int) -> dict[str, int]:
         assigned[key] = fold
         rows[fold] += sizes[key]
     return assigned
+
+
+def command(
+    parser: argparse.ArgumentParser, arguments: Sequence[str], *, space: str, folds: str
+) -> tuple[argparse.Namespace, Data]:
+    """The command line of an experiment that binds a sensor -> its arguments, and the data sets of `data`.
+
+    It takes the folders `data` and `packages`, the model `space`, the folder `out`, `--licence` and `--folds`; `space`
+    and `folds` are the help of two of them. What was left out of the data is told on stderr.
+    """
+    parser.add_argument("data", type=Path)
+    parser.add_argument("packages", type=Path)
+    parser.add_argument("space", help=space)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--licence", choices=get_args(Licence), default="all")
+    parser.add_argument("--folds", action="store_true", help=folds)
+    parsed = parser.parse_args(arguments)
+    found = find(parsed.data, parsed.licence)
+    for reason in found.left_out:
+        print(f"left out: {reason}", file=sys.stderr)
+    return parsed, found
 
 
 def main() -> None:

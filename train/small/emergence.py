@@ -28,7 +28,8 @@ from bind import zoo
 from bind.model.model import BindModel
 from preprocess import manifest
 from preprocess.manifest import Event
-from train.evaluate.evaluation import RECALLS, bootstrap, pair_kind, ranks
+from train.evaluate.evaluation import pair_kind
+from train.evaluate.metrics import RECALLS, bootstrap, ranks
 from train.trainer import loop
 from train.trainer import run as runs
 

@@ -26,7 +26,7 @@ from data_manifests.datasets.spoken import core
 from preprocess import manifest
 from preprocess.manifest import Event
 from preprocess.source import Source
-from train.evaluate.evaluation import ranks
+from train.evaluate.metrics import ranks
 
 K = 10
 _RESAMPLES = 1000

@@ -365,16 +365,12 @@ def widened(space: BindModel, tower: Tower) -> tuple[Description, dict[str, Towe
 def main(arguments: Sequence[str]) -> int:
     """Command line -> exit status; writes OUT/model, with `--folds` also OUT/folds.json."""
     parser = argparse.ArgumentParser(prog="python -m train.small.motion", description="Trains the motion encoder.")
-    parser.add_argument("data", type=Path)
-    parser.add_argument("packages", type=Path)
-    parser.add_argument("space", help="a model of the zoo or a checkpoint folder, with texts")
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--licence", choices=("all", "free"), default="all")
-    parser.add_argument("--folds", action="store_true", help="measure on persons that were not trained on, too")
-    parsed = parser.parse_args(arguments)
-    data = datasets.find(parsed.data, parsed.licence)
-    for reason in data.left_out:
-        print(f"left out: {reason}", file=sys.stderr)
+    parsed, data = datasets.command(
+        parser,
+        arguments,
+        space="a model of the zoo or a checkpoint folder, with texts",
+        folds="measure on persons that were not trained on, too",
+    )
     sets = found_in(data, parsed.packages)
     if not sets:
         print(f"motion: no set of {', '.join((*SETS, *PACKAGED))} was found", file=sys.stderr)

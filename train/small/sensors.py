@@ -253,16 +253,12 @@ def widened(space: BindModel, heads: dict[str, nn.Linear]) -> tuple[Description,
 def main(arguments: Sequence[str]) -> int:
     """Command line -> exit status; writes OUT/model, with `--folds` also OUT/folds.json."""
     parser = argparse.ArgumentParser(prog="python -m train.small.sensors", description="Fits depth and thermal.")
-    parser.add_argument("data", type=Path)
-    parser.add_argument("packages", type=Path)
-    parser.add_argument("space", help="a model of the zoo or a checkpoint folder, with pictures and texts")
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--licence", choices=("all", "free"), default="all")
-    parser.add_argument("--folds", action="store_true", help="measure on groups and sets not trained on, too")
-    parsed = parser.parse_args(arguments)
-    data = datasets.find(parsed.data, parsed.licence)
-    for reason in data.left_out:
-        print(f"left out: {reason}", file=sys.stderr)
+    parsed, data = datasets.command(
+        parser,
+        arguments,
+        space="a model of the zoo or a checkpoint folder, with pictures and texts",
+        folds="measure on groups and sets not trained on, too",
+    )
     space = zoo.load(parsed.space)
     sets = Sets(data, parsed.packages, space, loaded(), parsed.out)
     parts = {modality: sets.of(modality) for modality in SENSORS}

@@ -25,7 +25,9 @@ from bind.model.model import BindModel
 from preprocess.manifest import Event
 from preprocess.source import Limits
 from train.evaluate import evaluation as evaluate
-from train.evaluate.evaluation import Items, Score
+from train.evaluate.items import Items, embedded, paired
+from train.evaluate.metrics import ranks
+from train.evaluate.report import Score, plot
 from train.small.data import Data, Part, datasets, find, group_of
 
 _RESAMPLES = 1000
@@ -88,8 +90,8 @@ class Report:
         return "\n".join([*lines, *(f"left out: {reason}" for reason in self.left_out)])
 
     def plot(self, file: Path) -> None:
-        """Draws the scores; raises as `evaluate.plot` does."""
-        evaluate.plot(self.model, self.scores, file)
+        """Draws the scores; raises as `train.evaluate.report.plot` does."""
+        plot(self.model, self.scores, file)
 
     def json(self) -> str:
         """Suite, model, space, scores and what was left out as JSON."""
@@ -204,7 +206,7 @@ class _Measure:
                     row, place, query.of(usable), target.of(gallery), query_labels, right, groups[usable], None
                 )
                 continue
-            query, target, asked_items, given_items = evaluate.paired(query, target)
+            query, target, asked_items, given_items = paired(query, target)
             groups = _groups(name, events, query)
             galleries = (groups, _groups(name, events, target)) if row.within == "group" else None
             self._retrieval(row, (name, part), query, target, asked_items, given_items, groups, galleries)
@@ -250,9 +252,7 @@ class _Measure:
         if place not in self._known:
             events = self._events(name, part)
             skipped = self._report.skipped
-            self._known[place] = evaluate.embedded(
-                self._model, modality, events, skipped, self._batch_size, self._limits
-            )
+            self._known[place] = embedded(self._model, modality, events, skipped, self._batch_size, self._limits)
         return self._known[place]
 
     def _zero_shot(self, row: Row, name: str, part: Part, items: Items, groups: np.ndarray) -> None:
@@ -297,7 +297,7 @@ class _Measure:
         for part in parts:
             q = np.ones(len(query_labels), bool) if galleries is None else galleries[0] == part
             t = np.ones(len(target_labels), bool) if galleries is None else galleries[1] == part
-            rank[q] = evaluate.ranks(query.vectors[q], target.vectors[t], query_labels[q], target_labels[t])
+            rank[q] = ranks(query.vectors[q], target.vectors[t], query_labels[q], target_labels[t])
             size[q] = t.sum()
             right[q] = (query_labels[q, None] == target_labels[t]).sum(1)
         usable = size > max(row.k)  # in a smaller gallery every search would succeed

@@ -7,14 +7,12 @@ from (seed, s). So an interrupted run continues exactly where it was, and R proc
 from __future__ import annotations
 
 import contextlib
-import json
 import math
-import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +20,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -31,9 +27,10 @@ from bind import checkpoint, zoo
 from bind.loss.contrastive import LogitScale
 from bind.model.model import BindModel
 from preprocess import manifest
-from train.data.dataset import Batch, PairData, Part, Ranks, frozen_tower
-from train.evaluate.evaluation import mean_recall, same_item
-from train.trainer import process, towers
+from train.data.dataset import Batch, PairData
+from train.data.sides import Part, Ranks, frozen_tower
+from train.evaluate.metrics import mean_recall, same_item
+from train.trainer import process, state, towers
 from train.trainer import run as runs
 from train.trainer.gradient_cache import cached_step
 from train.trainer.log import LOG as LOG
@@ -43,8 +40,8 @@ from train.trainer.plan import describe, resolve
 from train.trainer.schedule import Schedule
 from train.trainer.schedule import TrainError as TrainError
 from train.trainer.schema import Pair, Run
+from train.trainer.state import STATE, State
 
-STATE = "state.safetensors"
 MODEL = "model"
 
 
@@ -62,18 +59,6 @@ class Result:
     recall: float | None
     model: Path | None
     bad: list[str] = field(default_factory=list)
-
-
-@dataclass
-class Progress:
-    """The state of a run besides its weights, which a resumed run needs."""
-
-    step: int = 0
-    loss: float | None = None
-    best: float | None = None
-    without_gain: int = 0
-    seconds: float = 0.0
-    ended: str = ""
 
 
 def train(run: Run) -> Result:
@@ -118,7 +103,7 @@ class _Trainer:
         self.identity = runs.identity(
             run.model_dump(mode="json"), {path: found.sha256 for path, found in self.manifests.items()}
         )
-        self._check_unchanged()
+        state.check_unchanged(self.out / STATE, self.identity)
         self.base: BindModel = zoo.load(
             run.base.model, run.base.weights, str(device), modalities=run.base.modalities or None
         )
@@ -139,10 +124,10 @@ class _Trainer:
             name: torch.compile(tower) if run.compile else tower for name, tower in self.learner.towers.items()
         }
         self.optimizer = optimizer(self.learner, run)
-        self.average = {name: p.detach().clone() for name, p in self._parameters()} if run.train.ema_decay else {}
-        self.progress = Progress()
+        self.state = State(self.learner, self.optimizer, run.train.ema_decay)
         if (self.out / STATE).is_file():
-            self._restore()
+            self.state.restore(self.out / STATE, self.device)
+        self.progress = self.state.progress
 
     def train(self) -> Result:
         """Does the remaining steps."""
@@ -211,10 +196,7 @@ class _Trainer:
         if self.run.train.clip_norm:
             nn.utils.clip_grads_with_norm_(parameters, self.run.train.clip_norm, norm)
         self.optimizer.step()
-        decay = min(self.run.train.ema_decay, (1 + step) / (10 + step))  # the start is soon forgotten
-        with torch.no_grad():
-            for name, p in self._parameters() if self.average else ():
-                self.average[name].lerp_(p, 1 - decay)
+        self.state.follow(step)
         scale = self.learner.objectives[number].scale
         assert isinstance(scale, LogitScale)
         temperature = math.exp(-float(scale.log_scale.detach()))
@@ -289,7 +271,7 @@ class _Trainer:
             return ""
         if self.progress.step % every and not last:
             return ""
-        with self._averaged():
+        with self.state.averaged():
             recalls = {data.pair.name: self._recall(data) for data in self.held_out}
         recall = sum(recalls.values()) / len(recalls)
         if log:
@@ -357,28 +339,6 @@ class _Trainer:
         identity = {"encoder": encoder, "weights": None if "sha256" in encoder else self.base.digests.get(owner)}
         return Part(name, config, trunk, int(trunk.width), identity)  # type: ignore[arg-type]
 
-    def _parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        return ((name, p) for name, p in self.learner.named_parameters() if p.requires_grad)
-
-    def _weights(self) -> dict[str, Tensor]:
-        """The state of the learner, without the weights that LoRA keeps fixed."""
-        fixed = {name for name, p in self.learner.towers.named_parameters(prefix="towers") if not p.requires_grad}
-        return {name: tensor for name, tensor in self.learner.state_dict().items() if name not in fixed}
-
-    @contextlib.contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """A context with the moving average in place of the weights, where there is a moving average."""
-        weights = {name: p.detach().clone() for name, p in self._parameters()} if self.average else {}
-        with torch.no_grad():
-            for name, p in self._parameters() if self.average else ():
-                p.copy_(self.average[name])
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for name, p in self._parameters() if self.average else ():
-                    p.copy_(weights[name])
-
     def _write_model(self) -> None:
         """Writes the base with the trained modalities as a checkpoint folder."""
         if self.ranks.rank:
@@ -386,58 +346,16 @@ class _Trainer:
         whole = {name: self.base.tower(name) for name in self.base.modalities}
         left = set(self.description.modalities) - set(self.run.trained)
         digests = {name: digest for name, digest in self.base.digests.items() if name in left}
-        with self._averaged():
+        with self.state.averaged():
             whole |= {name: start.finished() for name, start in self.starts.items()}
             checkpoint.write(self.out / MODEL, self.description.model_copy(update={"digests": digests}), whole)
 
     def _save(self) -> None:
-        """Writes the state to one file under a temporary name, which is then renamed."""
+        """Writes the state; the first rank does that, and the others wait for it."""
         if self.ranks.rank == 0:
-            tensors = {f"weight.{name}": tensor for name, tensor in self._weights().items()}
-            tensors |= {f"average.{name}": tensor for name, tensor in self.average.items()}
-            for name, p in self._parameters():
-                for key, value in self.optimizer.state.get(p, {}).items():
-                    tensors[f"adam.{key}.{name}"] = value
-            tensors = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-            self.out.mkdir(parents=True, exist_ok=True)
-            aside = self.out / f".{STATE}"
-            save_file(tensors, aside, {"run": json.dumps(self.identity), "progress": json.dumps(asdict(self.progress))})
-            os.replace(aside, self.out / STATE)
+            self.state.save(self.out / STATE, self.identity)
         if self.ranks.count > 1:
             dist.barrier()
-
-    def _check_unchanged(self) -> None:
-        file = self.out / STATE
-        if not file.is_file():
-            return
-        with safe_open(file, "pt") as state:
-            stored = json.loads((state.metadata() or {}).get("run", "{}"))
-        if "out" in stored:  # written by a version whose identity was not one of contents
-            stored = runs.identity(stored, stored.pop("content of manifests"))
-        if lines := list(runs.changed(stored, self.identity)):
-            raise TrainError(
-                "\n  ".join([f"{file} was begun with another run file; undo these, or choose another `out`:", *lines])
-            )
-
-    def _restore(self) -> None:
-        with safe_open(self.out / STATE, "pt", str(self.device)) as state:
-            stored = {name: state.get_tensor(name) for name in state.keys()}  # noqa: SIM118, it is no mapping
-            self.progress = Progress(**json.loads(state.metadata()["progress"]))
-
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {name.removeprefix(prefix): t for name, t in stored.items() if name.startswith(prefix)}
-
-        weights = self.learner.state_dict()
-        if missing := self._weights().keys() - part("weight.").keys():
-            raise TrainError(f"{self.out / STATE} lacks {', '.join(sorted(missing)[:5])}; choose another `out`")
-        self.learner.load_state_dict(weights | part("weight."))
-        self.average = part("average.")
-        for key in ("step", "exp_avg", "exp_avg_sq"):
-            values = part(f"adam.{key}.")
-            for name, p in self._parameters():
-                if name in values:
-                    # AdamW counts its steps on the CPU.
-                    self.optimizer.state[p][key] = values[name].cpu() if key == "step" else values[name]
 
     def _bar(self) -> Any:
         return tqdm(

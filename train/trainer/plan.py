@@ -18,7 +18,7 @@ from bind.description import Description, ModalityTable
 from train.trainer.schema import Modality, Run
 
 # `shape` is that of the prepared views, so a run file that changes the preprocessing need not repeat it.
-_TAKE_A_SHAPE = ("convnet", "sound", "transformer")
+_TAKE_A_SHAPE = ("convnet", "sound", "timm", "transformer")
 
 
 @dataclass(frozen=True)

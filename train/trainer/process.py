@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from train.data.dataset import Ranks
+from train.data.sides import Ranks
 from train.trainer.schema import Run
 
 

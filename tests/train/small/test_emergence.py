@@ -14,7 +14,7 @@ import tomli_w
 import bind
 from data_manifests import build
 from preprocess import manifest
-from train.evaluate.evaluation import RECALLS, ranks
+from train.evaluate.metrics import RECALLS, ranks
 from train.small import emergence
 from train.trainer import loop
 from train.trainer import run as runs
