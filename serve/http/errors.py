@@ -1,4 +1,4 @@
-"""Answers to requests that cannot be served: one exception, and the answer to each exception of the packages."""
+"""Errors of requests: one exception, and the answer to each exception of the packages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
 class RequestError(Exception):
-    """A request that the server refuses: the status of its answer, a `code` for programs, a sentence, the parameter."""
+    """A refused request: the status of its answer, a `code` for programs, a sentence for people, and the parameter."""
 
     def __init__(self, status: int, code: str, message: str, param: str | None = None) -> None:
         super().__init__(message)
@@ -30,14 +30,14 @@ class RequestError(Exception):
 
 
 def invalid_request(errors: Any) -> RequestError:
-    """The first of pydantic's errors; of a union's, a list that is too long, else the one that got furthest."""
+    """pydantic's errors -> a `RequestError` about one of them: a list too long, else the deepest in the body."""
     worst = max(errors, key=lambda entry: (entry["type"] == "too_long", len(entry["loc"])))
     where = ".".join(str(part) for part in worst["loc"][:6])
     return RequestError(400, "invalid_request", f"{where or 'body'}: {worst['msg']}", where or None)
 
 
 def handle_errors(app: FastAPI) -> None:
-    """Gives every exception that a route may raise its answer."""
+    """Registers the answer to every exception that a route may raise."""
 
     def answer(status: int, code: str, message: str, param: str | None = None, **headers: str) -> Response:
         names = {name.replace("_", "-"): value for name, value in headers.items()}

@@ -24,7 +24,7 @@ from serve.library.items import Items
 
 
 def modalities_of(query: str) -> set[str] | None:
-    """A query -> the modalities that a model must have to embed it; None where only the content of a file tells.
+    """A query -> the modalities that a model needs to embed it; None where only the content of a file decides.
 
     Raises QueryError.
     """
@@ -77,13 +77,13 @@ def _embedded(model: BindModel, items: Items, given: Sequence[ParsedTerm | Term]
 
 
 def _resolved(term: ParsedTerm) -> ParsedTerm:
-    """A term without a modality: a file where there is one, else text."""
+    """A term without a modality -> a term with a file where one exists, else with text."""
     if term.modality is not None:
         return term
     path = os.path.expanduser(term.value)
     try:
         exists = os.path.isfile(path)
-    except ValueError:  # a NUL character
+    except ValueError:  # the text has a NUL character
         exists = False
     return ParsedTerm(None, path, term.weight) if exists else ParsedTerm("text", term.value, term.weight)
 

@@ -1,4 +1,4 @@
-"""What comes of indexing, checking and backing up a library."""
+"""The reports of indexing, checking and backing up a library."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is not as it was written: where, what, and `action`, what was done or what is to be done."""
+    """A difference from what was written: where, what, and `action`, which was done or is to be done."""
 
     part: str
     what: str
@@ -21,24 +21,25 @@ class Finding:
 
 @dataclass
 class CheckReport:
-    """All findings, and how many rows, index files, kept files and thumbnails were looked at."""
+    """All findings, and the numbers of rows, index files, kept files and thumbnails that were checked."""
 
     findings: list[Finding] = field(default_factory=list)
     looked_at: dict[str, int] = field(default_factory=dict)
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is left to be done."""
+        """Whether no finding is left to be repaired."""
         return all(finding.repaired for finding in self.findings)
 
 
 @dataclass
 class IndexReport:
-    """What a run did, in numbers of files: `added` and `updated` are in the library now, `renamed` ones were moved.
+    """The result of a run, as numbers of files: `added` and `updated` are in the library now, `renamed` files were
+    moved.
 
-    `embedded` counts contents that were decoded and encoded (a copy of a known file needs neither). `skipped` are
-    (path, reason) of files that could not be used; `duplicates` the paths of files with equal content, a group each;
-    `left_out` the number of links that lead out of the folder and were not followed.
+    `embedded` counts contents that were decoded and encoded (a copy of a known file needs neither). `skipped` lists
+    (path, reason) of files that could not be used. `duplicates` lists groups of paths with equal content. `left_out` is
+    the number of links that lead out of the folder and were not followed.
     """
 
     added: int = 0

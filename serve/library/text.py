@@ -1,4 +1,4 @@
-"""File names and paths as text, and the words in them that a search for keywords compares."""
+"""File names and paths as text, and the words in them that the search for keywords compares."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STOP_WORDS = frozenset(
 
 
 def encode_path(path: str) -> bytes:
-    """A path as the file system has it: the key of a file, whatever its encoding."""
+    """A path as the file system stores it: the key of a file, whatever its encoding."""
     return os.fsencode(path)
 
 
@@ -27,12 +27,12 @@ def shown(path: str) -> str:
 
 
 def words_of(text: str) -> list[str]:
-    """`IMG_beachSunset2.jpg` -> [IMG, beach, Sunset, 2, jpg]: cut at marks, digits and capitals inside a word."""
+    """`IMG_beachSunset2.jpg` -> [IMG, beach, Sunset, 2, jpg]: divided at marks, digits and capitals inside a word."""
     return re.findall(r"[^\W\d_]+|\d+", re.sub(r"(?<=[a-zß-ÿ])(?=[A-ZÀ-ÖØ-Þ])", " ", text))
 
 
 def search_texts(name: str, caption: str, metadata: str) -> tuple[str, str, str]:
-    """A file's columns -> what the search for words has of them."""
+    """A file's name, caption and metadata -> the texts that the search for keywords stores."""
     texts = (name, caption, _flat(json.loads(metadata)))
     return tuple(" ".join(words_of(text)) for text in texts)  # type: ignore[return-value]
 
@@ -41,7 +41,7 @@ def _flat(values: Any) -> str:
     """All words of a JSON value: keys and values alike."""
     found: list[str] = []
     waiting = [values]
-    while waiting:  # a deep one must not meet the recursion limit
+    while waiting:  # without recursion, because a deep value would exceed its limit
         value = waiting.pop()
         if isinstance(value, dict):
             found.extend(value)

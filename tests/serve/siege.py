@@ -85,6 +85,7 @@ class Siege:
     before_bytes: int = 0
     most_bytes: int = 0
     after_bytes: int = 0
+    processor_s: dict[str, float] = field(default_factory=dict)
 
     def told(self) -> dict[str, Any]:
         """As JSON."""
@@ -102,6 +103,7 @@ class Siege:
                     ("after", self.after_bytes),
                 )
             },
+            "processor_s, besieged": {name: round(seconds, 1) for name, seconds in self.processor_s.items()},
         }
 
 
@@ -309,10 +311,12 @@ async def _attacker(client: Client, attack: Attack, until: float, met: Met) -> N
     client.leave()
 
 
-async def _attack(target: Target, seconds: float, wanted: list[str] | None) -> dict[str, Met]:
+async def _attack(target: Target, seconds: float, wanted: list[str] | None) -> tuple[dict[str, Met], float]:
+    """-> what each attack met, and the processor time of them all."""
     chosen = {name: attack for name, attack in attacks(target).items() if not wanted or name in wanted}
     met = {name: Met() for name in chosen}
     print("ready", flush=True)
+    began_s = time.process_time()
     until = time.monotonic() + seconds
     clients = [Client(target, 700 + number) for number in range(len(chosen))]
     await asyncio.gather(
@@ -321,7 +325,7 @@ async def _attack(target: Target, seconds: float, wanted: list[str] | None) -> d
             for client, (name, attack) in zip(clients, chosen.items(), strict=True)
         )
     )
-    return met
+    return met, time.process_time() - began_s
 
 
 async def _memory(pid: int, until: float, siege: Siege) -> None:
@@ -364,13 +368,22 @@ async def besiege(
     attacking = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
     assert attacking.stdout is not None
     await attacking.stdout.readline()  # they are ready
+    spent = processor_s(target.pid), time.process_time()
     await phase(seconds, siege.honest, siege.health, True)
+    siege.processor_s = {"server": processor_s(target.pid) - spent[0], "honest": time.process_time() - spent[1]}
     told, _ = await attacking.communicate()
-    for name, statuses in json.loads(told).items():
+    met, siege.processor_s["attackers"] = json.loads(told)
+    for name, statuses in met.items():
         siege.attackers[name] = Met(Counter({int(status): count for status, count in statuses.items()}))
     await asyncio.sleep(rest_s)
     siege.after_bytes = resident_bytes(target.pid)
     return siege
+
+
+def processor_s(pid: int) -> float:
+    """The processor time of a process so far, all threads together (Linux)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextlib.contextmanager
@@ -413,8 +426,8 @@ def main() -> None:
     asked.add_argument("--attack", help="be the attackers of a server, as this program starts them itself")
     given = asked.parse_args()
     if given.attack:
-        met = asyncio.run(_attack(Target(**json.loads(given.attack)), given.seconds, given.only))
-        print(json.dumps({name: dict(entry.statuses) for name, entry in met.items()}))
+        met, seconds = asyncio.run(_attack(Target(**json.loads(given.attack)), given.seconds, given.only))
+        print(json.dumps([{name: dict(entry.statuses) for name, entry in met.items()}, seconds]))
         return
     with tempfile.TemporaryDirectory() as folder:
         library = given.library or Path(folder) / "library"

@@ -63,7 +63,7 @@ def behind_a_book(batcher: Batcher, gate: Gate) -> bool:
         assert batcher._changed.wait_for(lambda: len(batcher._ready) > 1000, LONG_S)
     short = batcher.submit([text("a dog")], LONG_S, "honest")
     with batcher._changed:
-        assert batcher._changed.wait_for(lambda: batcher._ready.held("honest") == 1, LONG_S)
+        assert batcher._changed.wait_for(lambda: batcher._ready.count_of("honest") == 1, LONG_S)
     order: list[str] = []
     book.add_done_callback(lambda _: order.append("book"))
     short.add_done_callback(lambda _: order.append("short"))
@@ -186,12 +186,12 @@ def test_reads_wait_for_nobody(
 ) -> None:
     """While an index is brought up to date and written, which may take minutes."""
     release = threading.Event()
-    held = threading.Event()
+    count_of = threading.Event()
     live_index = library._live_index
 
     def hold_it() -> None:
         with live_index.lock:
-            held.set()
+            count_of.set()
             release.wait(LONG_S)
 
     def wait_for_it() -> Index:
@@ -207,7 +207,7 @@ def test_reads_wait_for_nobody(
             other.index(tmp_path / "media")
         holder = threading.Thread(target=hold_it)
         holder.start()
-        assert held.wait(LONG_S)
+        assert count_of.wait(LONG_S)
         try:
             answers = [running.http.get("/v1/items/1"), running.http.get("/health"), running.http.get("/v1/models")]
             assert [answer.status_code for answer in answers] == [200] * 3
@@ -233,6 +233,29 @@ def test_cookies_are_read_in_linear_time(library: Library) -> None:
         headers = {"cookie": 'a="' + '\\"' * 25_000 + '"'}
         assert httpx.get(f"{running.address}/v1/models", headers=headers).status_code == 431
         assert httpx.get(f"{running.address}/v1/models?" + "a=b&" * 5_000).status_code == 414
+
+
+def test_large_bodies_share_a_rate(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(guard.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(guard, "RECEIVED_BYTES_PER_S", 10e6)
+    checker = guard.Guard(lambda *_: None, Settings(), Metrics())  # type: ignore[arg-type,return-value]
+    assert checker.received("small", 2**20) == 0.0
+    assert checker.received("a", 2**20 + 1) == pytest.approx(0.105, abs=0.01)
+    assert checker.received("b", 2**20 + 1) == pytest.approx(0.21, abs=0.01)
+    assert checker.received("a", 10_000_000) == pytest.approx(2.105, abs=0.01)  # also over another connection
+    now[0] += 10
+    assert checker.received("a", 1_000_000) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_who_sends_faster_waits(guarded: bool, library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "RECEIVED_BYTES_PER_S", 8e6 if guarded else 1e12)
+    with live(library, Settings(port=0, body_timeout_s=0.5)) as running:
+        began = time.monotonic()
+        answer = running.http.post("/v1/items", files={"file": ("a.bin", bytes(12_000_000))})
+        assert answer.status_code == 422, answer.text  # the time that it was made to wait is not held against it
+        assert (time.monotonic() - began > 1.0) is guarded
 
 
 def component(running: Live) -> int:
