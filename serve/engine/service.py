@@ -138,27 +138,6 @@ class Service:
             found.update(zip(places, results, strict=True))
         return [found[place] for place in range(len(terms))]
 
-    async def embed_many(self, terms: Sequence[Term]) -> list[EncodedSegment]:
-        """As `embed`, of more terms than may wait at once: `max_terms` after `max_terms`, each with its own deadline.
-
-        Other callers take turns in between. A full server is waited for once the first of them are done.
-        """
-        found: list[EncodedSegment] = []
-        size = self.settings.max_terms
-        for begin in range(0, len(terms), size):
-            until = time.monotonic() + self.settings.deadline_s
-            while True:
-                try:
-                    found += await self.embed(terms[begin : begin + size])
-                    break
-                except Busy as error:
-                    if not begin or time.monotonic() + error.retry_after_s > until:
-                        raise
-                    await asyncio.sleep(error.retry_after_s)
-                except TermError as error:
-                    raise TermError(begin + error.index, error.reason) from None
-        return found
-
     async def compose(self, terms: Sequence[Term], *, deadline_s: float | None = None) -> Embeddings:
         """Terms -> their weighted sum, Embeddings (1, D).
 

@@ -32,6 +32,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serve.engine.fairness import CLIENT
 from serve.engine.metrics import Metrics
 from serve.engine.settings import Settings
+from serve.http import sign_in
 from serve.http.request_body import Refusal, RequestBody
 
 COOKIE = "crossbind_session"
@@ -72,9 +73,6 @@ def page_policy(scripts: Sequence[str] = ()) -> str:
     )
 
 
-_SIGN_IN_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
-)
 _PREFLIGHT = {
     "access-control-allow-methods": "GET, POST, DELETE",
     "access-control-allow-headers": "authorization, content-type, range",
@@ -90,18 +88,6 @@ _HEADERS = {
     "permissions-policy": "camera=(self), microphone=(self), geolocation=(), payment=(), usb=()",
     "cache-control": "no-store",
 }
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>Crossbind: sign in</title>
-<style>
-body { font: 1rem/1.5 system-ui, sans-serif; display: grid; place-items: center; min-height: 90vh; margin: 0 1rem }
-form { display: grid; gap: .75rem; width: min(22rem, 100%) } input, button { font: inherit; padding: .6rem }
-p { color: #b00020; margin: 0 } @media (prefers-color-scheme: dark) { body { background: #111; color: #eee } }
-</style></head><body><form method="post" action="/login"><h1>Crossbind</h1>
-<label for="key">API key</label>
-<input id="key" name="key" type="password" autocomplete="current-password" required autofocus>MESSAGE
-<button>Sign in</button></form></body></html>
-"""
 
 log = logging.getLogger("crossbind.serve")
 
@@ -401,8 +387,8 @@ class _Answer:
 
     async def page(self, status: int, message: str, root: str) -> None:
         """Answers with the sign-in form of a server that lies at `root`."""
-        self._policy = _SIGN_IN_POLICY
-        body = _PAGE.replace("MESSAGE", message).replace('action="/login"', f'action="{root}{SIGN_IN}"').encode()
+        self._policy = sign_in.POLICY
+        body = sign_in.page(message, root + SIGN_IN)
         await self.send_whole(status, body, {"content-type": "text/html; charset=utf-8"})
 
     async def send_whole(self, status: int, body: bytes, headers: dict[str, str]) -> None:

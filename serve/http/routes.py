@@ -16,6 +16,7 @@ from starlette.routing import Match
 
 from serve.engine import metrics
 from serve.engine.jobs import EncodedSegment
+from serve.engine.lots import embed_many
 from serve.engine.service import Service
 from serve.engine.terms import Term
 from serve.engine.values import TermError
@@ -288,7 +289,7 @@ async def _embed_groups(service: Service, groups: list[list[Term]]) -> list[tupl
             413, "too_many", f"expected at most {MAX_INPUTS:,} texts and media, got {len(terms):,}", "input"
         )
     try:
-        embedded = iter(await service.embed_many(terms))
+        embedded = iter(await embed_many(service, terms))
     except TermError as error:
         place = next(i for i in range(len(groups)) if sum(map(len, groups[: i + 1])) > error.index)
         raise RequestError(422, "unusable_medium", error.reason, f"input[{place}]") from None

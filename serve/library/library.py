@@ -282,9 +282,9 @@ class Library:
         return self._items.item(item_id)
 
     def page(self, after: int = 0, limit: int = 100, where: str | None = None) -> tuple[list[Item], int | None]:
-        """At most `limit` items in the order in which they were added, and what to pass as `after` for the next ones.
+        """At most `limit` items in the order they were added, and the next page's `after` (None: no more).
 
-        `after` is None where there are no more. `where` is a filter as of `search`. Raises WhereError.
+        `where` is a filter as of `search`. Raises WhereError.
         """
         return self._items.page(after, limit, checked_filter(self._catalogue, where))
 
