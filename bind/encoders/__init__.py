@@ -53,6 +53,12 @@ def is_published(table: Mapping[str, Any]) -> bool:
     return have.pop()
 
 
+def unpublished(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The table of an encoder whose weights are stored with the model: without `source`, in its parts too."""
+    own = {key: value for key, value in table.items() if key not in ("source", "sha256")}
+    return own | ({"parts": [unpublished(part) for part in table["parts"]]} if "parts" in table else {})
+
+
 def sources(table: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The tables that have a `source`: this table or those of its parts."""
     if "parts" in table:

@@ -82,7 +82,7 @@ def random(
     """
     # The weights are drawn and not read, so the sources in the description do not apply to them.
     tables = {
-        name: table.model_copy(update={"encoder": _without_source(table.encoder)})
+        name: table.model_copy(update={"encoder": table.encoder and encoders.unpublished(table.encoder)})
         for name, table in description.modalities.items()
     }
     description = description.model_copy(update={"modalities": tables})
@@ -154,10 +154,3 @@ def _filled(build: Callable[[], nn.Module], state: Mapping[str, Tensor], where: 
         module = build()
         module.load_state_dict(state, assign=True)
     return module
-
-
-def _without_source(table: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if table is None:
-        return None
-    bare = {key: value for key, value in table.items() if key not in ("source", "sha256")}
-    return bare | {"parts": [_without_source(part) for part in table["parts"]]} if "parts" in table else bare

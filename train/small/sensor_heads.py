@@ -12,7 +12,7 @@ from torch import Tensor, nn
 # Chosen by cross-validation (LOG.md): the ridge as a share of the mean squared size of a row, how far targets are
 # whitened and what is added to their variances, and the weight of a row of each kind relative to a photograph's.
 _RIDGE, _WHITENED, _FLOOR = 0.5, 1.0, 0.1
-_WEIGHTS = {"photographs": 1.0, "pairs": 2.0, "pictures": 1.0, "described": 1.0}
+_WEIGHTS = {"photographs": 1.0, "pairs": 2.0, "pictures": 1.0, "described": 2.0}
 _WITHIN = 5.0
 """The weight of the vectors of real pairs, relative to photographs', in the whitening of targets."""
 _CAMERA = 20.0

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bind import description as descriptions
-from bind import modalities, zoo
+from bind import encoders, modalities, zoo
 from bind.checkpoint import TABLE
 from bind.description import Description, ModalityTable
 from train.trainer.schema import Modality, Run
@@ -56,8 +56,7 @@ def resolve(base: Description, run: Run) -> Plan:
     finished = dict(tables)
     for name, table in tables.items():
         if run.stage(name) == "views" and table.encoder:
-            own = {key: value for key, value in table.encoder.items() if key not in ("source", "sha256")}
-            finished[name] = table.model_copy(update={"encoder": own})
+            finished[name] = table.model_copy(update={"encoder": encoders.unpublished(table.encoder)})
     pairs = dict.fromkeys((pair.anchor, pair.modality) for pair in run.train.pairs)
     new = [pair for pair in pairs if not {pair, pair[::-1]} & set(before)]
     whole = base.model_copy(

@@ -106,8 +106,12 @@ class State:
         return ((name, p) for name, p in self._learner.named_parameters() if p.requires_grad)
 
     def _weights(self) -> dict[str, Tensor]:
-        """The state of the learner, without the weights that LoRA leaves as they are."""
-        fixed = {name for name, p in self._learner.towers.named_parameters(prefix="towers") if not p.requires_grad}
+        """The state of the learner, without what training leaves as it is: weights below LoRA, and buffers of towers
+        (tables of a published encoder, statistics of batch norms).
+        """
+        towers = self._learner.towers
+        fixed = {name for name, p in towers.named_parameters(prefix="towers") if not p.requires_grad}
+        fixed |= {name for name, _ in towers.named_buffers(prefix="towers")}
         return {name: tensor for name, tensor in self._learner.state_dict().items() if name not in fixed}
 
 

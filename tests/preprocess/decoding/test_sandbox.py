@@ -297,10 +297,10 @@ def test_memory_is_limited_by_the_task_and_not_by_the_first(pool: DecodePool) ->
     small = replace(LIMITS, worker_memory_bytes=2**30)
     assert answer(pool, eat, 10) == 10
     with pytest.raises(MediaError, match="more memory"):
-        answer(pool, eat, 2**30, small)
+        answer(pool, eat, 2**31, small)
     assert answer(pool, eat, 2**30) == 2**30
     with pytest.raises(MediaError, match="more memory"):
-        answer(pool, eat, 2**30, small)
+        answer(pool, eat, 2**31, small)
 
 
 def test_processor_time_is_limited(pool: DecodePool) -> None:
