@@ -191,7 +191,7 @@ def test_low_rank_changes_are_merged_into_plain_weights(data: Path, tmp_path: Pa
         assert torch.linalg.matrix_rank(stored[key] - before[key], rtol=1e-3) <= 4
     assert "source" not in (model.description.modalities["text"].encoder or {})
     # The frozen weights are no part of the state.
-    assert (tmp_path / "out" / loop.STATE).stat().st_size < 10e6 < (made / "text.safetensors").stat().st_size
+    assert (tmp_path / "out" / loop.STATE).stat().st_size < 12e6 < (made / "text.safetensors").stat().st_size
 
 
 def test_low_rank_training_is_resumed_bit_for_bit(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
