@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -51,7 +52,7 @@ def search(
     """Search a library with words, files of any kind, or a mixture."""
     if not library.is_dir():
         usage_error(f"--library: there is no library {library}; `crossbind index FOLDER --library {library}` makes one")
-    from serve.library.query import modalities_of
+    from serve.library.query import modalities_of, path_notes, unmarked_texts
 
     try:
         # A query of words starts in half the time without the other encoders.
@@ -65,6 +66,8 @@ def search(
             )
         except ValueError as error:
             usage_error(str(error))
+        for note in path_notes(unmarked_texts(query), hits):
+            print(f"note: {note} (put text: before it where words are meant)", file=sys.stderr)
         pictures: dict[int, Path] = {}
         if thumbnails:
             from serve.engine import thumbnails as small_pictures

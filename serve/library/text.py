@@ -25,101 +25,13 @@ STOP_WORDS = frozenset(
     )
 )
 MEDIA_SUFFIXES = frozenset(
-    [
-        "3g2",
-        "3gp",
-        "aac",
-        "ac3",
-        "aif",
-        "aiff",
-        "amr",
-        "ape",
-        "arw",
-        "asf",
-        "au",
-        "avi",
-        "avif",
-        "bag",
-        "bmp",
-        "caf",
-        "cr2",
-        "cr3",
-        "csv",
-        "db3",
-        "dng",
-        "dts",
-        "dv",
-        "exr",
-        "flac",
-        "flv",
-        "gif",
-        "gsm",
-        "h5",
-        "heic",
-        "heics",
-        "heif",
-        "hif",
-        "insp",
-        "jfif",
-        "jp2",
-        "jpe",
-        "jpeg",
-        "jpg",
-        "jxl",
-        "json",
-        "m2ts",
-        "m4a",
-        "m4b",
-        "m4v",
-        "mcap",
-        "md",
-        "mka",
-        "mkv",
-        "mov",
-        "mp2",
-        "mp3",
-        "mp4",
-        "mpeg",
-        "mpg",
-        "mts",
-        "mxf",
-        "nef",
-        "npy",
-        "npz",
-        "oga",
-        "ogg",
-        "ogv",
-        "opus",
-        "orf",
-        "parquet",
-        "pbm",
-        "pdf",
-        "pgm",
-        "png",
-        "ppm",
-        "psd",
-        "raf",
-        "raw",
-        "rw2",
-        "sph",
-        "svg",
-        "tif",
-        "tiff",
-        "ts",
-        "tsv",
-        "tta",
-        "txt",
-        "ulg",
-        "ulog",
-        "voc",
-        "w64",
-        "wav",
-        "webm",
-        "webp",
-        "wma",
-        "wmv",
-        "wv",
-    ]
+    re.findall(
+        r"\w+",
+        "3g2 3gp aac ac3 aif aiff amr ape arw asf au avi avif bag bmp caf cr2 cr3 csv db3 dng dts dv exr flac flv "
+        "gif gsm h5 heic heics heif hif insp jfif jp2 jpe jpeg jpg json jxl m2ts m4a m4b m4v mcap md mka mkv mov "
+        "mp2 mp3 mp4 mpeg mpg mts mxf nef npy npz oga ogg ogv opus orf parquet pbm pdf pgm png ppm psd raf raw rw2 "
+        "sph svg tif tiff ts tsv tta txt ulg ulog voc w64 wav weba webm webp wma wmv wv",
+    )
 )
 """Ends of names that say how a file is stored and not what it shows."""
 _LONGEST_WORD, _SHORTEST_WORD = {"other": 12}, {"other": 5}
@@ -174,6 +86,14 @@ def stem_of(name: str) -> str:
 def is_file_name(text: str) -> bool:
     """Whether a text ends as names of media do."""
     return stem_of(text) != text
+
+
+def looks_like_path(text: str) -> bool:
+    """Whether a text is rather a path than words: it ends or starts as paths do, or has slashes and no spaces."""
+    text = text.strip()
+    if is_file_name(text) or re.match(r"[~.]{0,2}/|[A-Za-z]:\\", text):
+        return True
+    return bool(re.search(r"[/\\]", text)) and not re.search(r"\s|^[\d/]+$", text)
 
 
 def search_texts(name: str, caption: str, metadata: str) -> tuple[str, str, str]:
