@@ -128,29 +128,41 @@ def walk(
         inside: list[str] = []
         linked: list[str] = []
         path = os.path.join(root, here.folder)
-        try:
-            if here.has_no_media():
-                yield Excluded(path, NO_MEDIA)
-                continue
-            left_out, by_name = here.left_out, here.is_plain
-            with os.scandir(path) as entries:
-                for entry in entries:
-                    name = entry.name
-                    # Nearly all names are plain ones: only others are looked at closely.
-                    if (by_name and name[0] != "." and name.lower() not in BY_NAME) or (
-                        rule := left_out(name, not by_name and _is_folder(entry))
-                    ) is None:
-                        yield from _entry(entry, here.folder, inside_of, listed, inside, linked)
-                    elif name != IGNORE_FILE:
-                        yield Excluded(entry.path, rule)
-        except OSError as error:
-            yield Unlisted(path, f"the folder could not be listed: {error.strerror}")
+        yield from _listed(path, here, inside_of, listed, inside, linked)
         waiting.extend(here.below(name) for name in sorted(inside, reverse=True))
         if places is None:
             links.extend((here, name) for name in linked)
         else:
             for name in linked:
                 yield Unfollowed(os.path.join(path, name))
+
+
+def _listed(
+    path: str,
+    here: FolderRules,
+    inside_of: str | None,
+    listed: set[tuple[int, int]],
+    inside: list[str],
+    linked: list[str],
+) -> Iterator[Found | Unlisted | LeftOut | Excluded]:
+    """The entries of one folder; the names of folders in it, and of links to folders, are noted."""
+    try:
+        if here.has_no_media():
+            yield Excluded(path, NO_MEDIA)
+            return
+        left_out, by_name = here.left_out, here.is_plain
+        with os.scandir(path) as entries:
+            for entry in entries:
+                name = entry.name
+                # Nearly all names are plain ones: only others are looked at closely.
+                is_plain = by_name and name[0] != "." and name.lower() not in BY_NAME
+                rule = None if is_plain else left_out(name, not by_name and _is_folder(entry))
+                if rule is None:
+                    yield from _entry(entry, here.folder, inside_of, listed, inside, linked)
+                elif name != IGNORE_FILE:
+                    yield Excluded(entry.path, rule)
+    except OSError as error:
+        yield Unlisted(path, f"the folder could not be listed: {error.strerror}")
 
 
 def _place(
