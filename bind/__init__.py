@@ -2,7 +2,7 @@
 
 >>> import bind
 >>> model = bind.load("small")
->>> model.embed(["dog.jpg", "text:a red car"])
+>>> embeddings = model.embed(["dog.jpg", "text:a red car"])
 """
 
 from __future__ import annotations

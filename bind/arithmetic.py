@@ -9,9 +9,10 @@ import numpy as np
 from bind.space import Embeddings
 
 CANCEL = 1e-3
-"""A sum shorter than this share of its weights has cancelled out: what is left is rounding, no direction.
+"""The smallest norm of a sum that still has a direction, as a share of the sum of its absolute weights.
 
-The rounding of bfloat16 encoders is of this size, so `a - a` cancels even when `a` was encoded twice.
+A shorter sum has cancelled out: what remains is rounding error. The rounding error of bfloat16 encoders is of this
+size, so `a - a` cancels even when `a` was encoded twice.
 """
 
 

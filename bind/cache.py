@@ -1,4 +1,4 @@
-"""Where things are kept that can be made again."""
+"""The folder for files that Crossbind can compute again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """`$CROSSBIND_CACHE`, else `crossbind` in the user's cache folder; it may not exist yet."""
+    """The folder for files that can be computed again: `$CROSSBIND_CACHE`, else `crossbind` in the user's cache folder.
+
+    The folder may not exist yet.
+    """
     if chosen := os.environ.get("CROSSBIND_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crossbind"

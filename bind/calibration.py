@@ -1,17 +1,19 @@
-"""How likely a hit is right: cosines -> probabilities, by what held-out pairs of two modalities scored.
+"""How likely a hit is right: cosines -> probabilities, fitted to held-out pairs of two modalities.
 
-A cosine alone says little: the vectors of each modality keep to a region of their own, some queries score high with
-everything, and the best of many wrong items scores higher than the best of few. Three things correct it:
+A cosine alone says little, for three reasons. The vectors of each modality lie in a region of their own (the modality
+gap, arXiv 2203.02053), some queries score high with everything, and the best of many wrong items scores higher than the
+best of few. Three features correct for that:
 
-    against the background      (cosine - centre) / spread of this query with items of that modality in general. Both
-                                follow from the background's mean and covariance, which the checkpoint brings, so a
-                                library of one kind of thing, or of three items, cannot bend them
-    against the library         the same with the median and the spread of the library's own items, drawn towards the
-                                background's where they are few: corrects for media unlike those of the background
+    against the background      (cosine - centre) / spread, where centre and spread are those of this query's cosines
+    with items of the modality in general. Both follow from the mean and the covariance of background vectors. The
+    checkpoint brings these, so that a library of one kind of thing, or of three items, cannot distort them.
+    against the library         (cosine - centre) / spread, where centre and spread are those of the library's own
+    items. A small library's figures are drawn towards the background's. This feature corrects for media unlike those of
+    the background.
     the size of the library     log(items)
 
-A logistic function of these, fitted for each pair of modalities (`train.small.calibrate`), is the probability. It does
-not change a vector, so its file is checked by `SHA256SUMS` but no part of the identity of the space.
+The probability is a logistic function of these features, fitted for each pair of modalities by `train.small.calibrate`.
+The calibration changes no vector: `SHA256SUMS` covers its file, but the identity of the space does not depend on it.
 """
 
 from __future__ import annotations
@@ -28,12 +30,13 @@ from safetensors.numpy import save_file
 FILE = "calibration.safetensors"
 FEATURES = ("background", "library", "log items", "offset")
 DIRECTIONS = 48
-"""Of the background's covariance; what is left counts as equal in all directions."""
+"""How many principal directions of the background's covariance are stored; all others share one variance."""
 SMALLEST_SPREAD = 0.005
-"""A cosine's least spread: a modality of equal items must not turn rounding into a score."""
+"""The least spread of cosines: in a modality whose items are all equal, rounding errors must not become a score."""
 _PRIOR = 16.0
-"""Items of a library that its own figures must outweigh: those of fewer are drawn to the background's."""
-_MAD_TO_DEVIATION = 1.4826  # of a normal distribution
+"""The weight of the background in the library's figures, as a number of items: a library of 16 items counts half."""
+# The standard deviation of a normal distribution is 1.4826 times its median absolute deviation.
+_MAD_TO_DEVIATION = 1.4826
 
 
 @dataclass(frozen=True)
@@ -45,35 +48,35 @@ class Background:
     rest: float
 
     def scale(self, query: np.ndarray) -> tuple[float, float]:
-        """A query (D,) -> centre and spread of its cosines with the background's items."""
+        """A query (D,) -> the centre and the spread of its cosines with the background's items."""
         variance = np.square(self.directions @ query).sum() + self.rest * np.square(query).sum()
         return float(self.mean @ query), max(float(np.sqrt(variance)), SMALLEST_SPREAD)
 
 
 def background(vectors: np.ndarray) -> Background:
-    """(N, D) unit rows -> their background. Raises ValueError for fewer than two."""
+    """(N, D) unit rows -> their background. Raises ValueError for fewer than two rows."""
     if len(vectors) < 2:
         raise ValueError(f"a background needs at least two vectors, got {len(vectors)}")
     mean = vectors.mean(0)
     values, directions = np.linalg.eigh(np.cov(vectors.T.astype(np.float64)))
-    kept = values[-DIRECTIONS:].clip(0)
-    left = max(float(values.sum() - kept.sum()), 0.0) / max(len(values) - len(kept), 1)
-    # Every direction gets `left`; those kept have it already.
-    scaled = directions[:, -DIRECTIONS:] * np.sqrt((kept - left).clip(0))
-    return Background(mean.astype(np.float32), scaled.T.astype(np.float32), left)
+    variances = values[-DIRECTIONS:].clip(0)
+    rest = max(float(values.sum() - variances.sum()), 0.0) / max(len(values) - len(variances), 1)
+    # Every direction gets the variance `rest`, so the stored directions hold only what exceeds it.
+    scaled = directions[:, -DIRECTIONS:] * np.sqrt((variances - rest).clip(0))
+    return Background(mean.astype(np.float32), scaled.T.astype(np.float32), rest)
 
 
 def centre_and_spread(cosines: np.ndarray) -> tuple[float, float]:
-    """(n,) cosines -> their median and their scaled median absolute deviation: matches among them move neither."""
+    """(n,) cosines -> their median and their scaled median absolute deviation, which a few matches do not change."""
     centre = float(np.median(cosines))
     return centre, _MAD_TO_DEVIATION * float(np.median(np.abs(cosines - centre)))
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Backgrounds by modality, and the weights of `FEATURES` by (modality of the query, modality of the items).
+    """The backgrounds by modality, and the weights of `FEATURES` by (modality of the query, modality of the items).
 
-    `space` is the space whose vectors it was fitted to: other weights, other cosines.
+    `space` is the space whose vectors the calibration was fitted to. It is not valid for the cosines of another space.
     """
 
     space: str
@@ -83,7 +86,9 @@ class Calibration:
     def features(
         self, query: np.ndarray, target: str, cosines: np.ndarray, sample: np.ndarray, count: int
     ) -> np.ndarray:
-        """A query (D,), (n,) cosines, those of a sample of the library's `count` items -> (n, 4), see `FEATURES`."""
+        """A query (D,), (n,) cosines, and the cosines of a sample of the library's `count` items -> (n, 4), see
+        `FEATURES`.
+        """
         usual, usual_spread = self.backgrounds[target].scale(query)
         centre, spread = usual, usual_spread
         if len(sample):
@@ -99,7 +104,11 @@ class Calibration:
     def probability(
         self, pair: tuple[str, str], query: np.ndarray, cosines: np.ndarray, sample: np.ndarray, count: int
     ) -> np.ndarray | None:
-        """As `features`, for the pair (query's modality, items' modality) -> (n,) probabilities, None without a fit."""
+        """Cosines (n,) of a pair (query's modality, items' modality) -> (n,) probabilities, or None for a pair without
+        a fit.
+
+        The arguments are those of `features`.
+        """
         weights = self.pairs.get(pair)
         if weights is None:
             return None
@@ -108,7 +117,7 @@ class Calibration:
         return result
 
     def write(self, file: Path) -> None:
-        """Writes everything as safetensors, backgrounds in float16."""
+        """Writes everything to a safetensors file; backgrounds are stored in float16."""
         state = {f"pair.{query}.{target}": weights for (query, target), weights in self.pairs.items()}
         for name, one in self.backgrounds.items():
             state[f"background.{name}.mean"] = one.mean.astype(np.float16)
@@ -122,7 +131,7 @@ class Calibration:
 
 
 def read(file: Path, dim: int) -> Calibration:
-    """A calibration file of a space of D dimensions -> its content. Raises ValueError where it does not fit."""
+    """A calibration file of a space of D dimensions -> its content. Raises ValueError for a file that does not fit."""
     try:
         with safe_open(file, "np") as stored:
             about = stored.metadata() or {}
@@ -146,6 +155,6 @@ def read(file: Path, dim: int) -> Calibration:
             raise ValueError(f"expected backgrounds of {dim} dimensions")
     except (KeyError, OSError, ValueError) as error:
         raise ValueError(f"{file}: is no calibration of this model: {error}") from None
-    except Exception as error:  # safetensors' own, which is no ValueError
+    except Exception as error:  # safetensors has an exception of its own, which is no ValueError
         raise ValueError(f"{file}: is no calibration: {error}") from None
     return Calibration(space, backgrounds, pairs)

@@ -1,4 +1,7 @@
-"""Checkpoints: a folder with `model.toml`, one safetensors file a modality and `SHA256SUMS`. Never a pickle."""
+"""Checkpoints: a folder with `model.toml`, one safetensors file for each modality, and `SHA256SUMS`.
+
+No file is a pickle.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,10 @@ def write_sums(folder: Path) -> None:
 
 
 def verified(folder: Path, name: str, sums: Mapping[str, str]) -> Path:
-    """A file of a checkpoint, its content checked. Raises CheckpointError where it is missing or differs."""
+    """The path of a checkpoint's file after its content was checked.
+
+    Raises CheckpointError where it is missing or differs.
+    """
     file = folder / name
     if name not in sums:
         raise CheckpointError(f"{folder}: {SUMS} does not list {name}")
@@ -55,9 +61,11 @@ def verified(folder: Path, name: str, sums: Mapping[str, str]) -> Path:
 
 
 def write(folder: Path, description: Description, towers: Mapping[str, Tower]) -> None:
-    """Writes a checkpoint of all the description's modalities: aside first, then moved into place.
+    """Writes a checkpoint of all the description's modalities: to a temporary folder first, which then replaces
+    `folder`.
 
-    Encoders with a `source` are not stored, their makers' file is read again. Raises ValueError where one is missing.
+    Encoders with a `source` are not stored, because loading reads their makers' file again. Raises ValueError where a
+    tower is missing.
     """
     if missing := sorted(set(description.modalities) - set(towers)):
         raise ValueError(f"a checkpoint needs every modality of its model; not loaded: {', '.join(missing)}")
@@ -82,13 +90,14 @@ def write(folder: Path, description: Description, towers: Mapping[str, Tower]) -
 
 
 def replace_folder(aside: Path, folder: Path) -> None:
-    """Moves a finished folder into the place of an older one, in one step, its content on the disk before.
+    """Moves a finished folder into the place of an older one in one step, after its content has reached the disk.
 
-    Whoever opens `folder` at any moment, also after a power cut, finds the old one or the new one, whole. Where the
-    system cannot exchange two folders (network file systems, other systems than Linux and macOS) there is an instant
-    with neither, and the old one then lies beside it as `.NAME-old-*`. Raises OSError; `folder` is then as it was.
+    A process that opens `folder` at any moment, also after a power cut, finds the old folder or the new one, complete.
+    Some systems cannot exchange two folders (network file systems, systems other than Linux and macOS). There, neither
+    exists for an instant, and the old folder then lies beside the new one as `.NAME-old-*`. Raises OSError; `folder` is
+    then as it was.
     """
-    aside.chmod(0o755)  # mkdtemp and safetensors made them private
+    aside.chmod(0o755)  # mkdtemp and safetensors create files that only their owner can read
     for file in aside.iterdir():
         file.chmod(0o644)
         sync(file)
@@ -96,7 +105,7 @@ def replace_folder(aside: Path, folder: Path) -> None:
     if not folder.exists():
         os.replace(aside, folder)
     elif exchange(aside, folder):
-        sync(folder.parent)  # the old one goes when the disk knows the new one
+        sync(folder.parent)  # the old folder is deleted only after the disk has the new one
         shutil.rmtree(aside, ignore_errors=True)
     else:
         old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
@@ -112,14 +121,14 @@ def replace_folder(aside: Path, folder: Path) -> None:
 
 
 def locate(table: Mapping[str, Any]) -> Path:
-    """The weights file behind an encoder table's `source`, its content checked against `sha256`.
+    """The weights file that an encoder table's `source` names, after its content was checked against `sha256`.
 
-    Raises CheckpointError that says how to get it where it is missing, or that it is damaged.
+    Raises CheckpointError where the file is missing, with a sentence on how to get it, or where it is damaged.
     """
     kind, _, place = str(table["source"]).partition(":")
     if kind == "package":
         package, _, inside = place.partition("/")
-        # Found without importing the package: one of them would pull in a whole model library.
+        # The file is found without importing the package: one of these packages would import a whole model library.
         found = importlib.util.find_spec(package)
         if found is None or not found.submodule_search_locations:
             name = package.replace("_", "-")
@@ -127,8 +136,15 @@ def locate(table: Mapping[str, Any]) -> Path:
         file = Path(next(iter(found.submodule_search_locations))) / inside
     elif kind == "file":
         file = Path(place)
+    elif kind == "timm":
+        from bind.encoders import timm
+
+        try:
+            file = timm.download(place)
+        except ValueError as error:
+            raise CheckpointError(str(error)) from None
     else:
-        raise CheckpointError(f"source {table['source']!r}: expected package:... or file:...")
+        raise CheckpointError(f"source {table['source']!r}: expected package:..., file:... or timm:...")
     if not file.is_file():
         raise CheckpointError(f"{file} with this model's weights is missing")
     if (found_sum := sha256(file)) != table.get("sha256"):

@@ -1,4 +1,4 @@
-"""`model.toml`: what a model consists of. The same typed table for a checkpoint folder and for an entry of the zoo."""
+"""`model.toml`, the description of a model: one typed table for checkpoint folders and for the models of the zoo."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from bind import modalities
 class ModalityTable(BaseModel):
     """One `[modalities.NAME]` table.
 
-    `shares` names the modality whose encoder this one uses, and whose head too unless it has a `head` of its own.
-    `encoder.source` says where its makers' weights lie (`package:PATH` inside an installed package, `hub:TAG` of
-    open_clip, or a file); an encoder without source has its weights in the checkpoint folder.
+    `shares` names the modality whose encoder this modality uses. It uses that modality's head too, unless it has a
+    `head` of its own. `encoder.source` says where the makers' weights lie (`package:PATH` inside an installed package,
+    `file:PATH`, or `timm:NAME` of timm's hub). The weights of an encoder without a source lie in the checkpoint folder.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -33,11 +33,12 @@ class ModalityTable(BaseModel):
 
 
 class Description(BaseModel):
-    """A whole `model.toml`. `source` is the default of `weights=`, where weights come from elsewhere.
-    `trained` lists the modality pairs it was trained on, as `["image", "audio"]`; `trained_on` the manifests, by the
-    names in their headers (patterns with `*`), as far as they were recorded.
+    """A whole `model.toml`.
 
-    `digests` names weights by something else than the SHA-256 of their file (random ones by their seed).
+    `source` is the default of `weights=`, for models whose weights come from elsewhere. `trained` lists the pairs of
+    modalities that the model was trained on, as `["image", "audio"]`. `trained_on` lists the manifests it was trained
+    on, by the names in their headers (patterns with `*`), as far as they were recorded. `digests` identifies weights
+    that have no file with a SHA-256, such as random weights by their seed.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -54,7 +55,9 @@ class Description(BaseModel):
     modalities: dict[str, ModalityTable]
 
     def towers(self) -> dict[str, str]:
-        """Modality -> the modality whose table has its encoder (itself, or the one it shares)."""
+        """Modality -> the modality whose table holds its encoder: the modality itself, or the one whose encoder it
+        shares.
+        """
         return {name: table.shares or name for name, table in self.modalities.items()}
 
     def preprocess(self, modality: str) -> Any:
@@ -67,10 +70,11 @@ class Description(BaseModel):
         return TypeAdapter(spec.config).validate_python(table)
 
     def space(self, digests: Mapping[str, str]) -> str:
-        """The identity of the space: a hash over configuration and weights of all its modalities, 16 hex digits.
+        """The identity of the space, 16 hex digits: a hash over the configuration and the weights of all its
+        modalities.
 
-        `digests` has one entry a file of weights. The revisions of the preprocessing code count; names, licences and
-        remarks do not.
+        `digests` has one entry for each file of weights. The hash covers the revisions of the preprocessing code. It
+        does not cover names, licences and remarks.
         """
         content = {
             name: {
@@ -91,8 +95,10 @@ class Description(BaseModel):
 
 
 def _constants(config: Any) -> dict[str, Any]:
-    """The constants that tell one preprocessing from another: without those that a later version added (`added` in a
-    field's metadata), where they have the value that stands for what was done before.
+    """The constants that distinguish one preprocessing from another, for the hash of a space.
+
+    A later version may have added a constant (`added` in the metadata of its field). That constant is left out where it
+    has the value that stands for the earlier behaviour, so that earlier spaces keep their identity.
     """
     added = {one.name for one in fields(config) if "added" in one.metadata and getattr(config, one.name) == one.default}
     return {key: value for key, value in asdict(config).items() if key not in added}

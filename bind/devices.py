@@ -1,4 +1,4 @@
-"""Where a model runs and in which type of number, checked before anything is loaded."""
+"""The device a model runs on and the type of its numbers, checked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 def check(device: str, dtype: str, modalities: Collection[str] | None) -> None:
-    """Raises ValueError for an unknown type, a device that this machine lacks, and one text in place of names."""
+    """Raises ValueError for an unknown type, for a device that this machine lacks, and for one string instead
+    of names.
+    """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
     check_device(device)
@@ -18,7 +20,7 @@ def check(device: str, dtype: str, modalities: Collection[str] | None) -> None:
 
 
 def check_device(device: str) -> None:
-    """Raises ValueError unless `device` is cpu, or cuda, cuda:N or mps where this machine has it."""
+    """Raises ValueError unless `device` is cpu, or a cuda, cuda:N or mps that this machine has."""
     match = re.fullmatch(r"cpu|mps|cuda(?::(\d{1,4}))?", device)
     if match is None:
         raise ValueError(f"device is {device!r}, expected cpu, cuda, cuda:1, ... or mps")

@@ -28,16 +28,19 @@ class Extension:
     entry: metadata.EntryPoint
 
     def load(self) -> Any:
-        """What the entry point names. Raises ValueError with the entry point and the reason where that fails."""
+        """The object that the entry point names.
+
+        Raises ValueError with the entry point and the reason where loading fails.
+        """
         try:
             return self.entry.load()
-        except Exception as error:  # code of another package: whatever it raises must not stop the others
+        except Exception as error:  # the code of another package may raise anything, and must not stop the others
             raise ValueError(f"{self.origin} cannot be loaded: {type(error).__name__}: {error}") from error
 
 
-@cache  # reading what is installed takes tens of milliseconds
+@cache  # reading the installed entry points takes tens of milliseconds
 def installed(group: str) -> dict[str, Extension]:
-    """The entry points of a group by name. Raises ValueError that names both where two have one name."""
+    """The entry points of a group by name. Raises ValueError that names both where two packages use one name."""
     found: dict[str, Extension] = {}
     for entry in metadata.entry_points(group=group):
         package = entry.dist.name if entry.dist else "an unnamed package"
@@ -48,6 +51,6 @@ def installed(group: str) -> dict[str, Extension]:
 
 
 def check_free(group: str, name: str, extension: Extension, taken: str | None) -> None:
-    """Raises ValueError that names both where `taken`, a file that has the name already, is not None."""
+    """Raises ValueError that names both sides where `taken`, a file that has the name already, is not None."""
     if taken is not None:
         raise ValueError(f"{group}: {name!r} is both {taken} and {extension.origin}; remove one")

@@ -1,4 +1,4 @@
-"""Files and folders whose content is on the disk, checked by SHA-256, and exchanged in one step."""
+"""Files and folders: waiting until the disk has them, SHA-256 digests, and exchanging two paths in one step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 SUMS = "SHA256SUMS"
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
-_AT_FDCWD = -100  # of Linux's fcntl.h
+_AT_FDCWD = -100  # the value in Linux's fcntl.h
 _SWAP = 2  # RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS
 
 
@@ -25,7 +25,10 @@ def sha256(file: Path) -> str:
 
 
 def parse_sums(listing: bytes) -> dict[str, str]:
-    """The bytes of a `SHA256SUMS`, as `sha256sum` writes it -> {file name: digest}. Raises ValueError for others."""
+    """The bytes of a `SHA256SUMS`, as `sha256sum` writes it -> {file name: digest}.
+
+    Raises ValueError for other bytes.
+    """
     try:
         lines = [line for line in listing.decode().splitlines() if line.strip()]
     except UnicodeDecodeError:
@@ -42,8 +45,8 @@ def format_sums(sums: Mapping[str, str]) -> bytes:
 
 
 def sync(path: Path) -> None:
-    """Waits until a file's content, or a folder's list of names, is on the disk. Raises OSError."""
-    if os.name == "posix" or path.is_file():  # elsewhere a folder cannot be opened
+    """Waits until the disk has a file's content, or a folder's list of names. Raises OSError."""
+    if os.name == "posix" or path.is_file():  # other systems cannot open a folder
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -52,21 +55,21 @@ def sync(path: Path) -> None:
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Two paths of one file system change places in one step -> whether this system can do that. Raises OSError."""
+    """Exchanges two paths of one file system in one step -> whether this system can do that. Raises OSError."""
     call = _exchanging_call()
     if call is None:
         return False
     if call(os.fsencode(one), os.fsencode(other)) == 0:
         return True
     code = ctypes.get_errno()
-    if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):  # a file system that cannot
+    if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):  # this file system cannot exchange paths
         return False
     raise OSError(code, os.strerror(code), str(one), None, str(other))
 
 
 @functools.cache
 def _exchanging_call() -> Callable[[bytes, bytes], int] | None:
-    """The system's exchange of two paths (0: done), which Python has no function for; None where there is none."""
+    """The system call that exchanges two paths (it returns 0 on success), or None; Python has no function for it."""
     library = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
     if sys.platform == "linux" and hasattr(library, "renameat2"):
         return lambda one, other: int(library.renameat2(_AT_FDCWD, one, _AT_FDCWD, other, _SWAP))  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""How a model is to be loaded: one value from a command, or from `Library.open`, to the model and the index."""
+"""The options for loading a model, as one value that commands and `Library.open` pass on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """The arguments of `bind.load`. `model` None: what the library was made with, or the default."""
+    """The arguments of `bind.load`.
+
+    `model` None means the model that the library was made with, or else the default.
+    """
 
     model: str | os.PathLike[str] | None = None
     weights: str | os.PathLike[str] | None = None
@@ -24,16 +27,16 @@ class LoadOptions:
     modalities: Collection[str] | None = None
 
     def check(self) -> None:
-        """Raises ValueError for a type or a device that there is not, before anything is loaded or made."""
+        """Raises ValueError for an unknown type and a missing device, before anything is loaded or created."""
         devices.check(self.device, self.dtype, self.modalities)
 
     @property
     def index_device(self) -> str:
-        """Where an index of the model's vectors is searched."""
+        """The device on which an index of the model's vectors is searched."""
         return self.device if self.device.startswith("cuda") else "cpu"
 
     def load(self, default: str = "small") -> BindModel:
-        """The model; `default` where none is named. Raises what `bind.load` raises."""
-        from bind import zoo  # it loads torch
+        """The loaded model; `default` where no model is named. Raises what `bind.load` raises."""
+        from bind import zoo  # importing the zoo imports torch
 
         return zoo.load(self.model or default, self.weights, self.device, self.dtype, self.modalities)

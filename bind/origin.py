@@ -1,4 +1,4 @@
-"""Whether the five packages of Crossbind are Crossbind's: their names are common ones."""
+"""A check that Python finds Crossbind's five packages and not others of the same name, as their names are common."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _ROOT = Path(__file__).resolve().parents[1]
 
 @cache
 def check() -> None:
-    """Raises ImportError, one sentence, where Python finds somebody else's module under the name of one of ours.
+    """Raises ImportError, with one sentence, where another project's module has the name of one of our packages.
 
-    Nothing is imported for that: a file that lies there by chance, or was put there, does not run.
+    The check imports nothing, so a file that lies there by accident or by intent does not run.
     """
     for name in PACKAGES:
         spec = importlib.util.find_spec(name)
@@ -25,7 +25,7 @@ def check() -> None:
 
 
 def foreign(name: str, place: str | None) -> str:
-    """The sentence about a module `name` of somebody else's, at `place`."""
+    """The sentence about another project's module `name` at `place`."""
     return (
         f"Crossbind cannot start: its package {name!r} is hidden by {place}, which Python finds first; "
         "rename that file or folder, or work in another one"
@@ -33,9 +33,9 @@ def foreign(name: str, place: str | None) -> str:
 
 
 def leave_folder() -> None:
-    """Takes the current folder off Python's path, for this process and for those it starts; for commands only.
+    """Removes the current folder from Python's path, for this process and those it starts; only commands call this.
 
-    `python -m` and `python -c` put it first there, and a `numpy.py` in a folder of downloads would run.
+    `python -m` and `python -c` put the current folder first, so a `numpy.py` in a folder of downloads would run.
     """
     os.environ["PYTHONSAFEPATH"] = "1"
     first = Path(sys.path[0] if sys.path else ".").resolve()

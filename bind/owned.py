@@ -1,8 +1,8 @@
-"""A folder whose content may come from somebody else: only its own regular files and folders are touched.
+"""A folder whose content may come from somebody else, of which only its own regular files and folders are touched.
 
-Everything below the root is reached by descriptors, one name at a time, and no link is followed: a library or an index
-that was received as an archive cannot lead to a file outside of it. The root itself is the caller's word, and may be
-reached through links.
+Everything below the root is opened through descriptors, one name at a time, and no link is followed. So a library or an
+index that was received as an archive cannot lead to a file outside of it. The root itself is given by the caller and
+may be reached through links.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-# Non-blocking: a named pipe is recognised as one, and not waited for.
+# O_NONBLOCK: opening a named pipe returns at once, so that the pipe can be recognised and refused.
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _IRREGULAR = "is no regular file or folder of its own (a link, pipe or device?)"
 
@@ -37,11 +37,11 @@ class NotOwnedError(OSError):
 
 
 class OwnedFolder:
-    """A folder below (or at) a root. Nothing is opened before it is asked for, so that one need not exist.
+    """A folder below (or at) a root. It is opened only when something is asked of it, so it need not exist.
 
-    Names are single: no separator, no `.` and no `..` (ValueError). What belongs to the folder belongs to the user who
-    owns the root, to the one who runs this process, or to the superuser. All methods raise OSError: NotOwnedError for
-    what is no regular file or folder of its own, FileNotFoundError for what is not there.
+    Names are single: a separator, `.` and `..` raise ValueError. Everything in the folder must belong to the user who
+    owns the root, to the user who runs this process, or to the superuser. All methods raise OSError: NotOwnedError for
+    something that is no regular file or folder of its own, FileNotFoundError for something that is missing.
     """
 
     def __init__(self, root: str | os.PathLike[str], *below: str) -> None:
@@ -52,27 +52,27 @@ class OwnedFolder:
 
     @property
     def path(self) -> Path:
-        """Where it lies, for messages and for those who only look."""
+        """The path of the folder, for messages and for callers that only look."""
         return self._root.joinpath(*self._below)
 
     def folder(self, name: str) -> OwnedFolder:
-        """A folder inside."""
+        """The folder of this name inside."""
         return OwnedFolder(self._root, *self._below, name)
 
     def make(self) -> OwnedFolder:
-        """Makes the folder, and those above it, where they are missing."""
+        """Creates the folder, and the folders above it, where they are missing."""
         self._root.mkdir(parents=True, exist_ok=True)
         with self._descriptor(make=True):
             return self
 
     def names(self) -> list[str]:
-        """The names inside, sorted. Nothing where the folder is missing."""
+        """The names inside, sorted; an empty list where the folder is missing."""
         with contextlib.suppress(FileNotFoundError), self._descriptor() as descriptor:
             return sorted(os.listdir(descriptor))
         return []
 
     def check(self, name: str) -> os.stat_result | None:
-        """What is known of a regular file of its own, None where there is nothing of this name."""
+        """The status of a regular file of the folder, or None where nothing has this name."""
         with contextlib.suppress(FileNotFoundError), self._descriptor() as descriptor:
             status = os.stat(_check_name(name), dir_fd=descriptor, follow_symlinks=False)
             _check(self.path / name, status, self._owners(), stat.S_ISREG)
@@ -80,37 +80,38 @@ class OwnedFolder:
         return None
 
     def open(self, name: str) -> BufferedReader:
-        """A file, to be read."""
+        """A file, open for reading."""
         return os.fdopen(self._open(name, os.O_RDONLY), "rb")
 
     def create(self, name: str) -> BinaryIO:
-        """A new file, to be written. Raises FileExistsError."""
+        """A new file, open for writing. Raises FileExistsError."""
         return os.fdopen(self._open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb")
 
     def update(self, name: str) -> BinaryIO:
-        """A file, made where it is missing, to be read and written; what it has stays."""
+        """A file, open for reading and writing, created where it is missing; its content is kept."""
         return os.fdopen(self._open(name, os.O_RDWR | os.O_CREAT), "r+b", buffering=0)
 
     def replace(self, name: str, other: OwnedFolder, new: str) -> None:
-        """Moves a name into another folder (or this one), in place of a file of that name, in one step."""
+        """Moves a file into another folder (or this one) in one step, in place of a file that has the new name."""
         with self._descriptor() as source, other._descriptor() as target:
             os.replace(_check_name(name), _check_name(new), src_dir_fd=source, dst_dir_fd=target)
 
     def delete(self, name: str) -> None:
-        """Removes a file, a link (and not what it leads to), or a folder with all inside; nothing where it is missing.
+        """Removes a file, a link (not its target), or a folder with its content; does nothing where the name is
+        missing.
 
-        What cannot be removed stays.
+        Entries that cannot be removed stay.
         """
         with contextlib.suppress(OSError), self._descriptor() as descriptor:
             try:
                 os.unlink(_check_name(name), dir_fd=descriptor)
             except FileNotFoundError:
                 pass
-            except OSError:  # a folder
+            except OSError:  # it is a folder
                 shutil.rmtree(name, ignore_errors=True, dir_fd=descriptor)
 
     def sync(self) -> None:
-        """Waits until the list of names is on the disk."""
+        """Waits until the disk has the folder's list of names."""
         with self._descriptor() as descriptor:
             os.fsync(descriptor)
 
@@ -129,7 +130,7 @@ class OwnedFolder:
 
     @contextmanager
     def _descriptor(self, make: bool = False) -> Iterator[int]:
-        """The folder, opened; each on the way to it is checked."""
+        """A descriptor of the folder; each folder on the way to it is checked."""
         descriptor = os.open(self._root, _FOLDER)
         path = self._root
         try:
@@ -164,7 +165,9 @@ def _check(path: Path, status: os.stat_result, owners: set[int], is_kind: Callab
 
 
 def _explained(path: Path, error: OSError) -> OSError:
-    """An error of `os.open` with the whole path; one that a link, pipe or folder caused says so."""
+    """An error of `os.open` -> the error with the whole path, and with the cause where it was a link, pipe or
+    folder.
+    """
     if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENOTDIR, errno.ENXIO, errno.EISDIR):
         return NotOwnedError(path, _IRREGULAR)
     error.filename = str(path)

@@ -15,7 +15,10 @@ _OPERATOR = re.compile(r"(?<=\s)[+-](?=\s|$)")
 
 @dataclass(frozen=True)
 class Term:
-    """One summand of a query. `modality` is None where the query names none: the caller decides (path or text)."""
+    """One summand of a query.
+
+    Where the query names no modality, `modality` is None and the caller decides: path or text.
+    """
 
     modality: str | None
     value: str
@@ -23,10 +26,10 @@ class Term:
 
 
 class PointedError(ValueError):
-    """A text that cannot be read: the message shows `text` with a caret under character `position` (from 0)."""
+    """An unreadable text: the message shows `text` with a caret below the character at `position`, counted from 0."""
 
     def __init__(self, reason: str, text: str, position: int) -> None:
-        # One column a character: a line break or a tab would move the caret.
+        # Each character must take one column: a line break or a tab would move the caret.
         shown = "".join(character if character.isprintable() else " " for character in text)
         super().__init__(f"{reason}\n  {shown}\n  {' ' * position}^")
         self.reason = reason
@@ -65,14 +68,17 @@ def parse_query(query: str, modalities: Collection[str] | None = None) -> list[T
     Raises QueryError, which points at the character.
     """
     if modalities is None:
-        from bind.modalities import specs  # here, so that parsing alone loads no modality
+        from bind.modalities import specs  # imported here, so that parsing alone loads no modality
 
         modalities = specs()
     return _Parser(query, modalities).terms()
 
 
 def format_query(terms: Sequence[Term]) -> str:
-    """Terms -> a query that `parse_query` turns into the same terms. Raises ValueError for what cannot be written."""
+    """Terms -> a query that `parse_query` turns into the same terms.
+
+    Raises ValueError for terms that no query can express.
+    """
     written = ""
     for term in terms:
         if not term.value or not math.isfinite(term.weight):
@@ -91,7 +97,7 @@ def format_query(terms: Sequence[Term]) -> str:
 
 
 class _Parser:
-    """Walks over the query once; `at` is the next character."""
+    """A parser that walks over the query once; `at` is the position of the next character."""
 
     def __init__(self, query: str, modalities: Collection[str]) -> None:
         self.query = query
@@ -156,7 +162,7 @@ class _Parser:
         value = self.query[start : self.at].rstrip()
         if not value:
             self.fail("expected a path, a text or modality:value here", start)
-        # A known prefix inside a value is nearly always a forgotten sign, or one without white space around it.
+        # A known prefix inside a value nearly always means that a sign, or the white space around it, was forgotten.
         names = "|".join(map(re.escape, sorted(self.modalities)))
         forgotten = re.search(rf"\s([+-]?(?:[\d.]+\*)?(?:{names}):\S)", value) if names else None
         if forgotten:

@@ -1,4 +1,4 @@
-"""The value that crosses every boundary: unit vectors together with the identity of the space they live in."""
+"""Embeddings, the value that packages exchange: unit vectors together with the identity of the space they live in."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 NORM_TOLERANCE = 1e-3
-"""How far a row's norm may be from 1: ten thousand float32 roundings, and a cosine wrong by 0.1 % at most."""
+"""The largest deviation of a row's norm from 1: ten thousand float32 roundings, and a cosine off by 0.1 % at most."""
 _ROWS_PER_CHECK = 65_536
 
 
 class SpaceError(ValueError):
-    """Vectors of one space met vectors of another: `expected` and `got` name both."""
+    """Vectors of two spaces were combined: `expected` and `got` name both spaces."""
 
     def __init__(self, expected: str, got: str) -> None:
         super().__init__(
@@ -32,8 +32,20 @@ class SpaceError(ValueError):
 class Embeddings:
     """float32 (N, D) unit rows, read-only, and `space`, the identity of the model that made them.
 
-    Raises TypeError for another type, ValueError for another shape, an empty `space`, and rows that are not finite
-    or whose norm is off 1 by more than `NORM_TOLERANCE` (`unit` normalises).
+    Args:
+        vectors: a float32 numpy array (N, D) of unit rows; `bind.space.unit` makes one of any numbers.
+        space: the identity of the space, as `BindModel.space` has it.
+
+    Raises:
+        TypeError: `vectors` is no float32 numpy array.
+        ValueError: the shape is another, `space` is empty, or a row is not finite or its norm deviates from 1 by more
+            than `NORM_TOLERANCE`.
+
+    Example:
+        >>> vectors = np.array([[1.0, 0.0], [0.6, 0.8]], dtype=np.float32)
+        >>> embeddings = bind.Embeddings(vectors, space="my-space")
+        >>> len(embeddings), embeddings.dim, len(embeddings[:1])
+        (2, 2, 1)
     """
 
     vectors: npt.NDArray[np.float32]
@@ -41,8 +53,8 @@ class Embeddings:
 
     def __post_init__(self) -> None:
         if not isinstance(self.vectors, np.ndarray) or self.vectors.dtype != np.float32:
-            came = getattr(self.vectors, "dtype", type(self.vectors).__name__)
-            raise TypeError(f"embeddings: expected a float32 numpy array, got {came}; use bind.space.unit")
+            actual = getattr(self.vectors, "dtype", type(self.vectors).__name__)
+            raise TypeError(f"embeddings: expected a float32 numpy array, got {actual}; use bind.space.unit")
         if self.vectors.ndim != 2 or self.vectors.shape[1] == 0:
             raise ValueError(f"embeddings: expected shape (N, D) with D > 0, got {self.vectors.shape}")
         if not isinstance(self.space, str) or not self.space:
@@ -70,7 +82,7 @@ class Embeddings:
         if not isinstance(rows, slice):
             rows = np.asarray(rows)
             if rows.size == 0 and rows.dtype != np.bool_:
-                rows = rows.astype(np.int64)  # an empty list is a float array to numpy
+                rows = rows.astype(np.int64)  # numpy makes a float array of an empty list
         return Embeddings(self.vectors[rows], self.space)
 
     @property
@@ -96,11 +108,11 @@ def concatenate(parts: Sequence[Embeddings]) -> Embeddings:
 
 
 def unit(vectors: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    """(N, D) numbers -> float32 (N, D) unit rows. Raises ValueError for a row of zeros or one that is not finite."""
+    """(N, D) numbers -> float32 (N, D) unit rows. Raises ValueError for rows that are all zeros or not finite."""
     given = np.asarray(vectors)
     if given.ndim != 2:
         raise ValueError(f"unit: expected shape (N, D), got {given.shape}")
-    if given.dtype != np.float64:  # float64 may hold what float32 cannot: it is scaled before it is rounded
+    if given.dtype != np.float64:  # float64 may hold numbers that float32 cannot, so it is scaled before it is rounded
         given = given.astype(np.float32, copy=False)
     # Dividing by the largest entry first keeps the squares of very large and very small rows in range.
     largest = np.abs(given).max(axis=1, initial=0)

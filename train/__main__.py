@@ -1,6 +1,7 @@
 """`python -m train RUN.toml`, or `torchrun --nproc-per-node N -m train RUN.toml`.
 
-Exit status: 0 done, 1 training failed, 2 a faulty run file, 128 + n stopped by signal n (the same command goes on).
+Exit status 0 means done, 1 that training failed, 2 a faulty run file, 128 + n that signal n stopped the training (the
+same command continues it).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 
 
 def main(arguments: list[str]) -> int:
-    """Run file's path -> exit status."""
+    """The path of a run file -> the exit status."""
     try:
         _begin()
     except ImportError as error:
@@ -43,7 +44,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _begin() -> None:
-    """Raises ImportError, one sentence, where a file of somebody else's has the name of one of our packages."""
+    """Raises ImportError, with one sentence, where another project's file has the name of one of our packages."""
     import bind
 
     try:

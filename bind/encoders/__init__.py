@@ -1,9 +1,9 @@
-"""Encoders. The only place that imports open_clip. The folder is the registry, and
-entry points of other packages add to it (see `bind.extensions`).
+"""The encoders. Each file of this folder is one encoder: the folder is the registry, and entry points add to it.
 
-Each module has `build(options) -> nn.Module`, which makes a randomly initialised encoder from a TOML-able table, and
-may have `load(options, file) -> nn.Module` for the weights file that its makers publish. An encoder maps single views
-(B, *shape) to features (B, width) and has the attribute `width`.
+See `bind.extensions` for encoders of other packages. Each module has
+`build(options) -> nn.Module`, which makes a randomly initialised encoder from a TOML table. It may have `load(options,
+file) -> nn.Module` for the weights file that the makers of the encoder publish. An encoder maps single views (B,
+*shape) to features (B, width) and has the attribute `width`.
 """
 
 from __future__ import annotations
@@ -25,12 +25,15 @@ _OF_THE_DESCRIPTION = frozenset({"module", "source", "sha256"})
 
 
 def names() -> list[str]:
-    """The modules an encoder table may name: those of this folder, and those of other packages' entry points."""
+    """The modules that an encoder table may name: those of this folder and those of other packages' entry points."""
     return sorted({*_own(), *extensions.installed(extensions.ENCODERS)})
 
 
 def build(table: Mapping[str, Any]) -> nn.Module:
-    """`{"module": NAME, ...options}` -> a randomly initialised encoder. Raises ValueError for what it does not know."""
+    """`{"module": NAME, ...options}` -> a randomly initialised encoder.
+
+    Raises ValueError for unknown names and options.
+    """
     module, options = _split(table)
     if "parts" in options:
         options["parts"] = [build(part) for part in options["parts"]]
@@ -39,7 +42,8 @@ def build(table: Mapping[str, Any]) -> nn.Module:
 
 
 def is_published(table: Mapping[str, Any]) -> bool:
-    """Whether the weights are in files of their makers (`source`), not in a checkpoint; so are those of all its parts.
+    """Whether the weights lie in their makers' files (`source`) and not in a checkpoint, for the encoder or all its
+    parts.
 
     Raises ValueError for a table of which only some parts have a source.
     """
@@ -50,14 +54,14 @@ def is_published(table: Mapping[str, Any]) -> bool:
 
 
 def sources(table: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The tables inside that have a `source`, this one or its parts."""
+    """The tables that have a `source`: this table or those of its parts."""
     if "parts" in table:
         return [found for part in table["parts"] for found in sources(part)]
     return [table] if "source" in table else []
 
 
 def load(table: Mapping[str, Any], locate: Callable[[Mapping[str, Any]], Path]) -> nn.Module:
-    """The encoder of `table` with the weights of its makers' files, which `locate` finds by a table's `source`.
+    """The encoder of `table` with the weights of its makers' files; `locate` maps a table to the file of its `source`.
 
     Raises ValueError where table and file do not fit.
     """
@@ -71,20 +75,23 @@ def load(table: Mapping[str, Any], locate: Callable[[Mapping[str, Any]], Path]) 
 
 
 def check_options(options: Mapping[str, Any], known: Collection[str]) -> None:
-    """Raises ValueError that lists every key of `options` which is not among `known`."""
+    """Raises ValueError that lists every key of `options` that is not in `known`."""
     if unknown := sorted(set(options) - set(known)):
         raise ValueError(f"encoder: unknown keys {unknown}; known: {sorted(known)}")
 
 
 @contextmanager
 def shapes_only() -> Iterator[None]:
-    """Modules constructed inside have parameters without numbers (on the meta device), for weights that are read."""
+    """A context in which new modules have parameters without memory (on the meta device), because weights are loaded
+    next.
+    """
     with torch.device("meta"), _NothingDrawn():
         yield
 
 
 class _NothingDrawn(TorchFunctionMode):
-    # On the meta device there is nothing to fill in, and drawing there would import torch's compiler, a second's work.
+    # The meta device has no memory to initialise, and drawing there would import torch's compiler, which takes a
+    # second.
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
@@ -106,6 +113,6 @@ def _split(table: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
 
 
 def _own() -> dict[str, str]:
-    """The modules of this folder -> where each lies."""
+    """The names of this folder's modules -> their files."""
     folder = Path(__file__).parent
     return {module.name: str(folder / f"{module.name}.py") for module in pkgutil.iter_modules([str(folder)])}

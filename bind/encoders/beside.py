@@ -1,4 +1,4 @@
-"""Several encoders of the same item, side by side: what each says of it, in one row."""
+"""Several encoders of the same item, side by side: their features are concatenated."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bind.encoders import check_options
 
 
 class Beside(nn.Module):
-    """(B, P * L) -> (B, sum of widths): each of P encoders sees its own stretch of L of every row."""
+    """(B, P * L) -> (B, sum of widths): each of P encoders gets its own L columns of every row."""
 
     def __init__(self, parts: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -28,6 +28,8 @@ class Beside(nn.Module):
 
 
 def build(options: Mapping[str, Any]) -> nn.Module:
-    """`{"parts": [encoder, ...]}`, encoders that `bind.encoders` has built or read -> the encoder of all of them."""
+    """`{"parts": [encoder, ...]}` with encoders that `bind.encoders` has built or loaded -> the encoder of all
+    of them.
+    """
     check_options(options, {"parts"})
     return Beside(options.get("parts", ()))

@@ -1,6 +1,6 @@
-"""A small residual convolutional network over 1 or 2 dimensions: what a new sensor is bound with on little data.
+"""A small residual convolutional network over 1 or 2 dimensions, the default encoder for a new sensor with little data.
 
-On a few thousand pairs it learns faster than a transformer, which has to find locality in the data first.
+On a few thousand pairs it learns faster than a transformer, which has to learn locality from the data first.
 """
 
 from __future__ import annotations
@@ -15,16 +15,18 @@ from torch import Tensor, nn
 from bind.encoders import check_options
 
 _GROUPS = 8
-# Items of one pass on a CPU, so that what lies between two layers stays in its cache: 63 log-mel pictures through
-# widths 16 to 128 on one thread take 1.0 ms each at once, 0.65 in parts of 24.
+# The number of items in one pass on a CPU, chosen so that activations between two layers stay in its cache. For 63
+# log-mel spectrograms through widths 16 to 128 on one thread, one pass takes 1.0 ms for each, passes of 24 take 0.65
+# ms.
 _CPU_BATCH = 24
 
 
 class ConvNet(nn.Module):
-    """(B, *shape) -> (B, width): a stem, one stage of residual blocks for each of `widths`, mean over all places.
+    """(B, *shape) -> (B, width): a stem, one stage of residual blocks for each of `widths`, then the mean over
+    positions.
 
-    `shape` is channels first with 1 or 2 sizes. The stem shrinks each size by `stride`, each later stage by 2. Norms
-    are over groups of channels, never over the batch: a sample's features do not depend on the other samples.
+    `shape` is channels first, with 1 or 2 sizes. The stem divides each size by `stride`, each later stage by 2. Norms
+    are over groups of channels and never over the batch, so an item's features do not depend on the other items.
     """
 
     def __init__(self, shape: tuple[int, ...], widths: tuple[int, ...], *, blocks: int = 1, stride: int = 4) -> None:

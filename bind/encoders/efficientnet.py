@@ -1,7 +1,7 @@
-"""EfficientNet-Lite image trunks (arXiv 1905.11946; Lite: no squeeze-and-excitation, ReLU6), batch norms folded in.
+"""EfficientNet-Lite image trunks with batch norms folded into the convolutions (arXiv 1905.11946).
 
-Without timm, whose import takes seconds. A trunk is frozen, so the norms are part of its convolutions from the moment
-its file is read.
+"Lite" means: no squeeze-and-excitation, and ReLU6 activations. This module does without timm, whose import takes
+seconds. A trunk is frozen, so its norms become part of its convolutions as soon as its file is read.
 """
 
 from __future__ import annotations
@@ -39,22 +39,23 @@ _STATISTICS: dict[str, Callable[[Tensor], Tensor]] = {
     "deviations": lambda stage: stage.std((2, 3), correction=0),
     "maxima": lambda stage: stage.amax((2, 3)),
 }
-"""What is kept of a stage (B, C, H, W), (B, C) each."""
+"""Output -> the statistic of a stage (B, C, H, W) that it is made of, (B, C)."""
 _QUARTERED = 4
 
-# Images of one pass on a CPU, so that what lies between two layers stays in its cache. Measured for Lite0 on one
-# thread, ms an image: 1 at once 10.2, 4 at once 7.9, 8 at once 11.7.
+# The number of images in one pass on a CPU, chosen so that activations between two layers stay in its cache. Measured
+# for Lite0 on one thread, in ms for an image: passes of 1 take 10.2, passes of 4 take 7.9, passes of 8 take 11.7.
 _CPU_BATCH = 4
 
 
 class EfficientNet(nn.Module):
-    """(B, 3, H, W) normalised RGB -> (B, width): what `outputs` names, side by side.
+    """(B, 3, H, W) normalised RGB -> (B, width): the features that `outputs` names, concatenated.
 
-    `pooled` are 1,280 features, `probabilities` 1,000 (the softmax of logits / `temperature`), `certainties` 1,000 (the
-    squares of the softmax of the logits: next to nothing where several classes come into question). What drawings need,
-    colours and shapes, is in the seven stages: `stages`, `deviations` and `maxima` are the mean, standard deviation and
-    maximum of each over all places (784 values each for Lite0), `quarters` the means over the four quarters of the
-    picture of the last four (2,816). `model` is `tf_efficientnet_lite0` to `4`, timm's names.
+    `pooled` are 1,280 features. `probabilities` are 1,000: the softmax of logits / `temperature`. `certainties` are
+    1,000: the squares of the softmax of the logits, which are nearly 0 where several classes are possible. Drawings
+    need colours and shapes, which are in the seven stages: `stages`, `deviations` and `maxima` are the mean, standard
+    deviation and maximum of each channel of each stage over all positions (784 values each for Lite0). `quarters` are
+    the means of the last four stages over the four quarters of the picture (2,816 values). `model` is
+    `tf_efficientnet_lite0` to `4`, as timm names them.
     """
 
     def __init__(self, model: str, outputs: tuple[str, ...] = ("pooled",), temperature: float = 1.0) -> None:
@@ -104,14 +105,16 @@ class EfficientNet(nn.Module):
 
 
 def _channels_last(state: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """The weights of a file lie as the convolutions want them."""
+    """Puts the weights of a file into the memory format that the convolutions use."""
     for name, tensor in state.items():
         if name.startswith(prefix) and tensor.ndim == 4:
             state[name] = tensor.contiguous(memory_format=torch.channels_last)
 
 
 class _Block(nn.Module):
-    """(B, C, H, W) -> (B, C', H', W'): 1x1 to more channels (where `expansion` > 1), each by itself, 1x1 to fewer."""
+    """(B, C, H, W) -> (B, C', H', W'), an inverted residual block: 1x1 to `expansion` C channels, depthwise,
+    1x1 to C'.
+    """
 
     def __init__(self, into: int, out: int, expansion: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -140,7 +143,7 @@ def load(options: Mapping[str, Any], file: Path) -> nn.Module:
     """The trunk with the weights of an `efficientnet-liteN-*.pth` of the efficientnet_lite_pytorch packages.
 
     That file lists a convolution's weight and its norm's weight, bias, mean, variance and count, layer by layer, then
-    the classifier's. Raises ValueError where number or shapes differ.
+    the classifier's weights. Raises ValueError where the number of tensors or a shape differs.
     """
     with shapes_only():
         encoder = build(options)
@@ -171,13 +174,16 @@ def _blocks(width: float, depth: float) -> Iterator[_Block]:
 
 
 def _repeats(depth: float) -> list[int]:
-    """The blocks of each stage. Lite scales neither the stem and the head nor the first and the last stage's depth."""
+    """The number of blocks of each stage.
+
+    Lite does not scale the depth of the stem, the head, the first and the last stage.
+    """
     scaled = [math.ceil(stage[3] * depth) for stage in _STAGES]
     return [_STAGES[0][3], *scaled[1:-1], _STAGES[-1][3]]
 
 
 def _channels(channels: int, width: float) -> int:
-    """Scaled, to a multiple of 8 that is no less than nine tenths."""
+    """The scaled number of channels, rounded to a multiple of 8 that is at least nine tenths of it."""
     scaled = channels * width
     rounded = max(8, int(scaled + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * scaled else rounded
@@ -191,7 +197,7 @@ def _convolution(into: int, out: int, kernel: int, stride: int = 1, groups: int 
 
 def _through(layer: nn.Conv2d, x: Tensor, *, relu6: bool) -> Tensor:
     (kernel, _), (stride, _) = layer.kernel_size, layer.stride
-    if stride > 1:  # TensorFlow's "same" padding: what is odd of it goes to the right and below
+    if stride > 1:  # TensorFlow's "same" padding puts the odd pixel on the right and at the bottom
         missing = [max(-(-size // stride) * stride - stride + kernel - size, 0) for size in x.shape[:1:-1]]
         x = F.pad(x, [part for size in missing for part in (size // 2, size - size // 2)])
     return onednn.convolution(x, layer, relu6)

@@ -1,4 +1,4 @@
-"""ImageBind's six towers (arXiv 2305.05665, table 9 and appendix), and the reading of its official checkpoint."""
+"""ImageBind's six towers (arXiv 2305.05665, table 9 and appendix), and a reader of its official checkpoint."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from bind.encoders import check_options
 from bind.encoders.transformer import NORM_EPSILON, PatchEncoder, Patches, Transformer
 
 CONTEXT = 77
-"""Tokens of one text, start, end and padding included (CLIP)."""
+"""The tokens of one text, with start, end and padding (as in CLIP)."""
 VOCABULARY = 49408
-"""CLIP's byte pair encoding."""
+"""The size of CLIP's byte pair encoding."""
 
 HUGE: dict[str, dict[str, Any]] = {
     "vision": {"modality": "vision", "width": 1280, "depth": 32, "heads": 16},
@@ -29,9 +29,9 @@ HUGE: dict[str, dict[str, Any]] = {
     "thermal": {"modality": "thermal", "width": 768, "depth": 12, "heads": 12},
     "imu": {"modality": "imu", "width": 512, "depth": 6, "heads": 8, "drop_path": 0.7, "dropout": 0.5},
 }
-"""Options of the official towers (`imagebind_huge`), whose heads map to 1024 dimensions."""
+"""The options of the official towers (`imagebind_huge`), whose heads map to 1,024 dimensions."""
 
-# Modality -> shape (channels first), kernel, stride of its patches; these do not change with the tower's size.
+# Modality -> shape (channels first), kernel and stride of its patches, which do not depend on the tower's size.
 _PATCHES: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = {
     "vision": ((3, 2, 224, 224), (2, 14, 14), (2, 14, 14)),
     "audio": ((1, 128, 204), (16, 16), (10, 10)),
@@ -42,12 +42,13 @@ _PATCHES: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = 
 
 
 def build(options: Mapping[str, Any]) -> PatchEncoder | TextEncoder:
-    """A table as those of `HUGE` -> a randomly initialised tower without its head.
+    """A table like those of `HUGE` -> a randomly initialised tower without its head.
 
     `modality`, `width`, `depth` and `heads` are needed; `drop_path` and `dropout` (before the head) act in training.
-    The tower maps a batch to (B, width): vision (B, 3, 2, 224, 224) clips of two frames or (B, 3, 224, 224) pictures,
-    text (B, 77) int64 tokens, audio (B, 1, 128, 204) log-mel, depth and thermal (B, 1, 224, 224), imu (B, 6, 2000);
-    vision, depth and thermal also in other square sizes. Raises ValueError that lists unknown or missing keys.
+    The tower maps a batch to (B, width). The batch is, for vision, (B, 3, 2, 224, 224) clips of two frames or (B, 3,
+    224, 224) pictures; for text (B, 77) int64 tokens; for audio (B, 1, 128, 204) log-mel; for depth and thermal (B, 1,
+    224, 224); for imu (B, 6, 2000). Vision, depth and thermal take other square sizes too. Raises ValueError that lists
+    unknown or missing keys.
     """
     needed = {"modality", "width", "depth", "heads"}
     check_options(options, needed | {"drop_path", "dropout"})
@@ -71,19 +72,21 @@ def build(options: Mapping[str, Any]) -> PatchEncoder | TextEncoder:
         return PatchEncoder(FramePatches(*_PATCHES["vision"], width, norm=False), trunk, pre_norm=True, dropout=dropout)
     encoder = PatchEncoder(Patches(*_PATCHES[modality], width), trunk, dropout=dropout)
     if modality == "imu":
-        nn.init.normal_(encoder.positions, std=0.01)  # as the reference; the others have width**-0.5
+        nn.init.normal_(encoder.positions, std=0.01)  # as the reference does; the other towers use width**-0.5
     return encoder
 
 
 class FramePatches(Patches):
-    """(B, 3, 2, H, W) clips of two frames -> (B, N, width); (B, 3, H, W) pictures stand for two equal frames."""
+    """(B, 3, 2, H, W) clips of two frames -> (B, N, width); (B, 3, H, W) pictures count as clips of two equal
+    frames.
+    """
 
     def project(self, x: Tensor) -> Tensor:
         """(B, 3, 2, H, W) or (B, 3, H, W) -> (B, N, width)."""
         if x.ndim != 4:
             return super().project(x)
         self.check(x, (self.shape[0], *self.shape[2:]))
-        # Equal frames: the kernel's sum over time does the work of both.
+        # For equal frames, the sum of the kernel over time gives the same result in one product.
         return self._convolve(x, self.projection.weight.sum(2))
 
 
@@ -106,8 +109,8 @@ class TextEncoder(nn.Module):
         if x.shape[1:] != (CONTEXT,) or x.dtype != torch.int64:
             raise ValueError(f"encoder: expected (B, {CONTEXT}) int64 tokens, got {tuple(x.shape)} {x.dtype}")
         ends = x.argmax(dim=1)
-        if not torch.compiler.is_compiling():  # which would want the length beforehand
-            # No token sees those after it, so what follows the last end changes nothing.
+        if not torch.compiler.is_compiling():  # a compiler would need the length in advance
+            # No token sees those after it, so tokens behind the last end token change nothing.
             x = x[:, : int(ends.max()) + 1]
         states = self.tokens(x) + self.positions[:, : x.shape[1]]
         pooled: Tensor = self.dropout(self.norm(self.trunk(states, ends)))
@@ -132,7 +135,8 @@ _BLOCK = {
     "mlp.fc2.weight": "fc2.weight",
     "mlp.fc2.bias": "fc2.bias",
 }
-# Modality -> official names of its stem's projection, stem's norm (without LayerNorm's suffixes), positions and head.
+# Modality -> the official names of its stem's projection, its stem's norm (without LayerNorm's suffixes), its positions
+# and its head.
 _STEM = {
     "vision": ("rgbt_stem.proj.1.weight", "", "pos_embedding_helper.pos_embed", "2.weight"),
     "audio": ("rgbt_stem.proj.weight", "rgbt_stem.norm_layer", "pos_embedding_helper.pos_embed", "2.weight"),
@@ -143,7 +147,7 @@ _STEM = {
 
 
 def _names(modality: str, depth: int) -> dict[str, str]:
-    """Official name -> our name, for every weight of one tower of `depth` blocks and its head."""
+    """The official name -> our name, for every weight of one tower of `depth` blocks and its head."""
     stem, trunk, head = (f"modality_{part}.{modality}." for part in ("preprocessors", "trunks", "heads"))
     block = dict(_BLOCK)
     if modality == "text":
@@ -178,11 +182,11 @@ def _names(modality: str, depth: int) -> dict[str, str]:
 
 
 def from_official(modality: str, state: Mapping[str, Tensor], depth: int | None = None) -> dict[str, Tensor]:
-    """The official state dict -> `encoder.*` and `head.weight` of one tower; only its own tensors are touched.
+    """The official state dict -> `encoder.*` and `head.weight` of one tower; other towers' tensors are not read.
 
-    `depth` is the expected number of blocks, by default that of the official tower. Left out are the causal mask and
-    the logit scale, which is a training temperature and no part of a vector. Raises ValueError that lists missing and
-    unexpected names.
+    `depth` is the expected number of blocks; the default is that of the official tower. The causal mask is left out,
+    and so is the logit scale, which is a training temperature and no part of a vector. Raises ValueError that lists
+    missing and unexpected names.
     """
     names = _names(modality, depth or HUGE[modality]["depth"])
     parts = ("preprocessors", "trunks", "heads", "postprocessors")
@@ -196,7 +200,7 @@ def from_official(modality: str, state: Mapping[str, Tensor], depth: int | None 
         )
     tower = {ours: state[official] for official, ours in names.items()}
     if modality == "imu":
-        # The reference multiplies windows by a matrix (width, 6 * 8): the flattened kernel of a convolution.
+        # The reference multiplies windows by a matrix (width, 6 * 8), which is the flattened kernel of a convolution.
         channels, kernel = _PATCHES["imu"][0][0], _PATCHES["imu"][1][0]
         tower["encoder.stem.projection.weight"] = tower["encoder.stem.projection.weight"].view(-1, channels, kernel)
     return tower
@@ -208,10 +212,10 @@ def _listed(names: list[str]) -> str:
 
 
 def open_official(pth: Path) -> dict[str, Tensor]:
-    """The official `.pth` -> its state dict, memory-mapped: a tensor costs memory when it is used.
+    """The official `.pth` -> its state dict, memory-mapped, so that a tensor costs memory only when it is used.
 
-    Raises OSError where the file cannot be opened, and ValueError for one that is cut off, no checkpoint or in torch's
-    format before 1.6, or that holds anything but tensors (nothing else is ever unpickled).
+    Raises OSError where the file cannot be opened. Raises ValueError for a file that is truncated, no checkpoint, in
+    torch's format before 1.6, or that holds anything but tensors (nothing else is ever unpickled).
     """
     expected = f"{pth}: expected the official ImageBind checkpoint, a dict of tensors in torch's zip format"
     with pth.open("rb") as file:
@@ -227,10 +231,11 @@ def open_official(pth: Path) -> dict[str, Tensor]:
 
 
 def convert(pth: Path, files: Mapping[str, Path], options: Mapping[str, Mapping[str, Any]] = HUGE) -> None:
-    """Writes towers of the official `.pth` as safetensors files, `files` being modality -> path; see `from_official`.
+    """Writes towers of the official `.pth` as safetensors files; `files` maps modalities to paths; see `from_official`.
 
-    Tensors go from the mapped file to the new one, so memory stays small. Each file is written aside and then renamed.
-    Raises what `open_official` and `from_official` do, before the file in question appears.
+    Tensors are copied from the mapped file to the new one, so that little memory is needed. Each file is written under
+    a temporary name and then renamed. Raises what `open_official` and `from_official` raise, before the file in
+    question appears.
     """
     state = open_official(pth)
     for modality, path in files.items():

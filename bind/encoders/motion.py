@@ -1,8 +1,9 @@
-"""Statistics of a window of motion and a small network over them: what a few hundred recordings can teach well.
+"""Statistics of a window of motion and a small network over them, an encoder for a few hundred recordings.
 
-Moments, quantiles, band energies and correlations with a forest of trees on top name activities of people never seen
-better than convolutions learned from as few recordings (`train/runs/LOG.md`). Here the same statistics are a layer, so
-that training can turn, slow down and shake what they see, and the network over them ends in the space of the texts.
+Moments, quantiles, band energies and correlations, classified by a forest of trees, recognise the activities of unseen
+people better than convolutions trained on as few recordings (`train/runs/LOG.md`). Here the same statistics are a
+layer, so that training can rotate, stretch and disturb the windows before they are computed, and the network over them
+maps into the space of the texts.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from bind.encoders import check_options
 
 _QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 _BANDS_HZ = (0.25, 0.6, 1.0, 1.5, 2.0, 3.0, 4.5, 6.5, 9.0)
-"""Edges of the bands whose energies are kept; up to the last edge, so that a watch of 20 Hz fills them all."""
+"""The edges of the frequency bands whose energies are features. A watch that samples at 20 Hz still fills all bands."""
 _SEGMENTS = 8
 _AROUND_PEAK_S = ((-2.0, -1.0), (-1.0, -0.3), (-0.3, 0.3), (0.3, 1.0), (1.0, 2.0))
 _GRAVITY_MS2 = 5.0
-"""A mean acceleration below this is no gravity: the recording is of "linear" acceleration."""
+"""A smaller mean acceleration is not gravity, so the recording has "linear" acceleration, with gravity removed."""
 _SIGNALS = 13
 _ROTATION = (6, 7, 8, 9, 10, 11)
 _VERTICAL = (4, 5, 10, 11)
@@ -35,9 +36,9 @@ _LARGEST = 5.0
 class Motion(nn.Module):
     """(B, 6, T) acceleration in m/s2 and rotation in rad/s at `rate_hz` -> (B, widths[-1]).
 
-    Rotation that is 0 throughout a window is what `preprocess.readers.imu` gives for a recording without gyroscope: its
-    statistics are then set to their mean, and a flag says so. The same holds for what is measured along and across
-    gravity where gravity was taken out. `mean` and `std` of all statistics are fitted before training.
+    `preprocess.readers.imu` gives a rotation of 0 throughout for a recording without a gyroscope. The statistics of
+    rotation are then replaced by their means, and a flag says so. The same holds for statistics along and across
+    gravity where gravity was removed. `mean` and `std` of all statistics are fitted before training.
     """
 
     mean: Tensor
@@ -70,7 +71,7 @@ class Motion(nn.Module):
         return features
 
     def over(self, values: Tensor, known: Tensor) -> Tensor:
-        """What `statistics` gives -> (B, width)."""
+        """Values and flags as `statistics` returns them -> (B, width)."""
         dtype = self.mean.dtype
         standard = ((values.to(dtype) - self.mean) / self.std).clamp(-_LARGEST, _LARGEST) * known[:, :-2].to(dtype)
         features: Tensor = self.layers(torch.cat([standard, known[:, -2:].to(dtype)], 1))
@@ -78,15 +79,15 @@ class Motion(nn.Module):
 
 
 def statistics_count() -> int:
-    """How many values `statistics` gives a window."""
-    with torch.device("cpu"):  # also where a module is made of shapes alone
+    """The number of values that `statistics` returns for a window."""
+    with torch.device("cpu"):  # real tensors are needed even where modules are made without memory
         return int(statistics(torch.zeros(1, 6, 64), 50.0)[0].shape[1])
 
 
 def statistics(x: Tensor, rate_hz: float) -> tuple[Tensor, Tensor]:
-    """(B, 6, T) float32 in m/s2 and rad/s -> values (B, S) float32 and which of them are known (B, S + 2) of 0 and 1.
+    """(B, 6, T) float32 in m/s2 and rad/s -> values (B, S) float32, and (B, S + 2) of 0 and 1, which values are known.
 
-    The last two of the latter say of the whole window: has a gyroscope, has gravity.
+    The last two flags concern the whole window: whether it has a gyroscope, and whether it has gravity.
     """
     acceleration, rotation = x[:, :3], x[:, 3:]
     gyroscope = (rotation != 0).flatten(1).any(1)
@@ -115,8 +116,8 @@ def statistics(x: Tensor, rate_hz: float) -> tuple[Tensor, Tensor]:
     around = _around_peak(signals, rate_hz)
     pairs = _correlations(signals)
     turned = _turns(acceleration)
-    # Which signal each statistic is of decides when it is known.
-    kinds = torch.zeros(_SIGNALS, 2, device=x.device)  # needs gyroscope, needs gravity
+    # A statistic is known where its signal is known.
+    kinds = torch.zeros(_SIGNALS, 2, device=x.device)  # columns: needs a gyroscope, needs gravity
     kinds[list(_ROTATION), 0] = 1
     kinds[list(_VERTICAL), 1] = 1
     needs = [
@@ -150,11 +151,11 @@ def _spectra(signals: Tensor, rate_hz: float) -> Tensor:
     power = torch.fft.rfft(centred, dim=2).abs().square() / count
     hertz = torch.fft.rfftfreq(count, 1 / rate_hz).to(signals.device)
     bands = [power[:, :, (hertz >= low) & (hertz < high)].sum(2) for low, high in itertools.pairwise((0.1, *_BANDS_HZ))]
-    heard = power[:, :, hertz < _BANDS_HZ[-1]]
-    share = heard / (heard.sum(2, keepdim=True) + 1e-6)
+    in_bands = power[:, :, hertz < _BANDS_HZ[-1]]
+    share = in_bands / (in_bands.sum(2, keepdim=True) + 1e-6)
     centroid = (share * hertz[hertz < _BANDS_HZ[-1]]).sum(2)
     entropy = -(share * (share + 1e-9).log()).sum(2)
-    correlation = torch.fft.irfft(F.pad(heard, (0, power.shape[2] - heard.shape[2])), count, dim=2)
+    correlation = torch.fft.irfft(F.pad(in_bands, (0, power.shape[2] - in_bands.shape[2])), count, dim=2)
     lags = slice(max(1, round(0.25 * rate_hz)), min(count // 2, round(2.5 * rate_hz)))
     best, lag = (correlation / (correlation[:, :, :1] + 1e-6))[:, :, lags].max(2)
     rest = torch.stack([centroid, entropy, best, lag.float() / rate_hz], 2)
@@ -198,7 +199,7 @@ def _turns(acceleration: Tensor) -> Tensor:
 
 
 def _soft(values: Tensor) -> Tensor:
-    """Large values less large: the sign times log(1 + size)."""
+    """Compresses large values: the sign times log(1 + absolute value)."""
     return values.sign() * values.abs().log1p()
 
 

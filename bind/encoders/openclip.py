@@ -1,9 +1,11 @@
-"""Image and text towers of any open_clip model."""
+"""Image and text towers of any open_clip model, and how the weights of each want their pictures."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,42 @@ from bind.encoders import check_options
 from bind.kernels import onednn
 from preprocess.extras import needs
 
+CONFIG = "open_clip_config.json"
+"""The file that open_clip writes beside a model's weights, with `model_cfg` and `preprocess_cfg`."""
+_RESIZE_MODES = ("shortest", "squash")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The pictures that some weights expect: `size` pixels a side, `mean` and `std` of R, G, B in 0..1.
+
+    `quick_gelu` weights were trained with the activation of OpenAI's CLIP, x * sigmoid(1.702 x).
+    """
+
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+    resize_mode: str
+    quick_gelu: bool = False
+
+    @property
+    def preprocess(self) -> dict[str, Any]:
+        """The constants of `preprocess.readers.image.ImageConfig`."""
+        values = {key: value for key, value in asdict(self).items() if key != "quick_gelu"}
+        return values | {"resize": self.size}
+
 
 class ClipTower(nn.Module):
-    """One half of a CLIP: (B, 3, H, W) images or (B, L) token ids -> (B, width) in CLIP's own space, not normalised."""
+    """One tower of a CLIP: (B, 3, H, W) images or (B, L) token ids -> (B, width) in CLIP's own space, not
+    normalised.
+    """
 
     def __init__(self, model: nn.Module, tower: str, width: int) -> None:
         super().__init__()
         self.tower = tower
         self.width = width
-        # The other tower is dropped, so that asking for one modality costs the memory of one.
+        # The other tower is dropped, so that one modality costs the memory of one tower.
         for part in ("visual",) if tower == "text" else ("transformer", "token_embedding", "ln_final", "text"):
             if hasattr(model, part):
                 delattr(model, part)
@@ -34,7 +63,10 @@ class ClipTower(nn.Module):
 
 
 def build(options: Mapping[str, Any]) -> nn.Module:
-    """`{"model": open_clip name, "tower": "image" | "text"}` -> a randomly initialised tower."""
+    """`{"model": open_clip name, "tower": "image" | "text", "quick_gelu": bool}` -> a randomly initialised tower.
+
+    `quick_gelu` may be left out where the model's own configuration says what is right.
+    """
     return _build(options, None)
 
 
@@ -44,25 +76,27 @@ def load(options: Mapping[str, Any], file: Path) -> nn.Module:
 
 
 def _build(options: Mapping[str, Any], file: Path | None) -> nn.Module:
-    check_options(options, {"model", "tower"})
+    check_options(options, {"model", "tower", "quick_gelu"})
     if options.get("tower") not in ("image", "text"):
         raise ValueError(f"encoder: tower is {options.get('tower')!r}, expected image or text")
-    with needs("clip", "an open_clip model"):
-        import open_clip
-
     name = str(options["model"])
-    config = open_clip.get_model_config(name)
-    if config is None:
-        raise ValueError(f"open_clip has no model {name!r}; open_clip.list_models() lists them")
+    config = _config(name)
+    import open_clip
+
     model = open_clip.create_model(
-        name, pretrained=str(file) if file else None, pretrained_image=False, weights_only=True, cache_dir=None
+        name,
+        pretrained=str(file) if file else None,
+        pretrained_image=False,
+        weights_only=True,
+        cache_dir=None,
+        force_quick_gelu=bool(options.get("quick_gelu", False)),
     )
     onednn.adopt(model)
     return ClipTower(model, str(options["tower"]), int(config["embed_dim"]))
 
 
 def find_model(name: str) -> str | None:
-    """open_clip's spelling of a model's name, whatever its case and punctuation (`vit-b32` -> `ViT-B-32`), or None."""
+    """The name that open_clip has for a model, whatever its case and punctuation (`vit-b32` -> `ViT-B-32`), or None."""
     with needs("clip", "an open_clip model"):
         import open_clip
 
@@ -73,26 +107,85 @@ def find_model(name: str) -> str | None:
 
 
 def describe(model: str) -> dict[str, Any]:
-    """Dimension, picture size, mean, std, tokenizer and text context of an open_clip model, as it publishes them."""
-    with needs("clip", "an open_clip model"):
-        import open_clip
-
-    config = open_clip.get_model_config(model)
+    """The dimension, tokenizer and text context of an open_clip model, as it publishes them."""
+    config = _config(model)
     text = config["text_cfg"]
-    image = open_clip.transform.PreprocessCfg(size=config["vision_cfg"].get("image_size", 224))
     return {
         "dim": int(config["embed_dim"]),
-        "size": image.size if isinstance(image.size, int) else int(image.size[0]),
-        "mean": tuple(image.mean),
-        "std": tuple(image.std),
         "context_length": int(text.get("context_length", 77)),
         "tokenizer": f"open_clip:{model}" if {"hf_tokenizer_name", "tokenizer_kwargs"} & set(text) else "clip",
     }
 
 
+def settings(model: str, tag: str | None = None, file: Path | None = None) -> Settings:
+    """The settings of a model's weights, which a tag or a file names.
+
+    The settings of a file are in the `open_clip_config.json` beside it; otherwise they are those that all published
+    weights of the model share. With neither tag nor file they are those of the first published weights. Raises
+    ValueError for an unknown tag, for a file whose settings are unknown, and for settings that
+    `preprocess.readers.image` does not support.
+    """
+    with needs("clip", "an open_clip model"):
+        from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
+
+    tags = list_pretrained_tags_by_model(model)
+    if tag is not None:
+        if tag not in tags:
+            raise ValueError(f"{model} has no weights {tag!r}; known: {', '.join(tags) or 'none'}")
+        return _settings(model, get_pretrained_cfg(model, tag))
+    if file is not None and (beside := file.parent / CONFIG).is_file():
+        try:
+            stored = json.loads(beside.read_text(encoding="utf-8"))
+            published = stored["preprocess_cfg"] | {"quick_gelu": stored["model_cfg"].get("quick_gelu")}
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise ValueError(f"{beside}: expected model_cfg and preprocess_cfg, as open_clip writes them") from error
+        return _settings(model, published)
+    found = {_settings(model, get_pretrained_cfg(model, one)): one for one in reversed(tags)}
+    if file is not None and len(found) > 1:
+        raise ValueError(
+            f"{file}: published weights of {model} want their pictures in {len(found)} different ways, and nothing "
+            f"says which these are; put their {CONFIG} beside the file, or name weights that are like them: "
+            + " or ".join(f"clip-{model}:{one}" for one in reversed(found.values()))
+        )
+    return list(found)[-1] if found else _settings(model, {})
+
+
+def _settings(model: str, published: Mapping[str, Any]) -> Settings:
+    """A table with some keys of open_clip's PreprocessCfg and `quick_gelu` -> settings; other keys are CLIP's."""
+    from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+
+    config = _config(model)
+    # The picture's size is the model's own, whatever is published: open_clip takes it from the encoder too.
+    size = config["vision_cfg"].get("image_size", published.get("size") or 224)
+    merged = PreprocessCfg(**merge_preprocess_dict(PreprocessCfg(), dict(published)))
+    width, height = (size, size) if isinstance(size, int) else size
+    if (
+        width != height
+        or merged.resize_mode not in _RESIZE_MODES
+        or merged.interpolation not in ("bicubic", "bilinear")
+    ):
+        raise ValueError(
+            f"{model}: pictures of {width} x {height}, resized by {merged.resize_mode!r} and {merged.interpolation!r}, "
+            "are not supported; expected square ones, shortest or squash, bicubic or bilinear"
+        )
+    quick = bool(published.get("quick_gelu")) and not config.get("quick_gelu", False)
+    return Settings(int(width), tuple(merged.mean), tuple(merged.std), merged.interpolation, merged.resize_mode, quick)
+
+
+def _config(model: str) -> dict[str, Any]:
+    with needs("clip", "an open_clip model"):
+        import open_clip
+
+    config: dict[str, Any] | None = open_clip.get_model_config(model)
+    if config is None:
+        raise ValueError(f"open_clip has no model {model!r}; open_clip.list_models() lists them")
+    return config
+
+
 def download(model: str, tag: str) -> Path:
-    """The weights file that open_clip's hub has for a model and tag. Raises ValueError for an unknown tag
-    and where the hub cannot be reached.
+    """The weights file of a model and tag, downloaded from open_clip's hub where it is not in its cache.
+
+    Raises ValueError for an unknown tag and where the hub cannot be reached.
     """
     with needs("clip", "an open_clip model"):
         from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model

@@ -1,7 +1,7 @@
-"""An image trunk that looks at one channel: depth, temperature, whatever a camera without colours measures.
+"""An image trunk applied to one channel: depth, temperature, or any other camera without colours.
 
 Shown as grey, such a picture already means much to a trunk that knows photographs; `train/small/sensors.py` fits the
-head that makes use of it.
+head.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from bind.encoders import check_options, efficientnet
 from bind.encoders.efficientnet import EfficientNet
 
 _EVERY = 3
-"""Percentiles are those of every third pixel of every third row: 5,625 of 50,176 tell them well enough."""
+"""Percentiles are computed from every third pixel of every third row: 5,625 of 50,176 pixels are enough."""
 
 
 class Sensor(nn.Module):
     """(B, 1, H, W) values on any scale -> (B, width): the features `outputs` of an image trunk (see `EfficientNet`).
 
-    Each picture is stretched by itself: its `low` and `high` percentile become black and white. So neither the unit
+    Each picture is stretched by itself: its `low` and `high` percentiles become black and white. So neither the unit
     nor the range of a camera matters, and a picture without contrast is grey.
     """
 
@@ -47,7 +47,9 @@ class Sensor(nn.Module):
 
 
 def stretched(x: Tensor, low: float, high: float) -> Tensor:
-    """(B, 1, H, W) -> the same with the percentiles `low` and `high` of each picture at 0 and 1; beyond is clipped."""
+    """(B, 1, H, W) -> the same shape, with the percentiles `low` and `high` of each picture at 0 and 1; values are
+    clipped.
+    """
     seen = x[..., ::_EVERY, ::_EVERY].flatten(1).float().sort(1).values
     last = seen.shape[1] - 1
     black, white = (seen[:, round(percent / 100 * last)].to(x.dtype).view(-1, 1, 1, 1) for percent in (low, high))
@@ -70,7 +72,10 @@ def build(options: Mapping[str, Any]) -> Sensor:
 
 
 def load(options: Mapping[str, Any], file: Path) -> Sensor:
-    """The encoder with the image trunk of a file that `efficientnet.load` reads. Raises ValueError as that does."""
+    """The encoder with the image trunk of a file that `efficientnet.load` reads.
+
+    Raises ValueError as `efficientnet.load`.
+    """
     encoder = build(options)
     trunk = efficientnet.load({"model": options["model"], "outputs": options["outputs"]}, file)
     trunk.classifier = nn.Identity()

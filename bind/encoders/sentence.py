@@ -1,4 +1,4 @@
-"""Sentence encoders of the BERT family (arXiv 1810.04805), without transformers, whose import alone takes seconds."""
+"""Sentence encoders of the BERT family (arXiv 1810.04805), without transformers, whose import takes seconds."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _MINILM = {
     "intermediate_size": 1536,
     "max_position_embeddings": 512,
 }
-# What else a config.json may say and this module does not vary.
+# Keys of a config.json that this module does not vary, and the values it expects.
 _FIXED = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute", "layer_norm_eps": 1e-12}
 _NORM_EPSILON = 1e-12
 _INITIAL_STD = 0.02
 
 
 class SentenceEncoder(nn.Module):
-    """(B, L) token ids, 0 where padded -> (B, width): the mean of the last layer over all tokens, unit rows.
+    """(B, L) token ids, 0 where padded -> (B, width): the mean of the last layer over all tokens, as unit rows.
 
-    As sentence-transformers' all-MiniLM-L6-v2: mean pooling, then L2 norm. `config` has the keys of BERT's config.json.
-    The means of `layers` follow as they are (0 are the embedded words, 1 the first layer): words by themselves, before
-    they are a sentence.
+    This is sentence-transformers' all-MiniLM-L6-v2: mean pooling, then the L2 norm. `config` has the keys of BERT's
+    config.json. The means of the given `layers` are appended without normalisation (0 is the layer of embedded words, 1
+    the first layer); they describe the words before they form a sentence.
     """
 
     def __init__(self, config: Mapping[str, int], layers: Sequence[int] = ()) -> None:
@@ -45,7 +45,7 @@ class SentenceEncoder(nn.Module):
             raise ValueError(f"encoder: layers is {layers!r}, expected some of 0 to {config['num_hidden_layers'] - 1}")
         self.width = width * (1 + len(layers))
         self.words = nn.Embedding(config["vocab_size"], width)
-        # Positions of the first of BERT's two token types: sentences come alone here.
+        # The embedding of the first of BERT's two token types is added, because there is one sentence only.
         self.positions = nn.Embedding(config["max_position_embeddings"], width)
         self.norm = nn.LayerNorm(width, eps=_NORM_EPSILON)
         self.layers = nn.ModuleList(
@@ -60,7 +60,7 @@ class SentenceEncoder(nn.Module):
         """(B, L) int64 -> (B, width) float; the first `hidden_size` of each row have norm 1."""
         lengths = (ids != 0).sum(1)
         shortest, longest = (int(length) for length in torch.aminmax(lengths))
-        ids = ids[:, :longest]  # attention over columns that are padding in every row is wasted
+        ids = ids[:, :longest]  # attention over columns that are padding in every row would be wasted
         real = None if shortest == longest else (ids != 0)[..., None]
         visible = None if real is None else real[:, None, None, :, 0]
 
@@ -75,7 +75,7 @@ class SentenceEncoder(nn.Module):
 
 
 class _Layer(nn.Module):
-    """(B, L, width) -> (B, L, width): attention, then an MLP with exact GELU, a LayerNorm after each sum."""
+    """(B, L, width) -> (B, L, width): attention, then an MLP with exact GELU; a LayerNorm follows each sum."""
 
     def __init__(self, width: int, heads: int, inner: int) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class _Layer(nn.Module):
         self.norm_2 = nn.LayerNorm(width, eps=_NORM_EPSILON)
 
     def forward(self, x: Tensor, visible: Tensor | None) -> Tensor:
-        """(B, L, width), and (B, 1, 1, L) bool where a row has padding -> (B, L, width)."""
+        """(B, L, width), and (B, 1, 1, L) bool where a row has padding (else None) -> (B, L, width)."""
         query, key, value = self.in_proj(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=visible)
         x = self.norm_1(x + self.out_proj(mixed.transpose(1, 2).flatten(2)))
@@ -104,7 +104,8 @@ def build(options: Mapping[str, Any]) -> nn.Module:
 
 
 def load(options: Mapping[str, Any], file: Path) -> nn.Module:
-    """The encoder with the weights of a sentence-transformers folder's `model.safetensors` (its config.json beside it).
+    """The encoder with the weights of a sentence-transformers folder's `model.safetensors`; its config.json lies beside
+    it.
 
     Raises ValueError where the two do not fit, and for a BERT of another kind (activation, positions).
     """
@@ -122,13 +123,15 @@ def load(options: Mapping[str, Any], file: Path) -> nn.Module:
         encoder = build({key: config[key] for key in _MINILM} | dict(options))
     try:
         encoder.load_state_dict(state, assign=True)
-    except RuntimeError as error:  # shapes
+    except RuntimeError as error:  # the shapes differ
         raise ValueError(f"{file}: {error}") from None
     return encoder
 
 
 def _renamed(published: dict[str, Tensor], layers: int) -> dict[str, Tensor]:
-    """transformers' names of BERT's tensors -> ours, taken out of `published`; query, key and value become one."""
+    """The tensors of BERT under transformers' names, removed from `published` -> under our names; q, k and v become
+    one.
+    """
     take = published.pop
     kinds = take("embeddings.token_type_embeddings.weight")
     state = {

@@ -1,8 +1,8 @@
-"""Small networks over log-mel pictures: one of words, one of the sounds of the world, and both side by side.
+"""Small networks over log-mel spectrograms: one for words, one for sounds of the world, and both side by side.
 
-The one of words is narrow in frequency first, then wide along time. In training it varies its own input, as dropout
-does: other voices (a stretched frequency axis), other tempi, noise, loudness, and blanked stretches. The one of sounds
-is a MobileNet that tells AudioSet's 521 classes apart.
+The network for words is narrow in frequency first, then wide along time. In training it varies its own input, as
+dropout does: other voices (a stretched frequency axis), other tempi, noise, loudness, and blanked stretches. The
+network for sounds is a MobileNet that classifies AudioSet's 521 classes.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ from torch import Tensor, nn
 from bind.encoders import check_options
 
 _FLOOR = math.log(torch.finfo(torch.float32).eps)
-"""Log energy of silence, from `preprocess.dsp.filterbank`."""
+"""The log energy of silence in `preprocess.dsp.filterbank`."""
 _GROUPS = 8
 _HEADS = 8
 _SHRINK = 8
-"""Frequencies that become one before time is looked along. Frames are joined by 2 there, and after a few blocks."""
+"""The number of frequency bins that are joined into one before convolutions along time.
+
+Frames are joined in pairs there, and again after a few blocks.
+"""
 _BINS_AT_ONCE = 32
 _STAGES: tuple[tuple[int, int, tuple[int, int], int, int, bool], ...] = (
     (16, 1, (1, 1), 1, 3, False),
@@ -32,15 +35,17 @@ _STAGES: tuple[tuple[int, int, tuple[int, int], int, int, bool], ...] = (
     (112, 3, (1, 1), 4, 5, True),
     (192, 3, (2, 1), 4, 5, True),
 )
-"""Width, blocks, stride of the first (bins, frames), expansion, kernel, squeeze-and-excitation."""
+"""For each stage: width, blocks, stride of the first block (bins, frames), expansion, kernel,
+squeeze-and-excitation.
+"""
 
 
 class SoundEncoder(nn.Module):
     """(B, 1, bins, frames) log energies, not normalised -> (B, width).
 
-    A picture's frames whose bins are all equal (the padding of short sounds) are taken as silence. `channels` is the
-    width along time, `blocks` the number of residual ones; `width` is 8 * `channels`, one mean of all frames for each
-    of eight learned weightings. `vary` scales the variation in training, 0 turns it off.
+    Frames whose bins are all equal are the padding of short sounds and count as silence. `channels` is the width along
+    time and `blocks` the number of residual blocks. `width` is 8 * `channels`: one mean over all frames for each of
+    eight learned weightings. `vary` scales the variation in training; 0 turns it off.
     """
 
     def __init__(self, shape: tuple[int, ...], *, channels: int = 256, blocks: int = 8, vary: float = 1.0) -> None:
@@ -75,7 +80,8 @@ class SoundEncoder(nn.Module):
         self.norm = nn.LayerNorm(self.width)
         for module in self.modules():
             if isinstance(module, (nn.Conv1d, nn.Conv2d)):
-                # With torch's default, 0.58 of this, all pictures look alike at first and learning starts late.
+                # With torch's default, which is 0.58 of this, all spectrograms look alike at first and learning starts
+                # late.
                 nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
@@ -85,7 +91,7 @@ class SoundEncoder(nn.Module):
         x = _with_silence(x)
         if self.training and self.vary:
             x = varied(x, self.vary)
-        # Bins of -16 to 10 to about -1 to 1; the loudness of a clip is kept.
+        # This maps bins of -16 to 10 to about -1 to 1; the loudness of a clip is kept.
         x = self.far(self.join(self.near(self.stem((x + 6) / 6))))
         weights = self.weighting(x).softmax(2)
         features: Tensor = self.norm(torch.einsum("bht,bct->bhc", weights, x).flatten(1))
@@ -93,7 +99,9 @@ class SoundEncoder(nn.Module):
 
 
 class Block(nn.Module):
-    """(B, channels, T) -> the same shape: the input plus each channel along time, then an MLP over channels."""
+    """(B, channels, T) -> the same shape: the input plus a convolution of each channel along time and an MLP over
+    channels.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -110,11 +118,11 @@ class Block(nn.Module):
 
 
 class TaggingEncoder(nn.Module):
-    """(B, 1, bins, frames) log energies, not normalised -> (B, width): what a sound is, by class and by features.
+    """(B, 1, bins, frames) log energies, not normalised -> (B, width): class probabilities and features of a sound.
 
-    Inverted residual blocks (MobileNetV2, arXiv 1801.04381) with squeeze-and-excitation; `multiplier` scales their
-    widths. The features are, side by side, the largest probability of each of `classes` over three overlapping
-    stretches of the clip, and `embedding` values, the mean over the clip.
+    The blocks are inverted residuals (MobileNetV2, arXiv 1801.04381) with squeeze-and-excitation; `multiplier` scales
+    their widths. The result has, side by side, the largest probability of each of `classes` over three overlapping
+    stretches of the clip, and `embedding` features, which are means over the clip.
     """
 
     def __init__(
@@ -140,7 +148,7 @@ class TaggingEncoder(nn.Module):
         self.classifier = nn.Linear(embedding, classes)
         for module in self.trunk.modules():
             if isinstance(module, nn.Conv2d):
-                # So that an encoder whose normalisation has seen nothing yet keeps its inputs apart.
+                # This makes the outputs of an untrained encoder differ between inputs.
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
@@ -152,7 +160,7 @@ class TaggingEncoder(nn.Module):
     def stretches(self, x: Tensor) -> Tensor:
         """(B, 1, bins, frames) -> (B, 3, embedding): the means over the first half, the middle and the last half."""
         _check_shape(x, self.shape)
-        # Bins of -16 to 10 to about -1 to 1; the loudness of a clip is kept.
+        # This maps bins of -16 to 10 to about -1 to 1; the loudness of a clip is kept.
         columns: Tensor = self.trunk((_with_silence(x) + 6) / 6).mean(2)
         count = columns.shape[2]
         half = (count + 1) // 2
@@ -161,11 +169,13 @@ class TaggingEncoder(nn.Module):
 
 
 class HearingEncoder(nn.Module):
-    """(B, 1, bins, frames) log energies, not normalised -> (B, width): words and sounds of the world, by one gate.
+    """(B, 1, bins, frames) log energies, not normalised -> (B, width): features of words and of sounds, mixed by a
+    gate.
 
-    `words` are the options of `SoundEncoder`, `sounds` those of `TaggingEncoder`. The gate, between 0 and 1, says how
-    surely a clip is one person speaking into the microphone. The features are the words' times the gate, the sounds'
-    times its rest, and that rest itself, which is what a linear head without bias has as bias for sounds.
+    `words` are the options of `SoundEncoder`, `sounds` those of `TaggingEncoder`. The gate, between 0 and 1, is the
+    probability that a clip is one person who speaks into the microphone. The features are those of the words times the
+    gate, those of the sounds times (1 - gate), and (1 - gate) itself. The last one serves a linear head without bias as
+    the bias for sounds.
     """
 
     def __init__(self, shape: tuple[int, ...], words: Mapping[str, Any], sounds: Mapping[str, Any]) -> None:
@@ -184,11 +194,11 @@ class HearingEncoder(nn.Module):
 
 
 def varied(x: Tensor, strength: float) -> Tensor:
-    """(B, 1, bins, frames) log energies -> the same shape: each as another voice, elsewhere, at another time.
+    """(B, 1, bins, frames) log energies -> the same shape: each clip with another voice, tempo, position and loudness.
 
-    At strength 1: frequencies stretched by up to 8 %, time by up to 15 %, the sound moved by up to 15 frames, noise
-    43 to 17 dB below the loudest bin, louder or softer by up to 9 dB, an eighth of the rows and 24 columns blanked
-    at most (arXiv 1904.08779). The random numbers are torch's.
+    At strength 1, frequencies are stretched by up to 8 % and time by up to 15 %; the sound is moved by up to 15 frames;
+    noise is added, 43 to 17 dB below the loudest bin; the loudness changes by up to 9 dB; and at most an eighth of the
+    rows and 24 columns are blanked (SpecAugment, arXiv 1904.08779). The random numbers are torch's.
     """
     count, bins, frames = len(x), x.shape[2], x.shape[3]
 
@@ -199,7 +209,7 @@ def varied(x: Tensor, strength: float) -> Tensor:
     theta[:, 0, 0] = 1 + strength * uniform(-0.15, 0.15)
     theta[:, 0, 2] = theta[:, 0, 0] - 1 + strength * uniform(-30.0, 15.0) / frames
     theta[:, 1, 1] = 1 + strength * uniform(-0.08, 0.08)
-    theta[:, 1, 2] = theta[:, 1, 1] - 1  # the lowest frequency stays
+    theta[:, 1, 2] = theta[:, 1, 1] - 1  # the lowest frequency stays where it is
     grid = F.affine_grid(theta, list(x.shape), align_corners=False)
     x = F.grid_sample(x.float(), grid, padding_mode="border", align_corners=False)
     tilt = torch.linspace(-1, 1, bins, device=x.device).view(1, 1, bins, 1)
@@ -219,7 +229,7 @@ def varied(x: Tensor, strength: float) -> Tensor:
 
 
 class _Inverted(nn.Module):
-    """(B, C, F, T) -> (B, C', F', T'): widened, each channel along both axes, weighted by its mean, narrowed."""
+    """(B, C, F, T) -> (B, C', F', T'): an inverted residual: widened, depthwise, squeeze-and-excitation, narrowed."""
 
     def __init__(
         self, narrow: int, out: int, stride: tuple[int, int], expansion: int, kernel: int, squeeze: bool
@@ -240,7 +250,7 @@ class _Inverted(nn.Module):
 
 
 class _Weighted(nn.Module):
-    """(B, C, F, T) -> the same shape: each channel times a weight in 0 to 1 that the means of all channels give."""
+    """(B, C, F, T) -> the same shape: each channel times a weight in 0..1 computed from the means of all channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -256,14 +266,14 @@ class _Weighted(nn.Module):
 
 
 def _conv(narrow: int, wide: int, kernel: int, stride: int | tuple[int, int], groups: int = 1) -> nn.Sequential:
-    """A convolution and its normalisation."""
+    """A convolution followed by its normalisation."""
     return nn.Sequential(
         nn.Conv2d(narrow, wide, kernel, stride, kernel // 2, groups=groups, bias=False), nn.BatchNorm2d(wide)
     )
 
 
 def _channels(count: int, multiplier: float) -> int:
-    """A width times `multiplier`, as a multiple of 8."""
+    """A number of channels times `multiplier`, rounded to a multiple of 8."""
     return max(8, round(count * multiplier / 8) * 8)
 
 
@@ -273,7 +283,9 @@ def _check_shape(x: Tensor, shape: tuple[int, ...]) -> None:
 
 
 def _with_silence(x: Tensor) -> Tensor:
-    """Frames whose bins are all equal are the padding of short sounds: they become silence."""
+    """(B, 1, bins, frames) -> the same, with silence in frames whose bins are all equal: the padding of short
+    sounds.
+    """
     silent = x.amax(2, keepdim=True) == x.amin(2, keepdim=True)
     return x.masked_fill(silent, _FLOOR)
 
@@ -282,10 +294,10 @@ _WORDS, _SOUNDS = {"channels", "blocks", "vary"}, {"classes", "embedding", "mult
 
 
 def build(options: Mapping[str, Any]) -> nn.Module:
-    """A table -> a randomly initialised encoder: arguments of `SoundEncoder`; with a table `sounds` a `HearingEncoder`.
+    """A table -> a randomly initialised encoder: a `SoundEncoder`, or a `HearingEncoder` where the table has `sounds`.
 
-    `shape` is needed. `sounds` are arguments of `TaggingEncoder`; the others are then those of the words. Raises
-    ValueError that lists unknown or missing keys.
+    `shape` is needed. The other keys are arguments of `SoundEncoder`; those in `sounds` are arguments of
+    `TaggingEncoder`. Raises ValueError that lists unknown or missing keys.
     """
     check_options(options, {"shape", "sounds", *_WORDS})
     if "shape" not in options:

@@ -1,4 +1,4 @@
-"""A pre-norm transformer with its stems: what ImageBind's towers and our own trainable encoders are built from."""
+"""A pre-norm transformer with its stems, from which ImageBind's towers and our trainable encoders are built."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bind.encoders import check_options
 from bind.kernels.onednn import Linear, linear
 
 NORM_EPSILON = 1e-6
-"""Of every LayerNorm but the stems', which have torch's default of 1e-5; both as in ImageBind."""
+"""The epsilon of every LayerNorm but the stems', which have torch's default of 1e-5; both are as in ImageBind."""
 
 
 class Attention(nn.Module):
@@ -45,10 +45,10 @@ class Attention(nn.Module):
                 nn.init.normal_(bias, std=width**-0.5)
 
     def forward(self, x: Tensor, at: Tensor | None = None) -> Tensor:
-        """(B, N, width) -> (B, N, width); with positions `at` (B,) int64 -> (B, 1, width), their states only."""
+        """(B, N, width) -> (B, N, width); with positions `at` (B,) int64 -> (B, 1, width), the states at these only."""
         batch, tokens, width = x.shape
         visible = None
-        if at is None or type(self.in_proj) is not nn.Linear:  # a wrapped one, as by LoRA, has no parts
+        if at is None or type(self.in_proj) is not nn.Linear:  # a wrapped layer, as LoRA makes, cannot be divided
             query, key, value = self.in_proj(x).chunk(3, dim=-1)
             query = query if at is None else pick(query, at)
         else:
@@ -72,8 +72,8 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """(B, N, width) -> (B, N, width): attention, then an MLP of four times the width with exact GELU, both pre-norm.
 
-    `drop_path` is the probability that training leaves out a residual branch of a sample (stochastic depth,
-    arXiv 1603.09382). ImageBind's own code leaves out token positions of the whole batch instead; not so here.
+    `drop_path` is the probability that training leaves out a residual branch of an item (stochastic depth, arXiv
+    1603.09382). ImageBind's own code leaves out token positions of the whole batch instead.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Block(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor, at: Tensor | None = None) -> Tensor:
-        """(B, N, width) -> (B, N, width); with positions `at` (B,) int64 -> (B, 1, width), their states only."""
+        """(B, N, width) -> (B, N, width); with positions `at` (B,) int64 -> (B, 1, width), the states at these only."""
         attended = self._thin(self.attention(self.norm_1(x), at))
         x = (x if at is None else pick(x, at)) + attended
         return x + self._thin(self.fc2(F.gelu(self.fc1(self.norm_2(x)))))
@@ -104,25 +104,26 @@ class Block(nn.Module):
 
 
 def pick(x: Tensor, at: Tensor) -> Tensor:
-    """(B, N, width) and positions (B,) int64 -> (B, 1, width), the states there."""
+    """(B, N, width) and positions (B,) int64 -> (B, 1, width), the states at these positions."""
     return x[torch.arange(len(x), device=x.device), at].unsqueeze(1)
 
 
 class FusedInference(Protocol):
-    """What may take over a `Transformer`'s inference on a GPU (`bind.kernels.transformer.Fused` does)."""
+    """An object that can compute a `Transformer`'s inference on a GPU (`bind.kernels.transformer.Fused`)."""
 
     def __call__(self, x: Tensor, at: Tensor) -> Tensor:
         """(B, N, width), (B,) int64 -> (B, width), as `Transformer.forward`."""
 
     def tokens(self, encoder: PatchEncoder, x: Tensor) -> Tensor:
-        """(B, *shape) -> (B, N, width), the tokens that `PatchEncoder` gives to its transformer."""
+        """(B, *shape) -> (B, N, width), the tokens that `PatchEncoder` passes to its transformer."""
 
 
 class Transformer(nn.Module):
-    """(B, N, width) and positions (B,) -> (B, width), the states there after `depth` blocks.
+    """(B, N, width) and positions (B,) -> (B, width), the states at these positions after `depth` blocks.
 
-    No other state of the last block is read, so that it computes their keys and values only. The drop-path rate grows
-    linearly from 0 to `drop_path`. Where `fused` is set, it takes over inference on a GPU in bfloat16.
+    No other state of the last block is needed, so the last block computes only keys and values for the other tokens.
+    The drop-path rate grows linearly from 0 to `drop_path`. Where `fused` is set, it computes inference on a GPU in
+    bfloat16.
     """
 
     def __init__(
@@ -158,7 +159,7 @@ class Transformer(nn.Module):
         return x.squeeze(1)
 
     def fused_for(self, x: Tensor) -> FusedInference | None:
-        """`fused`, where it can take an input or a state `x`."""
+        """`fused`, where it is set and can take an input or a state `x`, else None."""
         usable = x.is_cuda and x.dtype == torch.bfloat16 and not torch.is_grad_enabled()
         return self.fused if usable else None
 
@@ -166,8 +167,8 @@ class Transformer(nn.Module):
 class Patches(nn.Module):
     """(B, *shape) -> (B, N, width) tokens: a convolution over 1, 2 or 3 dimensions, then a LayerNorm if `norm`.
 
-    Where the last two sizes of `shape` (channels first), kernel and stride are equal, other squares are taken too.
-    Other shapes raise ValueError.
+    Where the last two sizes of `shape` (channels first), kernel and stride are equal, squares of other sizes are
+    accepted too. Other shapes raise ValueError.
     """
 
     def __init__(
@@ -201,7 +202,8 @@ class Patches(nn.Module):
         return self._convolve(x, self.projection.weight)
 
     def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
-        # As one product over windows: on a GPU several times as fast as a convolution of so few channels.
+        # The convolution is computed as one product over windows, which on a GPU is several times as fast for few
+        # channels.
         dims = weight.ndim - 2
         for dim in range(dims):
             x = x.unfold(2 + dim, self.kernel[dim - dims], self.stride[dim - dims])
@@ -221,9 +223,10 @@ class Patches(nn.Module):
 
 
 class PatchEncoder(nn.Module):
-    """(B, *shape) -> (B, width): patches with class token and positions through a transformer; the normed class token.
+    """(B, *shape) -> (B, width): patches, class token and positions through a transformer, then the normed class token.
 
-    Positions are interpolated bicubically for squares of another size than the stem's own. ValueError for wrong shapes.
+    Positions are interpolated bicubically for squares of another size than the stem's own. Raises ValueError for other
+    shapes.
     """
 
     def __init__(self, stem: Patches, trunk: Transformer, *, pre_norm: bool = False, dropout: float = 0.0) -> None:
@@ -256,15 +259,15 @@ class PatchEncoder(nn.Module):
         self.trunk.checkpointing = on
 
     def positions_for(self, count: int) -> Tensor:
-        """(1, count, width), the learned positions, interpolated if that is not their own number."""
+        """(1, count, width), the learned positions, interpolated where `count` is not their own number."""
         if count == self.positions.shape[1]:
             return self.positions
-        # The stem has checked that only squares differ from the native size.
+        # The stem has checked that only squares have another size than the native one.
         *outer, _, side = self.stem.grid
         planes = math.prod(outer)
         wanted = math.isqrt((count - 1) // planes)
         grid = self.positions[0, 1:].view(planes, side, side, self.width).permute(0, 3, 1, 2)
-        # In float32, as the reference does: bfloat16 would round the weights of the interpolation too.
+        # Interpolation is in float32, as in the reference: bfloat16 would round its weights too.
         grid = F.interpolate(grid.float(), size=(wanted, wanted), mode="bicubic").to(grid.dtype)
         return torch.cat([self.positions[:, :1], grid.permute(0, 2, 3, 1).reshape(1, -1, self.width)], dim=1)
 
@@ -272,8 +275,8 @@ class PatchEncoder(nn.Module):
 def build(options: Mapping[str, Any]) -> PatchEncoder:
     """A table of the arguments of `Patches`, `Transformer` and `PatchEncoder` -> an encoder (B, *shape) -> (B, width).
 
-    Needed are `shape`, `kernel`, `stride`, `width`, `depth` and `heads`; `bias_kv`, `drop_path` and `dropout` may be
-    given. Weights are random. Raises ValueError that lists unknown or missing keys.
+    `shape`, `kernel`, `stride`, `width`, `depth` and `heads` are needed; `bias_kv`, `drop_path` and `dropout` are
+    optional. Weights are random. Raises ValueError that lists unknown or missing keys.
     """
     needed = {"shape", "kernel", "stride", "width", "depth", "heads"}
     check_options(options, needed | {"bias_kv", "drop_path", "dropout"})

@@ -1,7 +1,7 @@
-"""The multilingual Universal Sentence Encoder v3 (arXiv 1907.04307), convolutional form: sixteen languages, one space.
+"""The multilingual Universal Sentence Encoder v3 in its convolutional form, for sixteen languages (arXiv 1907.04307).
 
-It averages a word's own vector and what its neighbours of one, two and four words say of it, over all words of a text;
-three small layers follow. A text costs a tenth of what a transformer of six layers takes.
+The encoder sums each word's own vector and convolutions over its neighbours (windows of 2, 3 and 5 words), and averages
+these over all words of a text. Three small layers follow. A text takes a tenth of the time of a six-layer transformer.
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ from bind.kernels.onednn import Linear
 
 _WIDTH, _INNER, _DEEP = 512, 256, 320
 _TABLES, _ROWS = 17, 7530
-"""The published words lie in 17 tables with a scale of their own each: piece p is row p // 17 of table p % 17."""
+"""The number of tables that hold the published words, each with its own scale, and their rows: piece p is row p // 17
+of table p % 17.
+"""
 _BRANCHES = {2: 0, 3: 1, 5: 2}
-"""Words that a convolution sees -> how many of them stand before the word itself."""
+"""The width of a convolution's window in words -> how many of these words stand before the word itself."""
 _NORM_EPSILON = 1e-12
-PAD = -1  # of `tokenizers.load("universal")`
+PAD = -1  # the padding of `tokenizers.load("universal")`
 
 
 class UniversalSentenceEncoder(nn.Module):
     """(B, L) piece numbers, -1 where padded -> (B, 512), unit rows.
 
-    Words stay in 8 bits (65 MB), as their makers publish them.
+    Word vectors stay in 8 bits (65 MB), as their makers publish them.
     """
 
     def __init__(self) -> None:
@@ -46,7 +48,7 @@ class UniversalSentenceEncoder(nn.Module):
         self.branches = nn.ModuleDict({str(seen): _Branch(seen, before) for seen, before in _BRANCHES.items()})
         self.norm = nn.LayerNorm(_WIDTH + len(_BRANCHES) * _INNER, eps=_NORM_EPSILON)
         self.project = Linear(_WIDTH + len(_BRANCHES) * _INNER, _WIDTH)
-        # Each layer sees all that came before it, but the last, which does not see the mean.
+        # Each layer gets the outputs of all layers before it, except the last, which does not get the mean.
         self.deep_1 = Linear(_WIDTH, _DEEP, bias=False)
         self.deep_2 = Linear(_WIDTH + _DEEP, _DEEP, bias=False)
         self.deep_3 = Linear(_DEEP, _WIDTH, bias=False)
@@ -61,8 +63,8 @@ class UniversalSentenceEncoder(nn.Module):
         table = pieces % _TABLES
         words = self.words[pieces].to(self.scale.dtype) * self.scale[table] + self.lowest[table]
         parts = self.narrow_norm(self.narrow(words)).split(_INNER, 2)
-        heard = [branch(part, real) for branch, part in zip(self.branches.values(), parts, strict=True)]
-        seen = self.norm(torch.cat([words, *heard], 2))
+        contexts = [branch(part, real) for branch, part in zip(self.branches.values(), parts, strict=True)]
+        seen = self.norm(torch.cat([words, *contexts], 2))
         mean = self.project((seen * real).sum(1) / lengths) * lengths.to(words.dtype).sqrt()
         one = F.relu(self.deep_1(mean))
         two = F.relu(self.deep_2(torch.cat([mean, one], 1)))
@@ -71,7 +73,7 @@ class UniversalSentenceEncoder(nn.Module):
 
 
 class _Branch(nn.Module):
-    """(B, L, 256), and (B, L, 1) which are real -> (B, L, 256): two convolutions over `seen` words, added up."""
+    """(B, L, 256), and (B, L, 1), which words are real -> (B, L, 256): two residual convolutions over `seen` words."""
 
     def __init__(self, seen: int, before: int) -> None:
         super().__init__()
@@ -81,7 +83,7 @@ class _Branch(nn.Module):
     def forward(self, x: Tensor, real: Tensor) -> Tensor:
         """(B, L, 256), (B, L, 1) -> (B, L, 256)."""
         for layer in (self.first, self.second):
-            # What stands outside of a text is 0, in its padding too.
+            # Words outside of the text are 0, and so is its padding.
             around = F.pad(x * real, (0, 0, self.before, self.seen - 1 - self.before)).unfold(1, self.seen, 1)
             x = x + F.relu(layer(around.transpose(2, 3).flatten(2)))
         return x
@@ -109,7 +111,7 @@ def load(options: Mapping[str, Any], file: Path) -> nn.Module:
 
 
 def _renamed(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The package's names -> ours; matrices there are multiplied from the right."""
+    """Tensors under the package's names -> under our names; the package multiplies matrices from the right."""
     words = torch.stack([published[f"q{number + 1}"] for number in range(_TABLES)], 1).flatten(0, 1)
     state = {"words": words, "scale": published["scale"][:, None], "lowest": published["lo"][:, None]}
     for seen in _BRANCHES:

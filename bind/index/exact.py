@@ -1,4 +1,4 @@
-"""Exact search in numpy: rows that grow and may be memory-mapped, and rankings by cosine with ties in order of id."""
+"""Exact search in numpy: rows that grow and may be memory-mapped, ranked by cosine, with ties in order of their ids."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ Integers = npt.NDArray[np.int64]
 _QUERIES_PER_BLOCK = 256
 _ROWS_PER_BLOCK = 8192
 _SLACK = np.float32(2e-5)
-"""More than two float32 matrix products of unit rows can differ by rounding: nothing within it is dropped early."""
+"""Two float32 matrix products of unit rows differ by less than this through rounding; closer rows are not dropped
+early.
+"""
 
 
 class Rows:
@@ -64,20 +66,22 @@ class Rows:
 
 
 def nothing(queries: int, k: int) -> tuple[Floats, Integers]:
-    """(Q, k) scores of -inf and ids of -1: no result."""
+    """(Q, k) scores of -inf and ids of -1: an empty result."""
     return np.full((queries, k), -np.inf, np.float32), np.full((queries, k), -1, np.int64)
 
 
 def search(queries: Floats, rows: Rows, ids: Integers, k: int, start: int = 0) -> tuple[Floats, Integers]:
-    """(Q, D) against the live rows from `start` on -> the best (Q, k) scores and ids, ties by id.
+    """(Q, D) queries against the live rows from `start` on -> the best (Q, k) scores and ids, ties in order of ids.
 
-    Matrix products choose, block by block, all rows within rounding of the k best; one dot product each ranks them.
+    The search takes two steps. Matrix products, one block of rows at a time, find all rows whose score lies within
+    rounding error of the k best. `rank` then computes one dot product for each of these rows and sorts them. The memory
+    needed does not depend on N; the time is O(Q N D).
     """
     scores, found = nothing(len(queries), k)
     for first in range(0, len(queries), _QUERIES_PER_BLOCK):
         block = queries[first : first + _QUERIES_PER_BLOCK]
         floor = np.full((len(block), 1), -np.inf, np.float32)
-        kept: list[tuple[Floats, Integers]] = [(np.empty(0, np.float32), np.empty(0, np.int64))] * len(block)
+        candidates: list[tuple[Floats, Integers]] = [(np.empty(0, np.float32), np.empty(0, np.int64))] * len(block)
         for at, vectors in rows.blocks(start):
             with _blas_threads(len(block)):
                 products = block @ vectors.T
@@ -87,22 +91,23 @@ def search(queries: Floats, rows: Rows, ids: Integers, k: int, start: int = 0) -
             above = products > floor
             for place in np.flatnonzero(above.any(axis=1)):
                 hits = np.flatnonzero(above[place])
-                values = np.concatenate([kept[place][0], products[place, hits]])
-                numbers = np.concatenate([kept[place][1], hits + at])
+                values = np.concatenate([candidates[place][0], products[place, hits]])
+                numbers = np.concatenate([candidates[place][1], hits + at])
                 if len(values) > k:
                     floor[place] = np.partition(values, -k)[-k] - _SLACK
                     near = values > floor[place]
                     values, numbers = values[near], numbers[near]
-                kept[place] = values, numbers
-        for query, (_, numbers) in enumerate(kept, start=first):
+                candidates[place] = values, numbers
+        for query, (_, numbers) in enumerate(candidates, start=first):
             rank(queries[query], rows, ids, numbers, scores[query], found[query])
     return scores, found
 
 
 class _OneThread:
-    """numpy's BLAS at one thread while at least one search is inside; a limit is of the process, not of a thread.
+    """A context in which numpy's BLAS uses one thread, as long as at least one search is inside.
 
-    Each search for itself would restore what it found, which may be the limit of another.
+    The limit holds for the process, not for a thread. If each search set and restored the limit by itself, it could
+    restore the limit that another search had set.
     """
 
     def __init__(self) -> None:
@@ -132,15 +137,15 @@ _one_thread = _OneThread()
 
 
 def _blas_threads(queries: int) -> AbstractContextManager[object]:
-    # One query is bound by memory, and numpy's threads would contend with those of an encoder that has just run.
+    # One query is bound by memory bandwidth, and BLAS threads would contend with those of an encoder that has just run.
     return _one_thread if queries == 1 else nullcontext()
 
 
 def rank(query: Floats, rows: Rows, ids: Integers, numbers: Integers, scores: Floats, found: Integers) -> None:
-    """Writes the best of the rows `numbers` into `scores` and `found` (k,), by exact score, then by id.
+    """Writes the best of the rows `numbers` into `scores` and `found` (k,), ordered by exact score, then by id.
 
-    einsum adds in the same order for every row, unlike a matrix product: equal vectors get equal scores, wherever
-    they are stored.
+    einsum adds in the same order for every row, which a matrix product does not. So equal vectors get equal scores,
+    wherever they are stored.
     """
     exact = np.empty(len(numbers), np.float32)
     for at in range(0, len(numbers), _ROWS_PER_BLOCK):
@@ -152,7 +157,7 @@ def rank(query: Floats, rows: Rows, ids: Integers, numbers: Integers, scores: Fl
 
 
 def best(parts: Sequence[tuple[Floats, Integers]], queries: int, k: int) -> tuple[Floats, Integers]:
-    """Several (Q, any) scores and ids -> the best (Q, k) of all, ties by id, filled up with -inf and -1."""
+    """Several pairs of (Q, any) scores and ids -> the best (Q, k) of all, ties by id, filled up with -inf and -1."""
     parts = [*parts, nothing(queries, k)]
     scores = np.concatenate([part[0] for part in parts], axis=1)
     ids = np.concatenate([part[1] for part in parts], axis=1)

@@ -1,6 +1,6 @@
 """Exhaustive inner-product search on a GPU: fp16 rows, fp32 accumulation, top k in one pass over the rows.
 
-The pass is that of `bind.kernels.exact` where Triton is there and the rows suit it, else one in torch, chunk by chunk.
+`bind.kernels.exact` does the pass where Triton is installed and the rows suit it; otherwise torch does it in chunks.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from torch.nn import functional
 _GROUP = 32
 _QUERIES_PER_BLOCK = 1024
 _SCORES_PER_CHUNK = 2**26
-"""128 MiB of fp16 scores at a time; larger chunks were no faster on an H200 (2M vectors, 1,024 queries: 10.3 ms)."""
+"""Scores of one chunk: 128 MiB in fp16.
+
+Larger chunks were no faster on an H200 (2M vectors, 1,024 queries: 10.3 ms).
+"""
 _GATHERED_PER_STEP = 2**28
-"""512 MiB of fp16 numbers at most when the rows of the best groups are scored again."""
+"""Numbers that are gathered at a time to score the rows of the best groups again: 512 MiB in fp16."""
 
 
 class HalfRows:
-    """(N, D) fp16 rows on a device that grow by appending; `dead` rows are skipped by the search."""
+    """(N, D) fp16 rows on a device, to which rows can be appended; the search skips rows that were removed."""
 
     def __init__(self, dim: int, device: str) -> None:
         self._rows = torch.empty((0, dim), dtype=torch.float16, device=device)
@@ -41,15 +44,17 @@ class HalfRows:
         self._count = needed
 
     def remove(self, rows: npt.NDArray[np.int64]) -> None:
-        """Marks row numbers as dead."""
+        """Marks rows, given by number, as removed."""
         self._dead = torch.cat([self._dead, torch.from_numpy(rows).to(self._dead.device)])
 
     def search(self, queries: npt.NDArray[np.float32], k: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """(Q, D) -> the best (Q, k) scores, descending, and row numbers (-inf and -1 where there are no more)."""
+        """(Q, D) -> the best (Q, k) scores, descending, and row numbers; -inf and -1 where there are fewer than
+        k rows.
+        """
         rows = self._rows[: self._count]
-        # A copy: torch warns about the read-only arrays that Embeddings hold.
+        # This copies, because torch warns about read-only arrays, which Embeddings hold.
         half = torch.from_numpy(queries.astype(np.float16)).to(rows.device)
-        # Triton launches on the current device; -1 leaves that as it is, for rows on a CPU.
+        # Triton launches on the current device; -1 leaves the current device as it is, for rows on a CPU.
         with torch.cuda.device(rows.device.index if rows.is_cuda else -1):
             scores, found = top_k(half, rows, k, self._dead)
         return scores.cpu().numpy(), found.cpu().numpy()
@@ -61,18 +66,21 @@ def top_k(
 ) -> tuple[Tensor, Tensor]:
     """fp16 (Q, D) and (N, D), unit rows -> fp32 (Q, k) inner products, descending, and int64 (Q, k) row numbers.
 
-    Exhaustive: every row is scored, `dead` ones (int64 row numbers) excepted; -inf and -1 fill up. A first pass keeps
-    the best score of each group of rows, a second scores the rows of the best groups again in fp32. Scores are exact
-    for the fp16 rows with `bind.kernels.exact`; in torch the first pass rounds them to fp16, by 1e-3 at most and 5e-5
-    as a rule, and rows closer than that may change places. `chunk_rows` asks for torch, with chunks of that size.
+    The search is exhaustive: every row is scored, except the `dead` ones (int64 row numbers); -inf and -1 fill up the
+    result. A first pass keeps the best score of each group of rows. A second pass scores the rows of the best groups
+    again in fp32. The k best rows lie in the k best groups, because a group with a better row has a better maximum.
+
+    With `bind.kernels.exact` the scores are exact for the fp16 rows. In torch the first pass rounds scores to fp16, by
+    1e-3 at most and 5e-5 as a rule, and rows closer than that may change places. `chunk_rows` selects torch, with
+    chunks of that many rows.
     """
     kernels = _kernels() if queries.is_cuda and chunk_rows is None else None
     if kernels and k and len(queries) and len(vectors) and kernels.takes(queries, vectors):
-        buried = None
+        is_dead = None
         if dead is not None and len(dead):
-            buried = torch.zeros(len(vectors), dtype=torch.bool, device=vectors.device)
-            buried[dead] = True
-        scores, rows = kernels.top_k(queries, vectors, min(k, len(vectors)), buried)
+            is_dead = torch.zeros(len(vectors), dtype=torch.bool, device=vectors.device)
+            is_dead[dead] = True
+        scores, rows = kernels.top_k(queries, vectors, min(k, len(vectors)), is_dead)
         missing = (0, k - scores.shape[1])
         if not missing[1]:
             return scores, rows
@@ -87,7 +95,7 @@ def top_k(
 @cache
 def _kernels() -> ModuleType | None:
     try:
-        from bind.kernels import exact as exact_kernels  # Triton is there on Linux with CUDA only
+        from bind.kernels import exact as exact_kernels  # Triton exists on Linux with CUDA only
     except ImportError:
         return None
     return exact_kernels
@@ -95,7 +103,7 @@ def _kernels() -> ModuleType | None:
 
 def _top_k(queries: Tensor, vectors: Tensor, k: int, dead: Tensor, step: int) -> tuple[Tensor, Tensor]:
     groups = len(vectors) // _GROUP
-    # The k best rows lie in the k best groups; the others are there because fp16 rounds group maxima.
+    # The k best rows lie in the k best groups; some more groups are taken because fp16 rounds the maxima.
     wanted = k + k // 4 + 4
     rest = torch.arange(groups * _GROUP, len(vectors), device=vectors.device)
     if groups <= 2 * wanted:
@@ -114,9 +122,10 @@ def _top_k(queries: Tensor, vectors: Tensor, k: int, dead: Tensor, step: int) ->
 
 
 def _group_maxima(queries: Tensor, vectors: Tensor, dead: Tensor, step: int) -> Tensor:
-    """(Q, D) and (G * GROUP, D) -> fp16 (Q, G). A group's rows lie far apart within their chunk (see `_members`).
+    """(Q, D) and (G * GROUP, D) -> fp16 (Q, G), the best score of each group of rows.
 
-    A maximum over a dimension that is not the last one runs at memory speed.
+    The rows of a group lie far apart within their chunk (see `_members`), so that the maximum is taken over a dimension
+    that is not the last one. Such a maximum runs at the speed of memory.
     """
     maxima = queries.new_empty((len(queries), len(vectors) // _GROUP))
     for start in range(0, len(vectors), step):
@@ -130,7 +139,7 @@ def _group_maxima(queries: Tensor, vectors: Tensor, dead: Tensor, step: int) -> 
 
 
 def _members(chosen: Tensor, groups: int, groups_per_chunk: int) -> Tensor:
-    """(Q, W) group numbers -> (Q, W * GROUP) row numbers: group g of a chunk of w groups has its rows g + j w."""
+    """(Q, W) group numbers -> (Q, W * GROUP) row numbers: group g of a chunk of w groups has the rows g + j w."""
     chunk = chosen // groups_per_chunk
     width = (groups - chunk * groups_per_chunk).clamp(max=groups_per_chunk)
     first = chunk * groups_per_chunk * _GROUP + chosen % groups_per_chunk

@@ -14,20 +14,23 @@ from bind.index.generations import Generation
 from preprocess.extras import check_faiss, needs
 
 PROBES = 8
-"""An inverted file with L lists looks into `PROBES` * sqrt(L) of them (FAISS's default is one)."""
+"""An inverted file with L lists probes `PROBES` * sqrt(L) of them for a query (FAISS's default is one list)."""
 
 
 class DeviceError(ValueError, RuntimeError):
-    """A GPU that is not there."""
+    """The GPU that was asked for does not exist."""
 
 
 def gpu_count() -> int:
-    """How many GPUs the installed FAISS can use."""
+    """The number of GPUs that the installed FAISS can use."""
     return int(faiss_module().get_num_gpus())
 
 
 def faiss_module() -> Any:
-    """The library, loaded when first needed; untyped, because its stubs lack many of its names. Raises MissingExtra."""
+    """The faiss module, imported when first needed.
+
+    Raises MissingExtra. It is untyped: its stubs lack many of its names.
+    """
     check_faiss()
     with needs("cpu", "an index that is not Flat"):
         return importlib.import_module("faiss")
@@ -40,7 +43,7 @@ def check_device(factory: str, device: str) -> None:
             raise ValueError("index: factory 'CAGRA' runs on a GPU only; use device='cuda', or factory 'HNSW32'")
         return
     if factory == "Flat":
-        import torch  # here: torch is needed on a GPU only
+        import torch  # imported here, because only a GPU needs torch
 
         present = torch.cuda.device_count() if torch.cuda.is_available() else 0
     else:
@@ -78,7 +81,7 @@ def new_index(factory: str, dim: int) -> Any:
         try:
             made = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
         except RuntimeError:
-            # LSH knows L2 only; over unit rows it proposes the same neighbours.
+            # LSH supports L2 only; for unit rows L2 proposes the same neighbours as the inner product.
             made = faiss.index_factory(dim, factory, faiss.METRIC_L2)
     except RuntimeError as error:
         raise ValueError(f"index: FAISS cannot make {factory!r} for dim {dim}: {str(error).splitlines()[-1]}") from None
@@ -91,12 +94,13 @@ def new_index(factory: str, dim: int) -> Any:
         if isinstance(coarse, faiss.IndexHNSW):
             coarse.hnsw.efSearch = 2 * core.nprobe
     if hasattr(core, "do_polysemous_training"):
-        core.do_polysemous_training = False  # it takes most of the training time, and only polysemous search gains
+        # this training takes most of the time, and only polysemous search gains from it
+        core.do_polysemous_training = False
     return made
 
 
 def core_of(faiss_index: Any) -> Any:
-    """The index inside transforms and refinements; valid as long as the outer one is."""
+    """The index inside transforms and refinements; it is valid as long as the outer one exists."""
     faiss = faiss_module()
 
     while isinstance(faiss_index, (faiss.IndexPreTransform, faiss.IndexRefine)):
@@ -106,7 +110,9 @@ def core_of(faiss_index: Any) -> Any:
 
 
 def search_parameters(faiss_index: Any, fetch: int) -> Any:
-    """What makes a graph look at `fetch` nodes at least: FAISS's default is 16, however many results are wanted."""
+    """Search parameters that make a graph visit at least `fetch` nodes: FAISS visits 16 whatever number is
+    asked for.
+    """
     faiss = faiss_module()
 
     if isinstance(faiss_index, faiss.IndexPreTransform):
@@ -123,13 +129,13 @@ def search_parameters(faiss_index: Any, fetch: int) -> Any:
 
 
 def is_full_graph(factory: str, dim: int) -> bool:
-    """Whether the factory makes a graph over full vectors, which ranks its candidates right itself."""
+    """Whether the factory makes a graph over full vectors, whose own ranking of candidates is right."""
     faiss = faiss_module()
     return factory == "CAGRA" or isinstance(new_index(factory, dim), (faiss.IndexHNSWFlat, faiss.IndexNSGFlat))
 
 
 def grows(factory: str) -> bool:
-    """Whether vectors can be added to a FAISS index that has some; graphs built in one go cannot."""
+    """Whether vectors can be added to a filled FAISS index; graphs that are built in one go do not allow it."""
     return factory != "CAGRA" and "NSG" not in factory
 
 
@@ -140,7 +146,7 @@ def on_device(faiss_index: Any, device: str) -> Any:
     faiss = faiss_module()
 
     options = faiss.GpuClonerOptions()
-    options.useFloat16LookupTables = True  # 64 sub-quantizers of 8 bits do not fit the shared memory otherwise
+    options.useFloat16LookupTables = True  # otherwise 64 sub-quantizers of 8 bits do not fit into shared memory
     try:
         return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), _number(device), faiss_index, options)
     except RuntimeError as error:
@@ -164,7 +170,7 @@ def build_cagra(vectors: Floats, device: str) -> Any:
     config = faiss.GpuIndexCagraConfig()
     config.device = _number(device)
     built = faiss.GpuIndexCagra(faiss.StandardGpuResources(), vectors.shape[1], faiss.METRIC_INNER_PRODUCT, config)
-    built.train(vectors)  # builds the graph and keeps the vectors
+    built.train(vectors)  # this builds the graph and keeps the vectors
     return built
 
 

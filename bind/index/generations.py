@@ -1,7 +1,7 @@
-"""Folders that change in one atomic step: files written aside with their hashes, and a pointer to the current set.
+"""Folders that change in one atomic step: files are written to a new generation, and then a pointer is switched to it.
 
 - FOLDER/CURRENT                    the current generation's name and the SHA-256 of its SHA256SUMS
-- FOLDER/generation-…/SHA256SUMS    one line a file, as `sha256sum --check` reads it
+- FOLDER/generation-…/SHA256SUMS    one line for each file, as `sha256sum --check` reads it
 - FOLDER/generation-…/…             the files
 """
 
@@ -36,7 +36,7 @@ class CorruptFile(ValueError):
 
 
 class HashedFile:
-    """A binary file being written, and the SHA-256 of what was."""
+    """A binary file that is being written, with the SHA-256 of the bytes written so far."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -49,7 +49,7 @@ class HashedFile:
 
 
 class NewGeneration:
-    """A generation being written, inside `write_generation`."""
+    """A generation that is being written, inside a `write_generation` block."""
 
     def __init__(self, folder: OwnedFolder) -> None:
         self.folder = folder
@@ -57,7 +57,7 @@ class NewGeneration:
 
     @contextmanager
     def file(self, name: str) -> Iterator[HashedFile]:
-        """A new file that is on the disk, not only in its cache, when the block ends."""
+        """A new file; when the block ends, the file is on the disk and not only in the system's cache."""
         with self.folder.create(name) as file:
             out = HashedFile(file)
             yield out
@@ -68,10 +68,10 @@ class NewGeneration:
 
 @contextmanager
 def write_generation(folder: OwnedFolder) -> Iterator[NewGeneration]:
-    """A block that writes files aside; when it ends they become current in one step and older generations go.
+    """A block that writes the files of a new generation; when it ends, they become current and older generations go.
 
-    An exception, a crash or a full disk at any moment leaves the previous generation current and complete (only the
-    very last step, syncing the folder, comes after the switch). Raises OSError. One process may write at a time.
+    An exception, a crash or a full disk at any moment leaves the previous generation current and complete. Only the
+    last step, syncing the folder, comes after the switch. One process may write at a time. Raises OSError.
     """
     folder.make()
     name = f"{_PREFIX}{uuid.uuid4().hex}"
@@ -97,8 +97,8 @@ def write_generation(folder: OwnedFolder) -> Iterator[NewGeneration]:
 class Generation:
     """The current generation of a folder. Raises FileNotFoundError without one, CorruptFile for a damaged listing.
 
-    A file that is missing raises CorruptFile, or FileNotFoundError when a writer has replaced the generation
-    meanwhile (`is_current` is then False: open the folder again).
+    Reading a missing file raises CorruptFile. It raises FileNotFoundError where a writer has replaced the generation in
+    the meantime; `is_current` is then False, and the caller opens the folder again.
     """
 
     def __init__(self, folder: OwnedFolder) -> None:
@@ -109,7 +109,7 @@ class Generation:
             raise CorruptFile(folder.path / _POINTER, "does not name a generation")
         self._inside = folder.folder(name)
         self._sums = {SUMS: digest}
-        self._sums |= parse_sums(self.read(SUMS))  # its own digest matched
+        self._sums |= parse_sums(self.read(SUMS))  # the digest of SHA256SUMS itself matched
 
     def is_current(self) -> bool:
         """Whether this is still the generation that the folder points to."""
@@ -117,7 +117,7 @@ class Generation:
 
     @contextmanager
     def sized(self, name: str, size: int) -> Iterator[BinaryIO]:
-        """A file of `size` bytes, open, its content not checked. Raises CorruptFile for another size."""
+        """A file of `size` bytes, open; its content is not checked. Raises CorruptFile for another size."""
         with self._opened(name) as file:
             found = os.fstat(file.fileno()).st_size
             if found != size:
@@ -126,7 +126,10 @@ class Generation:
 
     @contextmanager
     def open(self, name: str) -> Iterator[BufferedReader]:
-        """A file whose hash matched, open at its start: nobody can exchange it after the check. Raises CorruptFile."""
+        """A file whose hash matched, open at its start, so that nobody can exchange it after the check.
+
+        Raises CorruptFile.
+        """
         with self._opened(name) as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != self._sums.get(name):
                 raise CorruptFile(self._inside.path / name, "its SHA-256 is not the recorded one")

@@ -1,8 +1,9 @@
-"""Nearest neighbours over unit vectors: one shelf a modality, exact or through FAISS, on disk in a folder.
+"""Nearest neighbours over unit vectors: one shelf for each modality, exact or through FAISS, stored in a folder.
 
-The exact vectors are always kept (memory-mapped after a load, so loading copies none). "Flat" searches them directly;
-every other factory only proposes candidates, which are ranked by their exact scores. So scores are exact cosines, and
-equal ones are ordered by id.
+A shelf holds the vectors of one modality. The exact vectors are always kept; after a load they are memory-mapped, so
+that loading copies none. The factory "Flat" searches these vectors directly. Every other factory only proposes
+candidates, which are then ranked by their exact scores. So scores are exact cosines, and items of equal score are
+ordered by id.
 """
 
 from __future__ import annotations
@@ -31,16 +32,31 @@ class IndexCorrupt(CorruptFile):
 
 
 class Index:
-    """(N, dim) unit rows of one space under int64 ids, searchable per modality.
+    """(N, dim) unit rows of one space under int64 ids, searchable by modality.
 
-    `factory` is any FAISS factory string ("Flat", "HNSW32", "IVF256,PQ64", "LSH", "RaBitQ", ...), or "CAGRA". A shelf
-    is searched exactly until it holds enough vectors (9,984, and 39 for each centroid that the factory trains); then
-    its FAISS index is trained and filled. `device` "cuda" keeps "Flat" as fp16 on the GPU (scores rounded: see
-    `bind.index.exact_gpu`) and moves others to FAISS's GPU indexes.
+    A shelf (the vectors of one modality) is searched exactly until it holds enough vectors: 9,984, and 39 for each
+    centroid that the factory trains. Then its FAISS index is trained and filled.
 
-    Raises ValueError for a factory that FAISS does not know or cannot run on the device, DeviceError (also a
-    RuntimeError) for a GPU that is not there. Searches may run in several threads on the CPU; changes need the index
-    to themselves: where searches go on meanwhile, change a `fork` and search that one from then on.
+    Several threads may search an index on the CPU at the same time. A change needs the index to itself: where searches
+    go on in the meantime, change a `fork` and search the fork from then on.
+
+    Args:
+        space: the identity of the space of all vectors, as `BindModel.space` has it.
+        dim: the dimension D of the vectors.
+        factory: a FAISS factory string ("Flat", "HNSW32", "IVF256,PQ64", "LSH", "RaBitQ", ...), or "CAGRA".
+        device: "cpu", "cuda" or "cuda:N". On a GPU, "Flat" keeps fp16 rows (scores are rounded, see
+            `bind.index.exact_gpu`) and other factories use FAISS's GPU indexes.
+
+    Raises:
+        ValueError: FAISS does not know the factory or cannot run it on the device, or `dim` is below 1.
+        DeviceError: the GPU does not exist (a RuntimeError too).
+
+    Example:
+        >>> index = bind.Index(space=model.space, dim=model.dim)
+        >>> index.add([7, 8], model.embed(["dog.jpg", "cat.png"]), modality="image")
+        >>> scores, ids = index.search(model.embed(["text:a cat"]), k=1)
+        >>> int(ids[0, 0])
+        8
     """
 
     def __init__(self, space: str, dim: int, factory: str = "Flat", device: str = "cpu") -> None:
@@ -63,10 +79,11 @@ class Index:
         return sum(shelf.live for shelf in self._shelves.values())
 
     def fork(self) -> Index:
-        """An index of the same vectors that can be changed while this one is searched. This one must not change then.
+        """A copy of the index that can be changed while this index is searched; this index must not change from then
+        on.
 
-        Vectors are shared, and FAISS indexes until the fork has so many new rows that it makes one of its own; until
-        then these are searched exactly.
+        Both share the vectors. They share a FAISS index too, until the fork has so many new rows that it makes one of
+        its own; until then the new rows are searched exactly.
         """
         new = copy.copy(self)
         new._shelves = {name: shelf.fork() for name, shelf in self._shelves.items()}
@@ -78,14 +95,27 @@ class Index:
         return tuple(sorted(name for name, shelf in self._shelves.items() if shelf.live))
 
     def count(self, modality: str) -> int:
-        """How many vectors this modality has (0 for one that was never added)."""
+        """The number of vectors of a modality (0 for one that was never added)."""
         return self._shelves[modality].live if modality in self._shelves else 0
 
     def add(self, ids: npt.ArrayLike, embeddings: Embeddings, modality: str) -> None:
-        """(N,) int64 ids >= 0, unique over all modalities, and N embeddings -> stored. All of them or none.
+        """Stores N embeddings of a modality under (N,) ids. Either all of them are stored or none.
 
-        Raises SpaceError for another space, ValueError for another dim, ids that are not N non-negative integers,
-        and an id that is given twice or is there already.
+        Args:
+            ids: (N,) integers >= 0, unique over all modalities.
+            embeddings: (N, dim) unit rows of the index's space.
+            modality: the name under which `search` finds these vectors.
+
+        Raises:
+            SpaceError: the embeddings are of another space (a ValueError too).
+            ValueError: the dimension is another, `ids` are not N non-negative integers, or an id is given twice or
+                taken.
+
+        Example:
+            >>> index = bind.Index(space=model.space, dim=model.dim)
+            >>> index.add([1, 2], model.embed(["dog.jpg", "cat.png"]), modality="image")
+            >>> len(index), index.modalities
+            (2, ('image',))
         """
         given = _as_ids(ids)
         self._check(embeddings)
@@ -107,18 +137,35 @@ class Index:
             shelf.add(given, embeddings.vectors)
 
     def remove(self, ids: npt.ArrayLike) -> int:
-        """(N,) ids -> how many of them were there and are gone. Their disk space is freed by the next `save`."""
+        """Removes (N,) ids -> how many of them were in the index. The next `save` frees their disk space."""
         given = _as_ids(ids)
         return sum(shelf.remove(given) for shelf in self._shelves.values())
 
     def search(
         self, queries: Embeddings, k: int = 10, modality: str | Sequence[str] | None = None
     ) -> tuple[Floats, Integers]:
-        """(Q, D) queries -> (Q, k) cosines, descending, equal ones by ascending id, and (Q, k) ids.
+        """(Q, D) queries -> (Q, k) cosines, descending, and (Q, k) ids; equal cosines are ordered by ascending id.
 
-        `modality` is one, several, or None for all; one without vectors finds nothing. Where there are fewer than k
-        results the score is -inf and the id -1. Raises SpaceError for another space, ValueError for another dim and
-        for k < 1.
+        The exact search takes O(Q N D) time. Where a shelf has a FAISS index, only its candidates are ranked.
+
+        Args:
+            queries: Q embeddings of the index's space.
+            k: the number of results for each query, at least 1.
+            modality: one name, several, or None for all; a modality without vectors has no results.
+
+        Returns:
+            Float32 scores and int64 ids; where there are fewer than k results, the score is -inf and the id -1.
+
+        Raises:
+            SpaceError: the queries are of another space (a ValueError too).
+            ValueError: the dimension is another, or k < 1.
+
+        Example:
+            >>> index = bind.Index(space=model.space, dim=model.dim)
+            >>> index.add([1, 2], model.embed(["dog.jpg", "cat.png"]), modality="image")
+            >>> scores, ids = index.search(model.embed(["text:a cat"]), k=3, modality="image")
+            >>> ids.tolist()
+            [[2, 1, -1]]
         """
         self._check(queries)
         if k < 1:
@@ -130,10 +177,23 @@ class Index:
         return exact.best(found, len(queries), k)
 
     def save(self, folder: str | os.PathLike[str] | OwnedFolder) -> None:
-        """Writes a new generation inside `folder`, then makes it the current one in one atomic step.
+        """Writes the index as a new generation inside `folder`, then makes it the current one in one atomic step.
 
-        A crash or a full disk at any moment leaves the previous generation in place and readable. Raises OSError when
-        writing fails. One process may save to a folder at a time.
+        A crash or a full disk at any moment leaves the previous generation in place and readable. One process may save
+        to a folder at a time.
+
+        Args:
+            folder: the folder of the index; it is created where it is missing.
+
+        Raises:
+            OSError: writing fails.
+
+        Example:
+            >>> index = bind.Index(space=model.space, dim=model.dim)
+            >>> index.add([1], model.embed(["dog.jpg"]), modality="image")
+            >>> index.save("my-index")
+            >>> len(bind.Index.load("my-index"))
+            1
         """
         shelves = []
         with write_generation(_owned(folder)) as new:
@@ -146,11 +206,25 @@ class Index:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str] | OwnedFolder, device: str = "cpu", verify: bool = False) -> Index:
-        """The current generation in `folder` -> Index, its vectors memory-mapped.
+        """The current generation in `folder` -> an index whose vectors are memory-mapped.
 
-        Every file's size and the hashes of all but the vectors are checked always (FAISS reads none of its files
-        before its hash matched); `verify` checks the hashes of the vectors as well, which reads them once.
-        Raises FileNotFoundError when there is no index, IndexCorrupt when it is damaged, else what `Index` raises.
+        The sizes of all files are always checked, and the hashes of all files but the vectors; FAISS reads no file
+        before its hash matched.
+
+        Args:
+            folder: a folder that `save` wrote.
+            device: where the index is searched, as in `Index`.
+            verify: whether the hashes of the vectors are checked too, which reads all of them once.
+
+        Raises:
+            FileNotFoundError: there is no index in the folder.
+            IndexCorrupt: a file is damaged or missing.
+            ValueError: the format is of a newer version, or `Index` refuses the factory on this device.
+
+        Example:
+            >>> bind.Index(space=model.space, dim=model.dim).save("my-index")
+            >>> bind.Index.load("my-index", verify=True).dim
+            384
         """
         try:
             while True:
@@ -160,13 +234,13 @@ class Index:
                 except FileNotFoundError:
                     if generation.is_current():
                         raise
-                    # A writer has switched generations meanwhile: read the new one.
+                    # A writer has switched generations in the meantime: read the new one.
         except CorruptFile as error:
             raise IndexCorrupt(error.path, f"{error.reason}; build the index again") from None
 
     @staticmethod
     def verify(folder: str | os.PathLike[str] | OwnedFolder) -> tuple[str, int]:
-        """The current generation in `folder`, every hash compared -> its space and dim. It needs no device.
+        """The current generation in `folder` -> its space and dim, after every hash was compared. No device is needed.
 
         Raises FileNotFoundError when there is no index, IndexCorrupt when it is damaged.
         """
@@ -190,7 +264,7 @@ class Index:
                 with generation.open(f"{name}.vectors"):
                     pass  # opening checks the hash
             with generation.sized(f"{name}.vectors", count * index.dim * 4) as file:
-                # A plain array over the mapping: numpy's memmap type makes every result a memmap again.
+                # This makes a plain array of the mapping: numpy's memmap type would make every result a memmap too.
                 vectors = np.asarray(np.memmap(file, dtype="<f4", mode="r", shape=(count, index.dim)))
             shelf = index._shelf(entry["modality"], Rows(vectors), _read_integers(generation, f"{name}.ids"))
             if entry["indexed"]:

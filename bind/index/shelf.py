@@ -1,4 +1,4 @@
-"""The vectors of one modality: exact rows, and a FAISS index that proposes candidates among them."""
+"""A shelf: the vectors of one modality as exact rows, and a FAISS index that proposes candidates among them."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from bind.index.exact import Floats, Integers, Rows
 from bind.index.generations import NewGeneration
 
 CANDIDATES = 64
-"""A factory proposes this many candidates for each wanted result, and 128 at least."""
+"""A factory proposes this many candidates for each wanted result, and at least 128."""
 GRAPH_CANDIDATES = 16
-"""Likewise for graphs over the full vectors, which rank them right themselves."""
+"""The same for graphs over the full vectors, whose own ranking of candidates is right."""
 MINIMUM_CANDIDATES = 128
 EXACT_BELOW = 39 * 256
-"""Smaller shelves are searched exactly whatever the factory: that is as fast, and a graph of a few misses some."""
+"""Smaller shelves are searched exactly whatever the factory: that is as fast, and a small graph misses neighbours."""
 EXACT_ABOVE = 1 / 8
-"""Likewise when a search would rank more than this share of a shelf as candidates, which a large k asks for."""
+"""A shelf is searched exactly when more than this share of it would be ranked as candidates, as for a large k."""
 TRAINING_ROWS_LEAST = 39
-"""Vectors a centroid below which FAISS's k-means warns (`ClusteringParameters.min_points_per_centroid`)."""
+"""The least training vectors for a centroid: below, FAISS warns (`ClusteringParameters.min_points_per_centroid`)."""
 TRAINING_ROWS_MOST = 64
-"""Vectors a centroid that training looks at; FAISS would take 256, four times as slow for the same recall here."""
+"""The most training vectors for a centroid. FAISS's default, 256, took four times as long for the same recall."""
 REBUILD_SHARE = 0.25
-"""Removed vectors stay in a FAISS index as tombstones until they are more than this share; then it is refilled."""
+"""The share of removed vectors (tombstones) in a FAISS index above which the index is filled anew."""
 FORKED_SHARE = 0.02
-"""A fork copies its FAISS index, to add to it, when it has more new rows than this share of it."""
+"""A fork copies its FAISS index, to add rows to it, when its new rows are more than this share of the index."""
 GPU_CANDIDATES = 2048
 CAGRA_CANDIDATES = 512
-"""The most results one query may ask of a FAISS GPU index, and of a CAGRA graph at full speed; for more: exactly."""
+"""The most candidates that one query may ask of a FAISS GPU index; a query that needs more is searched exactly."""
 
 _ROWS_PER_ADD = 65_536
 
@@ -39,8 +39,8 @@ _ROWS_PER_ADD = 65_536
 class Shelf:
     """The vectors of one modality, by row number.
 
-    `ids[row]` is -1 for a removed row. The first `indexed` rows are in the FAISS index (if any), whose position p holds
-    row `positions[p]`; rows after them are searched exactly. On a GPU, "Flat" has its rows in `half`.
+    `ids[row]` is -1 for a removed row. The first `indexed` rows are in the FAISS index, if there is one; its position p
+    holds the row `positions[p]`. The rows after them are searched exactly. On a GPU, "Flat" has its rows in `half`.
     """
 
     def __init__(self, factory: str, device: str, rows: Rows, ids: Integers) -> None:
@@ -62,7 +62,7 @@ class Shelf:
         self._most = sys.maxsize if device == "cpu" else CAGRA_CANDIDATES if factory == "CAGRA" else GPU_CANDIDATES
         self._half: Any = None
         if device != "cpu" and factory == "Flat":
-            from bind.index.exact_gpu import HalfRows  # here: torch is needed on a GPU only
+            from bind.index.exact_gpu import HalfRows  # imported here, because only a GPU needs torch
 
             self._half = HalfRows(rows.dim, device)
             for _, block in rows.blocks():
@@ -71,19 +71,19 @@ class Shelf:
     def fork(self) -> Shelf:
         """A shelf of the same vectors that can be changed while this one is searched."""
         new = copy.copy(self)
-        # Both may use the same spare room behind their last row, which only the fork ever fills.
+        # Both may use the same spare room behind their last row, because only the fork ever fills it.
         new.rows, new._half = copy.copy(self.rows), copy.copy(self._half)
         new._is_shared = self._faiss is not None
-        self._row_of = None  # the fork's from now on
+        self._row_of = None  # from now on it belongs to the fork
         return new
 
     def first_known(self, ids: Integers) -> int | None:
-        """One of the ids that is on this shelf already, or None."""
+        """The first of the ids that is on this shelf already, or None."""
         row_of = self._rows_by_id()
         return next((number for number in ids.tolist() if number in row_of), None)
 
     def add(self, ids: Integers, vectors: Floats) -> None:
-        """(N,) ids and (N, D) unit rows -> stored behind the others."""
+        """Stores (N,) ids and (N, D) unit rows behind the others."""
         row_of = self._rows_by_id()
         first = len(self.rows)
         self.rows.append(vectors)
@@ -95,12 +95,12 @@ class Shelf:
         self.absorb()
 
     def remove(self, ids: Integers) -> int:
-        """(N,) ids -> how many of them were here and are gone."""
+        """Removes (N,) ids -> how many of them were on this shelf."""
         row_of = self._rows_by_id()
         gone = [row for row in (row_of.pop(number, None) for number in ids.tolist()) if row is not None]
         if not gone:
             return 0
-        self.ids = self.ids.copy()  # a fork may have the same
+        self.ids = self.ids.copy()  # a fork may share the array
         self.ids[gone] = -1
         self.live -= len(gone)
         if self._half is not None:
@@ -118,13 +118,13 @@ class Shelf:
         if self._faiss is None or wanted > EXACT_ABOVE * self.live:
             return exact.search(queries, self.rows, self.ids, k)
         candidates = self._candidates(queries, wanted)
-        # Rows that are not in the FAISS index, in full; best() below drops what the candidates beat.
+        # The rows outside of the FAISS index are searched in full; best() below drops those that the candidates beat.
         scores, ids = exact.search(queries, self.rows, self.ids, k, self.indexed)
         proposed, proposed_ids = exact.nothing(len(queries), k)
         for place, rows in enumerate(candidates):
             exact.rank(queries[place], self.rows, self.ids, rows[rows >= 0], proposed[place], proposed_ids[place])
         scores, ids = exact.best([(proposed, proposed_ids), (scores, ids)], len(queries), k)
-        # Tombstones, few probed lists or a large k can leave a query with too few to choose from.
+        # Tombstones, few probed lists or a large k can leave a query with too few candidates.
         available = len(self.positions) - self._tombstones()
         short = (candidates >= 0).sum(axis=1) < min(max(min(wanted, self._most) // 2, k), available)
         if short.any():
@@ -132,7 +132,7 @@ class Shelf:
         return scores, ids
 
     def absorb(self) -> None:
-        """Moves rows after `indexed` into the FAISS index, if there is one or can be one now."""
+        """Moves the rows after `indexed` into the FAISS index, if there is one or if one can be made now."""
         if self.factory == "Flat":
             return
         waiting = np.flatnonzero(self.ids[self.indexed :] >= 0) + self.indexed
@@ -152,7 +152,7 @@ class Shelf:
             self._build()
 
     def adopt(self, faiss_index: Any, positions: Integers, indexed: int) -> None:
-        """Takes a FAISS index that was read from a file."""
+        """Takes over a FAISS index that was read from a file."""
         self.positions = positions
         self.indexed = indexed
         self._faiss = factories.on_device(faiss_index, self.device)
@@ -160,30 +160,30 @@ class Shelf:
     def write(self, new: NewGeneration, name: str) -> int:
         """Writes NAME.vectors, NAME.ids and, with a FAISS index, NAME.positions and NAME.faiss -> the new `indexed`.
 
-        Removed rows are left out. A CAGRA graph is not written either: it is built again after a load.
+        Removed rows are not written. A CAGRA graph is not written either, because loading builds it again.
         """
         alive = self.ids >= 0
         with new.file(f"{name}.vectors") as out:
             for start, block in self.rows.blocks():
-                kept = alive[start : start + len(block)]
-                if kept.any():
-                    out.write((block if kept.all() else block[kept]).data.cast("B"))
+                live = alive[start : start + len(block)]
+                if live.any():
+                    out.write((block if live.all() else block[live]).data.cast("B"))
         with new.file(f"{name}.ids") as out:
             out.write(self.ids[alive].tobytes())
         if self._faiss is None or self.factory == "CAGRA":
             return 0
-        # The rows after a removed one move up, and what pointed at it (or at none before) points at none: -1.
+        # The rows after a removed one move up; positions that pointed at a removed row become -1.
         moved = np.append(np.where(alive, np.cumsum(alive) - 1, -1), -1)
         with new.file(f"{name}.positions") as out:
             out.write(moved[self.positions].astype(np.int64).tobytes())
         faiss = factories.faiss_module()
         with new.file(f"{name}.faiss") as out:
-            # Through Python, not by name: a name need not be UTF-8.
+            # The file is written through Python and not by FAISS, because a path need not be UTF-8.
             faiss.write_index(factories.on_cpu(self._faiss, self.device), faiss.PyCallbackIOWriter(out.write))
         return int(alive[: self.indexed].sum())
 
     def _build(self) -> None:
-        """Makes the FAISS index anew from the live rows, without tombstones; none where they are too few."""
+        """Makes the FAISS index anew from the live rows, without tombstones; none where there are too few rows."""
         self._faiss, self.positions, self.indexed = None, np.empty(0, np.int64), 0
         self._is_shared = False
         alive = np.flatnonzero(self.ids >= 0)
@@ -195,7 +195,7 @@ class Shelf:
         else:
             built = factories.new_index(self.factory, self.rows.dim)
             if not built.is_trained:
-                # Evenly spaced rows, so that the result depends on the rows alone.
+                # The training rows are evenly spaced, so that the result depends on the rows alone.
                 most = min(len(alive), self._needed * TRAINING_ROWS_MOST // TRAINING_ROWS_LEAST)
                 built.train(self.rows.take(alive[np.linspace(0, len(alive) - 1, most).astype(np.int64)]))
             built = factories.on_device(built, self.device)
@@ -211,7 +211,7 @@ class Shelf:
             self.indexed = int(block[-1]) + 1
 
     def _candidates(self, queries: Floats, wanted: int) -> Integers:
-        """(Q, D) -> (Q, F) rows that FAISS proposes, -1 where there is none or a tombstone."""
+        """(Q, D) -> (Q, F) rows that FAISS proposes; -1 where it proposes nothing or a tombstone."""
         fetch = min(wanted + min(self._tombstones(), wanted), len(self.positions), self._most)
         places = self._faiss.search(queries, fetch, params=factories.search_parameters(self._faiss, fetch))[1]
         rows = np.where(places >= 0, self.positions[places], -1)
@@ -223,14 +223,14 @@ class Shelf:
         return len(self.positions) - alive
 
     def _rows_by_id(self) -> dict[int, int]:
-        if self._row_of is None:  # made for the first change: a search of a loaded index needs none
+        if self._row_of is None:  # the table is made for the first change: searching a loaded index does not need it
             alive = np.flatnonzero(self.ids >= 0)
             self._row_of = dict(zip(self.ids[alive].tolist(), alive.tolist(), strict=True))
         return self._row_of
 
 
 def _rows_needed(factory: str, dim: int) -> int:
-    """How many live vectors a shelf needs before its FAISS index is made."""
+    """The number of live vectors from which on a shelf has a FAISS index."""
     core = factories.core_of(factories.new_index(factory, dim))
     centroids = max(getattr(core, "nlist", 0), core.pq.ksub if hasattr(core, "pq") else 0)
     return max(EXACT_BELOW, TRAINING_ROWS_LEAST * centroids)

@@ -1,1 +1,1 @@
-"""Triton kernels and private torch operators, and nothing else."""
+"""The Triton kernels and every use of private torch operators; no other code lies here."""

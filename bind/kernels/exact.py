@@ -1,11 +1,31 @@
 """Exact search on one GPU as Triton kernels: one pass over the rows, in which no score is written, then the k best.
 
-A pass over the rows leaves the best score of each group of rows; the k best rows lie in the k best groups, whose rows
-are scored again. So memory sees every row once and, in place of N scores a query, N / 64 of them.
+The problem. The k best of N inner products for each of Q queries are a matrix product (Q, D) x (D, N) and a selection.
+The product reads N D fp16 numbers once. Written out, the scores would be Q N numbers more, which for 1,000 queries is
+more traffic than the rows themselves, and a selection over N numbers is slow.
+
+The algorithm.
+
+1. Group maxima. Rows g * GROUP to (g + 1) * GROUP - 1 are group g. A pass computes scores tile by tile in registers,
+and stores only the best score of each group: (Q, N / 64) fp32 numbers.
+2. The k + 2 best groups of each query are selected from the maxima.
+3. The rows of these groups, (k + 2) * 64 for each query, are scored again, and the k best of them are the result.
+
+Why it is exact. Suppose one of the k best rows lay in a group outside of the k groups with the best maxima. Then each
+of these k groups holds a row with a score that is at least as good (its maximum), and these k rows are as good a
+result. The first and the third step add in different orders, so that scores differ in their last bits; two
+spare groups (`_SPARE`) allow for that.
+
+Cost. Memory traffic is 2 N D bytes (the rows, once) + 8 Q N / 64 bytes (maxima, written and read) + O(Q k 64 D) bytes.
+Time for few queries is that of reading the rows at memory bandwidth; for many it is that of the product, 2 Q N D
+operations on the tensor cores.
+
+Three kernels share the first step. `_one_kernel` takes one query, without tensor cores, as a product with one column
+would waste them. `_few_kernel` takes up to 64 queries and is bound by memory. `_many_kernel` is bound by arithmetic.
 """
 
 # mypy: disable-error-code="import-untyped,no-untyped-def,untyped-decorator"
-# Kernels are Triton's language, not Python: their arguments have no Python types.
+# Kernels are written in Triton's language, not in Python: their arguments have no Python types.
 from __future__ import annotations
 
 import torch
@@ -16,9 +36,9 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 GROUP = 64
 _SPARE = 2
-"""Groups beyond k: both passes sum in float32, in different orders."""
+"""How many more groups than k are taken, because the two passes sum in float32 in different orders."""
 _FEW = 64
-"""Up to so many queries a pass is bound by memory, and rows stream through plain loads."""
+"""The most queries for which a pass is bound by memory bandwidth; the rows then stream through plain loads."""
 _FEW_ROWS, _FEW_DEPTH = 128, 64
 _FEW_OPTIONS = {"num_warps": 4, "num_stages": 5}
 _ONE_ROWS = 16
@@ -26,11 +46,11 @@ _MANY_ROWS, _MANY_QUERIES, _MANY_DEPTH = 256, 128, 64
 _MANY_OPTIONS = {"num_warps": 8, "num_stages": 3}
 _SELECTED_AT_ONCE = 4096
 _MOST_SELECTED = 64
-"""Above it, sorting is quicker than taking one maximum after the other."""
+"""The most values that are selected by taking one maximum after the other; above it, sorting is faster."""
 
 
 def takes(queries: Tensor, vectors: Tensor) -> bool:
-    """Whether `top_k` can: fp16 rows without gaps whose length the copy engine takes (a multiple of 8)."""
+    """Whether `top_k` takes these: contiguous fp16 rows whose length, a multiple of 8, suits the copy engine (TMA)."""
     return (
         queries.dtype == vectors.dtype == torch.float16
         and vectors.is_contiguous()
@@ -41,9 +61,9 @@ def takes(queries: Tensor, vectors: Tensor) -> bool:
 
 
 def top_k(queries: Tensor, vectors: Tensor, k: int, dead: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """fp16 (Q, D) and (N, D) -> fp32 (Q, k) inner products, descending, and int64 (Q, k) row numbers; -inf and -1 fill.
+    """fp16 (Q, D) and (N, D) -> fp32 (Q, k) inner products, descending, and int64 (Q, k) row numbers.
 
-    `dead` (N,) bool rows are left out. k is at most N. Sums are in float32.
+    Rows that are `dead`, (N,) bool, are left out; -inf and -1 fill up the result. k is at most N. Sums are in float32.
     """
     queries = queries.contiguous()
     with torch.cuda.device_of(vectors):
@@ -53,7 +73,7 @@ def top_k(queries: Tensor, vectors: Tensor, k: int, dead: Tensor | None = None) 
 
 
 def _group_maxima(queries: Tensor, vectors: Tensor, dead: Tensor | None) -> Tensor:
-    """-> fp32 (Q, G), the best score of each group of GROUP rows in a row."""
+    """fp16 (Q, D) and (N, D) -> fp32 (Q, G), the best score of each group of GROUP successive rows."""
     (count, width), rows = queries.shape, len(vectors)
     maxima = torch.empty((count, triton.cdiv(rows, GROUP)), dtype=torch.float32, device=vectors.device)
     groups = maxima.shape[1]
@@ -80,7 +100,7 @@ def _group_maxima(queries: Tensor, vectors: Tensor, dead: Tensor | None) -> Tens
             **_FEW_OPTIONS,
         )
     else:
-        # One program a multiprocessor, which goes from tile to tile.
+        # One program runs on each multiprocessor and goes from tile to tile (a "persistent" kernel).
         programs = torch.cuda.get_device_properties(vectors.device).multi_processor_count if vectors.is_cuda else 1
         _many_kernel[(programs,)](
             TensorDescriptor.from_tensor(queries, [_MANY_QUERIES, _MANY_DEPTH]),
@@ -113,9 +133,10 @@ def _scores(queries: Tensor, vectors: Tensor, groups: Tensor, dead: Tensor | Non
 
 
 def _best(values: Tensor, names: Tensor | None, wanted: int) -> tuple[Tensor, Tensor]:
-    """fp32 (Q, L) values -> the best (Q, wanted), descending, and the int64 names of their places (default: numbers).
+    """fp32 (Q, L) values -> the best (Q, wanted), descending, and int64 names of their places (default: their numbers).
 
-    The name of -inf is -1, as is that of places beyond L.
+    Blocks of values are reduced in turn until one block is left, as in a tournament: (Q, L) -> (Q, blocks * wanted) ->
+    ... -> (Q, wanted). The name of -inf is -1, and so is the name of places beyond L.
     """
     count, length = values.shape
     if wanted > _MOST_SELECTED:
@@ -136,7 +157,7 @@ def _best(values: Tensor, names: Tensor | None, wanted: int) -> tuple[Tensor, Te
 
 @triton.jit
 def _alive(rows, count, dead):
-    """Which of `rows` are there and not dead."""
+    """Which of `rows` exist and are not dead."""
     alive = rows < count
     if dead is not None:
         alive &= tl.load(dead + rows, mask=alive, other=1) == 0
@@ -156,6 +177,12 @@ def _one_kernel(
     COLUMNS: tl.constexpr,
     EVEN: tl.constexpr,
 ):
+    """Writes the best score of one group for the single query; one program for each group.
+
+    The query is held in registers, (COLUMNS,) fp32. Rows arrive ROWS at a time as a (ROWS, COLUMNS) tile; each is
+    multiplied with the query element by element and summed. The running maximum has one entry for each of the ROWS
+    places, which are reduced to one number at the end.
+    """
     columns = tl.arange(0, COLUMNS)
     wanted = tl.load(query + columns, mask=columns < width, other=0.0).to(tl.float32)
     first = tl.program_id(0) * GROUP
@@ -185,6 +212,12 @@ def _few_kernel(
     GROUP: tl.constexpr,
     EVEN: tl.constexpr,
 ):
+    """Writes the best scores of ROWS // GROUP groups for all queries (up to 64); one program for ROWS rows.
+
+    A (ROWS, QUERIES) tile of scores is accumulated in registers over slices of DEPTH dimensions, `tl.dot` using the
+    tensor cores. The tile is then seen as (groups, GROUP, QUERIES), and the maximum over the middle axis is stored.
+    Each row is read from memory once. The queries are read by every program, and come from the L2 cache.
+    """
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     query = tl.arange(0, QUERIES)
     columns = tl.arange(0, DEPTH)
@@ -222,11 +255,16 @@ def _many_kernel(
     DEPTH: tl.constexpr,
     GROUP: tl.constexpr,
 ):
+    """Writes the best score of each group for many queries; one program on each multiprocessor takes tile after tile.
+
+    A tile is (QUERIES, ROWS). Its operands arrive through tensor descriptors: the copy engine (TMA) moves (tile, DEPTH)
+    blocks into shared memory while the tensor cores work on the block before.
+    """
     across = tl.cdiv(count, QUERIES)
-    # Tiles of the same rows follow each other: they come from the L2 cache.
+    # Tiles of the same rows follow each other, so that these rows come from the L2 cache.
     for tile in tl.range(tl.program_id(0), across * tl.cdiv(rows, ROWS), PROGRAMS, flatten=True):
         tile_q, tile_r = tile % across, tile // across
-        # Queries down, rows across: a thread then holds most of a group's scores, and few are exchanged.
+        # Queries run down and rows across, so that one thread holds most of a group's scores and few are exchanged.
         scores = tl.zeros((QUERIES, ROWS), tl.float32)
         for step in range(0, tl.cdiv(width, DEPTH)):
             wanted = queries.load([tile_q * QUERIES, step * DEPTH])
@@ -244,6 +282,10 @@ def _many_kernel(
 def _score_kernel(
     queries, vectors, groups, dead, scores, names, count, width, GROUP: tl.constexpr, DEPTH: tl.constexpr
 ):
+    """Writes the scores of the rows of one chosen group for one query, and their row numbers.
+
+    Sums are kept in (GROUP, DEPTH) fp32 registers and reduced over DEPTH at the end.
+    """
     query, place = tl.program_id(1), tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)
     group = tl.load(groups + place)
     rows = group * GROUP + tl.arange(0, GROUP)
@@ -263,7 +305,12 @@ def _score_kernel(
 
 @triton.jit
 def _select_kernel(values, names, found, chosen, length, wanted, BLOCK: tl.constexpr):
-    """The `wanted` best of BLOCK values of one query, one after the other; the first of equal ones first."""
+    """Writes the `wanted` best of BLOCK values of one query, one after the other; of equal values the first comes
+    first.
+
+    Each step takes the maximum, finds its first place, and sets that place to -inf. This costs `wanted` * BLOCK
+    operations, all in registers.
+    """
     query, blocks = tl.program_id(1).to(tl.int64), tl.num_programs(0)
     within = tl.arange(0, BLOCK)
     places = tl.program_id(0) * BLOCK + within

@@ -1,12 +1,26 @@
-"""InfoNCE's two passes over blocks of logits as fused Triton kernels: products, exponentials and sums in one go.
+"""InfoNCE's two passes over the logits as fused Triton kernels: products, exponentials and sums without a written
+logit.
 
-Logits live in registers, in float32. The first pass writes only sums, one number a row and tile; the second writes the
-softmax minus the target in the rows' type, for cuBLAS to multiply with. Tiles are small enough for two programs a
-multiprocessor: one's exponentials run beside the other's products.
+`bind.loss.contrastive` derives what the passes compute. With R_i and C_j the log-sum-exps of row i and of column j:
+
+1. `log_sums`: tile by tile, l = s a b^T is accumulated in registers, and two vectors are stored for each tile: the
+log-sum-exp of each of its rows and of each of its columns. `_merged` then combines the numbers of one row (or column)
+over all tiles. Memory traffic is that of the operands and of B / 128 numbers for each row, not of B.
+2. `softmax_minus_target`: the same tiles are computed again and written once as exp(l - R_i) + exp(l - C_j) - 2 [pair],
+rounded to the type of the rows. cuBLAS multiplies this block with the rows of b and of a.
+
+Memory layout. a is (M, D) and b is (N, D), both row-major; a tile has 128 rows and 128 columns, and its operands arrive
+in slices of 64 dimensions through tensor descriptors (the copy engine, TMA). Tiles are visited in groups: 32 row tiles
+down before one step to the right (`_place`), so that the rows of b are read from the L2 cache and not from memory.
+
+Overlap. Exponentials run on the special function units and products on the tensor cores. Tiles are small enough for two
+programs on each multiprocessor, so that the exponentials of one run while the other multiplies.
+
+Exponentials are powers of 2 (`exp2`), which the hardware has: the factor log2(e) is multiplied into the scale once.
 """
 
 # mypy: disable-error-code="import-untyped,no-untyped-def,untyped-decorator"
-# Kernels are Triton's language, not Python: their arguments have no Python types.
+# Kernels are written in Triton's language, not in Python: their arguments have no Python types.
 from __future__ import annotations
 
 import math
@@ -22,13 +36,16 @@ _LOG2_E = tl.constexpr(math.log2(math.e))
 _ROWS, _COLUMNS, _DEPTH = 128, 128, 64
 _OPTIONS = {"num_warps": 4, "num_stages": 3}
 _PROGRAMS = 2
-"""Programs a multiprocessor."""
+"""The number of programs on each multiprocessor."""
 _GROUP = 32
-"""Row tiles that share column tiles while they are in the L2 cache."""
+"""The number of row tiles that use one column tile in turn, while it is in the L2 cache."""
 _PARTS, _PLACES = 32, 64
 _NARROW = tl.constexpr(60.0)
-"""Logits within +-60 (powers of 2): 2 ** (logit - bound) neither over- nor underflows in float32, whatever the maxima,
-so one exponential serves row and column. Beyond that each row and column of a tile has its own maximum subtracted."""
+"""The bound on logits (as powers of 2) below which one exponential serves both the row and the column of an entry.
+
+For |logit| <= 60, 2 ** (logit - bound) neither overflows nor underflows in float32, whatever the largest logit of a row
+is. Beyond the bound, each row and each column of a tile has its own maximum subtracted, which takes two exponentials.
+"""
 
 
 def log_sums(
@@ -40,10 +57,10 @@ def log_sums(
     diagonal: int,
     bound: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Half-precision (M, D) and (N, D) -> float32 (M,), (N,): log of the sum of exp over each row and each column.
+    """Half-precision (M, D) and (N, D) -> float32 (M,) and (N,): the log-sum-exp of each row and of each column.
 
-    The logits are scale * a @ b.T, at most `bound` in size. Where a row's id is a column's, the entry counts only if it
-    is the pair, i.e. column = row + `diagonal`.
+    The logits are scale * a @ b.T, at most `bound` in size. Where the id of a row equals that of a column, the entry
+    counts only if it is the pair, that is, if column = row + `diagonal`.
     """
     by_row = scale.new_empty((triton.cdiv(len(b), _COLUMNS), len(a)))
     by_column = scale.new_empty((triton.cdiv(len(a), _ROWS), len(b)))
@@ -63,7 +80,9 @@ def softmax_minus_target(
     column_sums: Tensor,
     buffer: Tensor,
 ) -> Tensor:
-    """As `log_sums`, with its results -> (M, N) exp(l - row) + exp(l - column), less 2 for pairs; in `buffer`."""
+    """The arguments and results of `log_sums` -> (M, N) exp(l - row) + exp(l - column), less 2 for pairs, in
+    `buffer`.
+    """
     block = buffer[: len(a), : len(b)]
     stored = TensorDescriptor.from_tensor(block, [_ROWS, _COLUMNS // 2])
     _launch(_weights_kernel, a, b, scale, row_ids, column_ids, diagonal, row_sums, column_sums, stored)
@@ -71,7 +90,7 @@ def softmax_minus_target(
 
 
 def row_products(a: Tensor, b: Tensor) -> Tensor:
-    """Half-precision (M, D) and (M, D) -> float32 (M,): inner products of rows, without copies in float32."""
+    """Half-precision (M, D) and (M, D) -> float32 (M,): inner products of rows, computed without copies in float32."""
     products = torch.empty(len(a), dtype=torch.float32, device=a.device)
     with torch.cuda.device_of(a):
         _row_products_kernel[(triton.cdiv(len(a), _PLACES),)](a, b, products, *a.shape, ROWS=_PLACES, DEPTH=_DEPTH)
@@ -114,7 +133,7 @@ def _launch(
 
 
 def _merged(parts: Tensor) -> Tensor:
-    """(T, L) -> logsumexp over T, (L,), in one reading."""
+    """(T, L) -> the log-sum-exp over T, (L,), in one pass over the numbers."""
     total = parts.new_empty(parts.shape[1])
     with torch.cuda.device_of(parts):
         _merge_kernel[(triton.cdiv(len(total), _PLACES),)](parts, total, *parts.shape, PARTS=_PARTS, PLACES=_PLACES)
@@ -123,11 +142,13 @@ def _merged(parts: Tensor) -> Tensor:
 
 @triton.jit
 def _row_products_kernel(a, b, products, m, d, ROWS: tl.constexpr, DEPTH: tl.constexpr):
+    """Writes the inner product of row i of a and row i of b, for ROWS rows."""
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     total = tl.zeros((ROWS, DEPTH), tl.float32)
     for first in range(0, d, DEPTH):
         depth = first + tl.arange(0, DEPTH)
-        places = rows.to(tl.int64)[:, None] * d + depth[None, :]  # rows times D passes 2**31 with a few million pairs
+        # 64-bit, because rows times D exceeds 2**31 with a few million pairs
+        places = rows.to(tl.int64)[:, None] * d + depth[None, :]
         inside = (rows < m)[:, None] & (depth < d)[None, :]
         x, y = tl.load(a + places, mask=inside, other=0.0), tl.load(b + places, mask=inside, other=0.0)
         total += x.to(tl.float32) * y.to(tl.float32)
@@ -136,7 +157,7 @@ def _row_products_kernel(a, b, products, m, d, ROWS: tl.constexpr, DEPTH: tl.con
 
 @triton.jit
 def _place(tile, tiles_m, tiles_n, GROUP: tl.constexpr):
-    """A tile's number -> its row and column of tiles: GROUP tiles down, then one to the right."""
+    """The number of a tile -> its row and column of tiles: GROUP tiles down, then one step to the right."""
     first = tile // (GROUP * tiles_n) * GROUP
     height = min(tiles_m - first, GROUP)
     within = tile % (GROUP * tiles_n)
@@ -145,6 +166,7 @@ def _place(tile, tiles_m, tiles_n, GROUP: tl.constexpr):
 
 @triton.jit
 def _products(a, b, row, column, d, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr):
+    """The (ROWS, COLUMNS) tile a b^T from `row` and `column` on, summed in float32 over slices of DEPTH dimensions."""
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
     for step in range(0, tl.cdiv(d, DEPTH)):
         total = tl.dot(a.load([row, step * DEPTH]), b.load([column, step * DEPTH]).T, total)
@@ -153,7 +175,7 @@ def _products(a, b, row, column, d, ROWS: tl.constexpr, COLUMNS: tl.constexpr, D
 
 @triton.jit
 def _masked(logits, rows, columns, row_ids, column_ids, diagonal, m, n):
-    """-inf where the ids are the same and the entry is no pair."""
+    """The logits with -inf where the ids are the same and the entry is no pair."""
     row_id = tl.load(row_ids + rows, mask=rows < m, other=0)
     column_id = tl.load(column_ids + columns, mask=columns < n, other=0)
     pair = (rows + diagonal)[:, None] == columns[None, :]
@@ -181,6 +203,11 @@ def _log_sums_kernel(
     GROUP: tl.constexpr,
     EVEN: tl.constexpr,
 ):
+    """Writes the log-sum-exps of the rows and columns of each tile; see the module's docstring, step 1.
+
+    `by_row` is (tiles across, m) and `by_column` (tiles down, n): a tile writes where no other does, so nothing is
+    exchanged between programs and the result does not depend on their order.
+    """
     tiles_m, tiles_n = tl.cdiv(m, ROWS), tl.cdiv(n, COLUMNS)
     factor = tl.load(scale) * _LOG2_E
     shift = tl.load(bound) * _LOG2_E
@@ -204,13 +231,18 @@ def _log_sums_kernel(
             top = tl.max(logits, 0)
             top = tl.where(top == float("-inf"), 0.0, top)
             column = top + tl.log2(tl.sum(tl.exp2(logits - top[None, :]), 0))
-        # 64-bit: rows times columns of tiles passes 2**31 with a few million pairs.
+        # 64-bit, because rows times columns of tiles exceeds 2**31 with a few million pairs.
         tl.store(by_row + tile_n.to(tl.int64) * m + rows, row / _LOG2_E, mask=rows < m)
         tl.store(by_column + tile_m.to(tl.int64) * n + columns, column / _LOG2_E, mask=columns < n)
 
 
 @triton.jit
 def _merge_kernel(parts, total, count, length, PARTS: tl.constexpr, PLACES: tl.constexpr):
+    """Writes the log-sum-exp over `count` parts for PLACES columns, by the online algorithm (arXiv 1805.02867).
+
+    `top` is the largest value so far and `powers` the sum of exp(value - top). A larger value rescales the sum by
+    exp(old top - new top), so that one pass is enough and no power exceeds 1.
+    """
     places = tl.program_id(0) * PLACES + tl.arange(0, PLACES)
     top = tl.full((PLACES,), float("-inf"), tl.float32)
     powers = tl.zeros((PLACES,), tl.float32)
@@ -245,12 +277,14 @@ def _weights_kernel(
     DEPTH: tl.constexpr,
     GROUP: tl.constexpr,
 ):
+    """Writes the softmax minus the target of each tile; see the module's docstring, step 2."""
     tiles_m, tiles_n = tl.cdiv(m, ROWS), tl.cdiv(n, COLUMNS)
     factor = tl.load(scale) * _LOG2_E
     for tile in tl.range(tl.program_id(0), tiles_m * tiles_n, PROGRAMS, flatten=True):
         tile_m, tile_n = _place(tile, tiles_m, tiles_n, GROUP)
         logits = _products(a, b, tile_m * ROWS, tile_n * COLUMNS, d, ROWS, COLUMNS, DEPTH) * factor
-        # Half of the columns at a time: the copy to be stored shares the memory with two programs' operands.
+        # Half of the columns are taken at a time, because the copy to be stored shares memory with two programs'
+        # operands.
         halves = tl.permute(tl.reshape(logits, (ROWS, 2, COLUMNS // 2)), (0, 2, 1))
         left, right = tl.split(halves)
         rows = tile_m * ROWS + tl.arange(0, ROWS)
@@ -265,6 +299,7 @@ def _weights_kernel(
 
 @triton.jit
 def _weights(logits, rows, columns, row, row_ids, column_ids, diagonal, column_sums, m, n):
+    """The entries exp(l - row sum) + exp(l - column sum), less 2 where the entry is the pair."""
     if row_ids is not None:
         logits = _masked(logits, rows, columns, row_ids, column_ids, diagonal, m, n)
     column = tl.load(column_sums + columns, mask=columns < n, other=0.0) * _LOG2_E

@@ -1,8 +1,8 @@
-"""Float32 inference on a CPU through oneDNN where PyTorch's wheels take something slower; elsewhere plain PyTorch.
+"""Float32 inference on a CPU through oneDNN, where PyTorch's wheels use something slower; elsewhere plain PyTorch.
 
-Matrix products go to MKL there, which runs at half of oneDNN's speed on AMD processors (EPYC 9005, one thread, 64 rows
-by 768 x 3,072: 3.56 against 1.73 ms). Convolutions do go to oneDNN, but not with the activation inside. All of these
-add float32 numbers in float32, in another order.
+PyTorch's wheels compute matrix products with MKL, which runs at half of oneDNN's speed on AMD processors (EPYC 9005,
+one thread, 64 rows by 768 x 3,072: 3.56 against 1.73 ms). They do compute convolutions with oneDNN, but apply the
+activation in a separate pass. All functions here add float32 numbers in float32, in another order than PyTorch.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def convolution(x: Tensor, layer: nn.Conv2d, relu6: bool) -> Tensor:
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` by `linear`: the same parameters under the same names."""
+    """`nn.Linear` that computes with `linear`; its parameters have the same names."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
@@ -48,7 +48,7 @@ class Linear(nn.Linear):
 
 
 def adopt(module: nn.Module) -> None:
-    """Every `nn.Linear` and `nn.MultiheadAttention` inside computes by `linear` from now on; no weight is touched."""
+    """Makes every `nn.Linear` and `nn.MultiheadAttention` inside compute with `linear`; no weight is changed."""
     for part in module.modules():
         if type(part) is nn.Linear:
             part.__class__ = Linear
@@ -65,7 +65,7 @@ class _Attention(nn.MultiheadAttention):
         if not (wanted and plain and here and _takes(query, self.in_proj_weight)):
             return super().forward(query, key, value, *args, **options)
         if mask is not None and mask.dtype == torch.bool:
-            mask = ~mask  # here True hides, there it shows
+            mask = ~mask  # in a Boolean mask, True hides a position here and shows it in scaled_dot_product_attention
         parts = linear(query, self.in_proj_weight, self.in_proj_bias).unflatten(2, (3, self.num_heads, -1))
         q, k, v = parts.permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
@@ -74,7 +74,7 @@ class _Attention(nn.MultiheadAttention):
 
 def _takes(x: Tensor, weight: Tensor) -> bool:
     return (
-        not torch.compiler.is_compiling()  # the compiler chooses for itself
+        not torch.compiler.is_compiling()  # torch's compiler chooses its own kernels
         and x.device.type == "cpu"
         and x.dtype == torch.float32
         and weight.dtype == torch.float32
@@ -86,6 +86,6 @@ def _takes(x: Tensor, weight: Tensor) -> bool:
 
 @cache
 def _is_there() -> bool:
-    """Whether this is the processor and the torch that the reason at the top holds for."""
+    """Whether the processor and the torch are those for which the module's docstring gives the reason."""
     x86 = platform.machine().lower() in ("x86_64", "amd64")
     return x86 and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")

@@ -1,12 +1,28 @@
-"""A transformer's inference on one GPU in bfloat16: cuBLAS for the products, Triton for what lies between them.
+"""A transformer's inference on one GPU in bfloat16: cuBLAS for the products, Triton for the steps between them.
 
-What makes it fast: LayerNorm takes the residual addition along, attention reads the product of the input projection
-where it lies (no copy for an appended key, no padding of tokens), GELU sits in the epilogue of its product, and the
-products may be in float8. Nothing is compiled per batch size.
+One block computes x + out(attention(in(norm_1(x)))) and then x + fc2(gelu(fc1(norm_2(x)))). The four products take most
+of the arithmetic, and cuBLAS is hard to beat there. The other steps are bound by memory traffic: in plain PyTorch each
+reads and writes the whole (B N, width) state. Fusing them removes most of that traffic.
+
+- `add_norm` adds the residual branch and normalises the sum in one pass: 2 reads and 2 writes of the state, in place of
+  3 reads and 2 writes in two kernels.
+- `attend` reads queries, keys and values where the input projection wrote them, as columns of one (B, N, 3 width)
+  array. Nothing is transposed, no key is appended by a copy, and tokens are not padded.
+- GELU is applied in the epilogue of its product, inside cuBLAS.
+- With `eight_bit` the operands of the products are float8, which halves their bytes and doubles the arithmetic rate.
+  Every row has its own scale, computed in the kernel that produces the row.
+
+Attention is FlashAttention's online softmax (arXiv 2205.14135). For one tile of queries, the kernel goes through the
+keys tile by tile and keeps, for each query, m (the largest logit so far), z (the sum of exp(logit - m)) and o (the sum
+of exp(logit - m) * value). A new tile with maximum m' rescales z and o by exp(m - m'), then adds its own terms; at the
+end the output is o / z. This is exact, because softmax is invariant to the subtracted constant. Memory is O(N width) in
+place of the O(N^2) of written logits; time is O(N^2 width).
+
+Kernels are compiled for the width of a model and not for a batch size.
 """
 
 # mypy: disable-error-code="import-untyped,no-untyped-def,untyped-decorator"
-# Kernels are Triton's language, not Python: their arguments have no Python types.
+# Kernels are written in Triton's language, not in Python: their arguments have no Python types.
 from __future__ import annotations
 
 import math
@@ -25,11 +41,11 @@ _WARPS, _STAGES = 4, 3
 _NORM_TILE = 4096
 _LOG2_E = math.log2(math.e)
 _LARGEST = 448.0
-"""Of float8_e4m3fn."""
+"""The largest number of float8_e4m3fn."""
 
 
 class Scaled(NamedTuple):
-    """values (M, width) float8 times scales (M, 1) float32."""
+    """The product of values (M, width) float8 and scales (M, 1) float32."""
 
     values: Tensor
     scales: Tensor
@@ -38,10 +54,10 @@ class Scaled(NamedTuple):
 class Fused:
     """(B, N, width) bfloat16 and positions (B,) int64 -> (B, width), as a `Transformer` of these blocks in eval mode.
 
-    GELU is the tanh form, the only one that cuBLAS has: off by 5e-4 at most. With `eight_bit` the products have float8
-    operands (e4m3, a scale for each token and each output; the last block excepted); the weights are then copied, so
-    that changing them later, or moving the model, has no effect. Raises ValueError for head widths that are no sum of
-    at most two of 16, 32, 64 and 128.
+    GELU has the tanh form, the only one that cuBLAS has; it deviates by 5e-4 at most. With `eight_bit` the products
+    have float8 operands (e4m3, with one scale for each token and each output), except in the last block. The weights
+    are then copied, so that changing them later, or moving the model, has no effect. Raises ValueError for head widths
+    that are not the sum of at most two of 16, 32, 64 and 128.
     """
 
     def __init__(self, blocks: Iterable[nn.Module], eight_bit: bool = False) -> None:
@@ -70,7 +86,7 @@ class Fused:
         return last.squeeze(1)
 
     def tokens(self, encoder: PatchEncoder, x: Tensor) -> Tensor:
-        """(B, *shape) -> (B, N, width), what a `PatchEncoder` hands to its transformer."""
+        """(B, *shape) -> (B, N, width), the tokens that a `PatchEncoder` passes to its transformer."""
         patches = encoder.stem.project(x)
         batch, count, width = patches.shape
         tokens = patches.new_empty(batch, count + 1, width)
@@ -102,7 +118,7 @@ class Fused:
 
 
 def _products(block: Block) -> tuple[Callable[[Any], Tensor], ...]:
-    """The products of a block: input projection, output projection, MLP."""
+    """The products of a block as functions: input projection, output projection, MLP."""
 
     def mlp(x: Tensor) -> Tensor:
         hidden = torch._addmm_activation(block.fc1.bias, x, block.fc1.weight.T, use_gelu=True)
@@ -112,6 +128,7 @@ def _products(block: Block) -> tuple[Callable[[Any], Tensor], ...]:
 
 
 def _products_8(block: Block) -> tuple[Callable[[Any], Tensor], ...]:
+    """The products of a block with float8 operands; inputs other than `Scaled` are scaled row by row first."""
     in_proj, out_proj, fc1, fc2 = (
         Linear8(layer) for layer in (block.attention.in_proj, block.attention.out_proj, block.fc1, block.fc2)
     )
@@ -136,7 +153,7 @@ class Linear8:
 
 
 def scale_rows(x: Tensor, gelu: bool = False) -> Scaled:
-    """(M, width) -> float8 with a scale a row; of the tanh form of GELU, if `gelu`."""
+    """(M, width) -> float8 with one scale for each row; the tanh form of GELU is applied first if `gelu`."""
     count, width = x.shape
     scaled = Scaled(torch.empty_like(x, dtype=torch.float8_e4m3fn), x.new_empty((count, 1), dtype=torch.float32))
     columns, rows = _tile(width)
@@ -150,7 +167,10 @@ def scale_rows(x: Tensor, gelu: bool = False) -> Scaled:
 def add_norm(
     x: Tensor, branch: Tensor | None, norm: nn.LayerNorm, eight_bit: bool = False
 ) -> tuple[Tensor, Tensor | Scaled]:
-    """(M, width) and its residual branch -> their sum and the LayerNorm of the sum, in float8 if `eight_bit`."""
+    """(M, width) and its residual branch -> their sum and the LayerNorm of the sum, in float8 if `eight_bit`.
+
+    `branch` None means that nothing is added. Statistics are computed in float32, in two passes over registers.
+    """
     count, width = x.shape
     total = x if branch is None else torch.empty_like(x)
     normed = torch.empty_like(x, dtype=torch.float8_e4m3fn if eight_bit else x.dtype)
@@ -183,9 +203,10 @@ def attend(
     query: Tensor | None = None,
     at: Tensor | None = None,
 ) -> Tensor:
-    """(B, N, 3 * width) queries, keys and values -> (B, N, width), before the output projection.
+    """(B, N, 3 * width) queries, keys and values -> (B, N, width), the mixed values before the output projection.
 
-    Or (B, N, 2 * width) keys and values, with a query (B, 1, width) from position `at` (B,) -> (B, 1, width).
+    For one query only, `projected` is (B, N, 2 * width) keys and values, `query` is (B, 1, width) and comes from
+    position `at` (B,), and the result is (B, 1, width).
     """
     main, rest = _split(attention)
     batch, tokens, row = projected.shape
@@ -195,7 +216,7 @@ def attend(
     count = queries.shape[1]
     mixed = projected.new_empty(batch, count, width)
     bias = attention.bias_k is not None and attention.bias_v is not None
-    # What the tiles of keys leave over makes a tile of its own, the smallest that tl.dot takes.
+    # The keys beyond the last full tile make a tile of their own, of the smallest size that tl.dot takes.
     left = (tokens if bias else tokens - 1) % _KEYS
     tail = max(triton.next_power_of_2(left), 16) if left else 0
     with torch.cuda.device_of(projected):
@@ -228,7 +249,9 @@ def attend(
 
 
 def _project_one(attention: Attention, x: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, N, width) and positions (B,) -> keys and values (B, N, 2 * width), the query (B, 1, width) there."""
+    """(B, N, width) and positions (B,) -> keys and values (B, N, 2 * width), and the query (B, 1, width) at each
+    position.
+    """
     width = x.shape[2]
     weight, bias = attention.in_proj.weight, attention.in_proj.bias
     pairs = nn.functional.linear(x, weight[width:], bias[width:])
@@ -236,7 +259,10 @@ def _project_one(attention: Attention, x: Tensor, at: Tensor) -> tuple[Tensor, T
 
 
 def _split(attention: Attention) -> tuple[int, int]:
-    """A head's width as the sum of two powers of 2, the second one or 0."""
+    """A head's width as a sum of two powers of 2, the second of which may be 0.
+
+    Triton's tiles have sizes that are powers of 2. ImageBind's heads are 80 wide, so they are computed as 64 + 16.
+    """
     width = attention.in_proj.in_features // attention.heads
     main = 1 << (width.bit_length() - 1)
     rest = width - main
@@ -246,7 +272,7 @@ def _split(attention: Attention) -> tuple[int, int]:
 
 
 def _tile(width: int) -> tuple[int, int]:
-    """Columns and rows that a program holds."""
+    """The columns (a power of 2) and rows of the tile that a program holds."""
     columns = triton.next_power_of_2(width)
     return columns, max(_NORM_TILE // columns, 1)
 
@@ -268,6 +294,7 @@ def _add_norm_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
+    """Writes the sum of ROWS rows and their branch, and the LayerNorm of the sum; see `add_norm`."""
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     columns = tl.arange(0, COLUMNS)
     within = columns < WIDTH
@@ -285,7 +312,7 @@ def _add_norm_kernel(
 
 @triton.jit
 def _normed(values, weight, bias, epsilon, columns, within, WIDTH: tl.constexpr):
-    """LayerNorm of rows whose columns beyond `within` are 0."""
+    """The LayerNorm of rows whose columns beyond `within` are 0."""
     mean = tl.sum(values, 1) / WIDTH
     centred = tl.where(within[None, :], values - mean[:, None], 0.0)
     deviation = tl.rsqrt(tl.sum(centred * centred, 1) / WIDTH + epsilon)
@@ -296,7 +323,7 @@ def _normed(values, weight, bias, epsilon, columns, within, WIDTH: tl.constexpr)
 
 @triton.jit
 def _scaled(values, scales, rows, count):
-    """Rows over their scales, which make the largest number float8's largest."""
+    """Rows divided by their scales, so that the largest number of each row becomes the largest number of float8."""
     scale = tl.maximum(tl.max(tl.abs(values), 1), 1e-12) / 448.0
     tl.store(scales + rows, scale, mask=rows < count)
     return values / scale[:, None]
@@ -313,6 +340,7 @@ def _scale_rows_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
+    """Writes ROWS rows in float8 with their scales; see `scale_rows`."""
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     columns = tl.arange(0, COLUMNS)
     inside = (rows < count)[:, None] & (columns < WIDTH)[None, :]
@@ -340,13 +368,16 @@ def _place_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Class token and patches, normed if NORM, plus positions: ROWS tokens of `count` in all, `tokens` an item."""
+    """Writes ROWS tokens of `count` in all, `tokens` for each item: the class token or a patch, plus its position.
+
+    Patches are normalised first if NORM. An item has one token more than it has patches.
+    """
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     columns = tl.arange(0, COLUMNS)
     within = columns < WIDTH
     inside = (rows < count)[:, None] & within[None, :]
     number = rows % tokens
-    patch = (rows - rows // tokens - 1).to(tl.int64)  # each item before has one token more than patches
+    patch = (rows - rows // tokens - 1).to(tl.int64)  # each item before this one has one token more than patches
     is_patch = inside & (number > 0)[:, None]
     values = tl.load(patches + patch[:, None] * WIDTH + columns[None, :], mask=is_patch, other=0.0).to(tl.float32)
     if NORM:
@@ -381,10 +412,13 @@ def _attention_kernel(
     COLUMNS: tl.constexpr,
     TAIL: tl.constexpr,
 ):
-    """ROWS of `count` queries of one head against all keys. A head's width is MAIN + REST, both powers of 2.
+    """Writes the attention of ROWS of `count` queries of one head over all keys; see the module's docstring.
 
-    One key starts the running softmax: the appended one, or token 0, which every token sees. So 257 tokens are four
-    tiles of 64 keys and not five.
+    A head's width is MAIN + REST, both powers of 2; logits are sums of both parts. `query_row` and `key_row` are the
+    distances between successive tokens in memory. The grid is (tiles of queries, heads, items).
+
+    One key starts the running softmax: the appended key (BIAS), or else token 0, which every token sees. So 257 tokens
+    (256 patches and a class token) are four tiles of 64 keys and not five.
     """
     head = tl.program_id(1) * (MAIN + REST)
     item = tl.program_id(2).to(tl.int64)
@@ -408,7 +442,7 @@ def _attention_kernel(
         query_rest, total_rest = query, total
     best *= scale
     weight_sum = tl.zeros((ROWS,), tl.float32) + 1.0
-    # The position up to which each query sees keys.
+    # The last position whose key each query sees.
     if AT and CAUSAL:
         seen = tl.zeros((ROWS,), tl.int32) + tl.load(at + item).to(tl.int32)
     elif CAUSAL:
@@ -453,7 +487,9 @@ def _step(
     REST: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """The running softmax over the COLUMNS keys from `begin` on; with MASK those only that a query sees."""
+    """One step of the running softmax, over the COLUMNS keys from `begin` on; with MASK, only keys that a query sees
+    count.
+    """
     columns = begin + tl.arange(0, COLUMNS)
     there = (columns < tokens)[:, None]
     main = columns[:, None] * key_row + tl.arange(0, MAIN)[None, :]

@@ -1,9 +1,9 @@
-"""The modalities. One file of this folder = one modality = one `SPEC`; the folder is the registry.
+"""The modalities. One file of this folder is one modality with one `SPEC`; the folder is the registry.
 
-To add one, write `bind/modalities/NAME.py` with a `SPEC` (see `ModalitySpec`), and a reader in `preprocess/` if no
-reader fits. Without touching an installed Crossbind, write it into a folder that CROSSBIND_MODALITIES names, or into a
-package of your own with an entry point (see `bind.extensions`). A file without a `SPEC` is a helper of the others,
-which import it as `bind.modalities.NAME`.
+To add a modality, write `bind/modalities/NAME.py` with a `SPEC` (see `ModalitySpec`), and a reader in `preprocess/` if
+no reader fits. To leave an installed Crossbind as it is, write the file into a folder that the variable
+CROSSBIND_MODALITIES names, or into a package of your own with an entry point (see `bind.extensions`). A file without a
+`SPEC` is a helper of the others, which import it as `bind.modalities.NAME`.
 
 These files are code and run with all rights of this process; decode workers import them inside their sandbox.
 """
@@ -33,27 +33,51 @@ if TYPE_CHECKING:
 
     from preprocess.decoding.trusted import ReadMany
 
-# As modules of this package, so that decode workers find their readers under the same name.
-# Absolute, so that a later change of the current folder changes nothing.
+# The files are loaded as modules of this package, so that decode workers find their readers under the same name.
+# The path is absolute, so that a later change of the current folder has no effect.
 __path__.extend(os.path.abspath(p) for p in os.environ.get("CROSSBIND_MODALITIES", "").split(os.pathsep) if p)
 
 
 @dataclass(frozen=True)
 class ModalitySpec:
-    """Joins reading, preparing, encoder, head and anchor of one modality.
+    """The declaration of a modality: how it is read and prepared, its encoder, its head and its anchor.
 
-    `config` is the frozen dataclass of preprocessing constants; every model brings its own values. `read` turns a
-    source into segments of raw views, without torch (it runs in a decode worker, unless `isolated` is False);
-    `prepare` turns raw views (K, ...) into the (K, *shape) tensor an encoder takes; `shape` says that shape.
-    `prepare_tensor` does the same to views that are a tensor, on its device: for a model on a GPU, where raw views are
-    fewer bytes to move and many items are prepared at once. None: they are always prepared one by one, on the CPU.
-    `read_on_gpu` does what `read` does to many trusted sources at once, in this process (see `Limits.decode`).
-    `families` are the content families (see `preprocess.formats.Format`) it reads; `default_for` those it takes when
-    nothing else is said; `name_hints` the words in a file's or its folder's name that choose it (`x.depth.png`).
-    `revision` counts the changes of `read` and `prepare` after which the same file gives other tensors: it is a part of
-    the space's identity and of what is cached, so that vectors from before and after are never compared.
-    `encoder` is the default trainable encoder as a `model.toml` table (`{"module": ..., ...}`), `head` likewise;
-    None where the modality has frozen encoders only. `anchor` is the modality it is bound to in training.
+    `prepare_tensor` and `read_on_gpu` are for models on a GPU. Raw views are fewer bytes to move there, and many items
+    can be prepared at once. Where `prepare_tensor` is None, views are always prepared one by one, on the CPU.
+
+    Args:
+        name: the name of the modality, which is the name of its file.
+        config: the frozen dataclass of preprocessing constants; every model has its own values.
+        read: a source -> segments of raw views, without torch. It runs in a decode worker, unless `isolated` is False.
+        prepare: raw views (K, ...) -> the (K, *shape) tensor that an encoder takes.
+        shape: the constants -> the shape of one prepared view.
+        families: the content families that `read` takes (see `preprocess.formats.Format`).
+        default_for: the families that are taken for this modality where nothing else names one.
+        name_hints: words in the name of a file or its folder that select this modality (`x.depth.png`).
+        anchor: the modality that this one is bound to in training.
+        encoder: the default trainable encoder, as a table of `model.toml` (`{"module": ..., ...}`); None where the
+            modality has frozen encoders only.
+        head: the default head, as such a table.
+        prepare_tensor: as `prepare`, for views that are a tensor, on its device.
+        read_on_gpu: as `read`, for many trusted sources at once, in this process (see `Limits.decode`).
+        isolated: whether `read` runs in a decode worker.
+        revision: counts the changes of `read` and `prepare` after which the same file gives other tensors. It is a part
+            of the space's identity and of cache keys, so that older and newer vectors are never compared.
+
+    Example:
+        >>> from bind.modalities import ModalitySpec, spec
+        >>> from preprocess.readers import depth
+        >>> disparity = ModalitySpec(
+        ...     name="disparity",
+        ...     config=depth.DepthConfig,
+        ...     read=depth.read,
+        ...     prepare=depth.prepare,
+        ...     shape=depth.shape,
+        ...     families=frozenset({"image"}),
+        ...     name_hints=("disparity",),
+        ... )
+        >>> disparity.shape(disparity.config()) == spec("depth").shape(depth.DepthConfig())
+        True
     """
 
     name: str
@@ -74,7 +98,9 @@ class ModalitySpec:
 
     @property
     def identity(self) -> dict[str, int]:
-        """What a hash over a space or a cache has to hold of the code. Nothing at first, as before there was any."""
+        """The facts of the code that a hash over a space or a cache key covers; empty for revision 0, as in earlier
+        versions.
+        """
         return {"revision": self.revision} if self.revision != 1 else {}
 
 
@@ -102,7 +128,7 @@ def specs() -> dict[str, ModalitySpec]:
                 raise ValueError(
                     f"{extension.origin}: expected a ModalitySpec named {extension.name!r}, got {spec!r:.80}"
                 )
-        except ValueError as error:  # the other modalities go on working
+        except ValueError as error:  # the other modalities remain usable
             warnings.warn(f"modality {extension.name!r} is left out: {error}", stacklevel=2)
             continue
         extensions.check_free(extensions.MODALITIES, spec.name, extension, files.get(spec.name))
@@ -124,13 +150,13 @@ def revisions(names: Iterable[str]) -> dict[str, int]:
 
 
 def detect(source: Source, limits: Limits) -> str:
-    """The modality of an encoded source: a word in its name (`x.depth.png`, `thermal/x.png`), else its content.
+    """The modality of an encoded source: a word in its name decides (`x.depth.png`, `thermal/x.png`), else its content.
 
-    Raises MediaError where `sniff` does, and where the content alone does not tell (a bare `.npy`).
+    Raises MediaError where `sniff` does, and where the content alone does not decide (a bare `.npy`).
     """
     family = sniff(source, limits).family
     path = Path(source.name)
-    # The file's own name speaks before its folder's: depth/17.thermal.png is thermal.
+    # The file's own name decides before its folder's: depth/17.thermal.png is thermal.
     for words in (re.split(r"[^a-z0-9]+", path.stem.lower()), [path.parent.name.lower()]):
         for candidate in specs().values():
             if family in candidate.families and any(hint in words for hint in candidate.name_hints):

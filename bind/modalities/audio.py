@@ -1,4 +1,4 @@
-"""Sound, also the sound track of a video."""
+"""Sound, and the sound track of a video."""
 
 from bind.modalities import ModalitySpec
 from preprocess.readers import audio

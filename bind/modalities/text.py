@@ -1,4 +1,4 @@
-"""Texts: read by `preprocess.readers.text`, turned into tokens here, because tokenizers belong to models."""
+"""Texts: `preprocess.readers.text` reads them; they become tokens here, because tokenizers belong to models."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 def prepare(views: np.ndarray, config: text.TextConfig) -> torch.Tensor:
-    """(texts,) of strings -> (K, context_length) int64 tokens: every window with its start, its end and padding.
+    """(texts,) of strings -> (K, context_length) int64 tokens: each window with its start, its end and padding.
 
-    A text longer than the context gives several windows, so K may exceed the number of texts; nothing is cut off.
-    `tokenizer` may name several, joined by `+`, for encoders side by side: each has an equal share of a row.
-    Raises ValueError for an unknown tokenizer and a context without room for a token.
+    A text longer than the context gives several windows, so that nothing is cut off and K may exceed the number of
+    texts. `tokenizer` may name several tokenizers, joined by `+`, for encoders side by side; each has an equal part of
+    a row. Raises ValueError for an unknown tokenizer and for a context without room for a token.
     """
     import torch  # listing the modalities needs no torch
 
@@ -30,7 +30,7 @@ def prepare(views: np.ndarray, config: text.TextConfig) -> torch.Tensor:
 
 
 def _rows(content: str, parts: Sequence[tokenizers.Tokenizer], length: int) -> list[list[int]]:
-    """A text -> rows of `length` tokens by each tokenizer, side by side; all make the same number of windows."""
+    """A text -> rows with `length` tokens of each tokenizer, side by side; all tokenizers make equally many windows."""
     words = [tokenizer.words(content) for tokenizer in parts]
     rooms = [length - len(tokenizer.start) - len(tokenizer.end) for tokenizer in parts]
     windows = [text.windows(part, room) for part, room in zip(words, rooms, strict=True)]
@@ -44,7 +44,7 @@ def _rows(content: str, parts: Sequence[tokenizers.Tokenizer], length: int) -> l
 
 
 def _as_many(windows: list[list[int]], count: int) -> list[list[int]]:
-    """Windows -> `count` windows, no fewer than there are: the longest are halved until there are enough."""
+    """Windows -> `count` windows, at least as many as given: the longest window is halved until there are enough."""
     windows = list(windows)
     while len(windows) < count:
         at = max(range(len(windows)), key=lambda number: len(windows[number]))

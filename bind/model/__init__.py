@@ -1,1 +1,1 @@
-"""Towers of one space, and the stream of sources through them."""
+"""Models: the towers of one space, and the pipeline that decodes and encodes media."""

@@ -22,7 +22,7 @@ from bind.model.towers import Tower
 def load(
     folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32, only: Collection[str] | None = None
 ) -> BindModel:
-    """A checkpoint folder -> a model of all its modalities, or those of `only`. Reads and checks only what it loads.
+    """A checkpoint folder -> a model of all its modalities, or of those in `only`; other files are not read or checked.
 
     Raises CheckpointError for damage, ValueError for a bad description.
     """
@@ -37,7 +37,7 @@ def load_described(
     dtype: torch.dtype = torch.float32,
     only: Collection[str] | None = None,
 ) -> BindModel:
-    """As `load`, with the description at hand instead of in the folder."""
+    """A description and the folder of its weights -> a model; otherwise as `load`."""
     sums = checkpoint.read_sums(folder)
 
     def tower(name: str, table: ModalityTable, shared: Tower | None) -> Tower:
@@ -76,8 +76,11 @@ def load_described(
 def random(
     description: Description, device: str, dtype: torch.dtype, only: Collection[str] | None = None, seed: int = 0
 ) -> BindModel:
-    """A model of the right shapes with random weights. Each modality has a seed of its own, so that subsets agree."""
-    # Drawn, not read: the sources that the description names have no part in these weights.
+    """A description -> a model of the right shapes with random weights.
+
+    Each modality has a seed of its own, so that a subset of the modalities has the same weights.
+    """
+    # The weights are drawn and not read, so the sources in the description do not apply to them.
     tables = {
         name: table.model_copy(update={"encoder": _without_source(table.encoder)})
         for name, table in description.modalities.items()
@@ -113,7 +116,8 @@ def _assemble(
     wanted = [name for name in have if only is None or name in only]
     needed = {owners[name] for name in wanted} | set(wanted)
     built: dict[str, Tower] = {}
-    for name in sorted(needed, key=lambda name: owners[name] != name):  # owners before those that share them
+    # owners of an encoder come before the modalities that share it
+    for name in sorted(needed, key=lambda name: owners[name] != name):
         built[name] = tower(name, have[name], built.get(owners[name]))
     model = BindModel(description, {name: built[name] for name in wanted}, digests)
     return model.to(device=device, dtype=dtype)
@@ -137,16 +141,16 @@ def _filled(build: Callable[[], nn.Module], state: Mapping[str, Tensor], where: 
     try:
         with encoders.shapes_only():
             module = build()
-    except NotImplementedError:  # open_clip moves its model about while it constructs it
+    except NotImplementedError:  # open_clip moves a model between devices while it constructs it
         module = build()
     try:
         missing, unexpected = module.load_state_dict(state, strict=False, assign=True)
-    except RuntimeError as error:  # shapes
+    except RuntimeError as error:  # the shapes differ
         raise CheckpointError(f"{where}: {error}") from None
     if missing or unexpected:
         raise CheckpointError(f"{where}: missing tensors {missing[:8]}, unexpected {unexpected[:8]}")
     if any(buffer.is_meta for buffer in module.buffers()):
-        # A buffer that is not stored exists only in a module that was really constructed.
+        # A buffer that is not stored exists only in a module that was constructed with real tensors.
         module = build()
         module.load_state_dict(state, assign=True)
     return module

@@ -1,4 +1,4 @@
-"""A model: one encoder and head a modality, all into one space."""
+"""A model: one encoder and one head for each modality, all of which map into one space."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from bind.space import Embeddings
 from preprocess.source import Limits, MediaError, Plan, Source
 
 Item = str | os.PathLike[str] | bytes | Source | Any
-"""What `embed` takes: a path, `text:...` or `MODALITY:path`, bytes, a PIL image, an array, or a `Source`."""
+"""An item that `embed` takes: a path, `text:...` or `MODALITY:path`, bytes, a PIL image, an array, or a `Source`."""
 
 
 class BatchError(MediaError):
-    """Some items of a batch were bad. `errors` says which, `embeddings` and `rows` hold the others.
+    """Some items of a batch were bad. `errors` says which; `embeddings` and `rows` hold the good ones.
 
     `rows[i]` is the position in the batch of `embeddings[i]`.
     """
@@ -47,11 +47,11 @@ class BatchError(MediaError):
 
 
 class BindModel(nn.Module):
-    """Towers of one space. Made by `bind.load`; in evaluation mode, its parameters frozen.
+    """A model that `bind.load` returns: the towers of one space in evaluation mode, with frozen parameters.
 
-    `modalities` are those loaded, `dim` the dimension D, `space` the identity of the space (the same whichever of its
-    modalities are loaded), `origin` what `bind.load` takes to load it again: a name or the path of a folder,
-    `calibration` what its cosines are worth, where the checkpoint says it.
+    `modalities` are the loaded modalities and `dim` is the dimension D. `space` is the identity of the space, which
+    does not depend on the choice of loaded modalities. `origin` is what `bind.load` takes to load the model again: a
+    name or the path of a folder. `calibration` turns cosines into probabilities, where the checkpoint has one.
     """
 
     def __init__(self, description: Description, towers: Mapping[str, Tower], digests: Mapping[str, str]) -> None:
@@ -70,7 +70,7 @@ class BindModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie."""
+        """The device of the weights."""
         return next(self.parameters()).device
 
     def config(self, modality: str) -> Any:
@@ -83,13 +83,14 @@ class BindModel(nn.Module):
 
         Args:
             modality: the name of a loaded modality.
-            x: prepared views, as `ModalitySpec.prepare` makes them, K of each item.
+            x: K prepared views of each of B items, as `ModalitySpec.prepare` makes them.
 
         Raises:
             ValueError: the modality is not loaded, or `x` has another shape.
 
         Example:
-            >>> model.encode("image", prepared).shape  # prepared: (8, 1, 3, 224, 224)
+            >>> size = model.config("image").size
+            >>> model.encode("image", torch.zeros(8, 1, 3, size, size)).shape
             torch.Size([8, 384])
         """
         shape = modalities.spec(modality).shape(self.config(modality))
@@ -106,12 +107,12 @@ class BindModel(nn.Module):
         return nn.functional.normalize(self.towers[modality](x).float(), dim=1)
 
     def accelerate(self, eight_bit: Collection[str] = ()) -> tuple[str, ...]:
-        """The modalities whose encoding takes fused kernels from now on: all whose encoder is a transformer of ours.
+        """Switches encoding to fused kernels -> the modalities that use them: all whose encoder is our transformer.
 
-        For a model on a GPU in bfloat16, to be called after it was moved there. Not the default, because results then
-        differ in the last bits of bfloat16, and more (cosine about 0.997) for the modalities `eight_bit`, whose
-        products are float8. Raises ValueError for another device or type, for modalities that are not loaded or cannot
-        be `eight_bit`, and for head widths that the kernels do not take.
+        The model must be on a GPU in bfloat16. This is not the default, because results then differ in the last bits of
+        bfloat16. They differ more (cosine about 0.997) for the modalities `eight_bit`, whose matrix products are
+        float8. Raises ValueError for another device or type, for modalities that are not loaded or cannot be
+        `eight_bit`, and for head widths that the kernels do not take.
         """
         parameter = next(self.parameters())
         if not parameter.is_cuda or parameter.dtype != torch.bfloat16:
@@ -122,7 +123,7 @@ class BindModel(nn.Module):
             self._check_loaded(name)
             if name not in ours:
                 raise ValueError(f"accelerate: expected eight_bit among {', '.join(ours) or 'no modality'}, got {name}")
-        from bind.kernels.transformer import Fused  # Triton is there on Linux with CUDA only
+        from bind.kernels.transformer import Fused  # Triton exists on Linux with CUDA only
 
         for name, trunk in ours.items():
             trunk.fused = Fused(trunk.blocks, eight_bit=name in eight_bit)
@@ -165,7 +166,7 @@ class BindModel(nn.Module):
         vectors = np.zeros((len(items), self.dim), np.float32)
         failed: dict[int, MediaError] = {}
         results: Iterable[pipeline.Embedded | pipeline.Failed] = self.stream(items, modality, batch_size, limits)
-        if progress:  # None leaves it to tqdm: a bar on a terminal only
+        if progress:  # None lets tqdm decide: it shows a bar on a terminal only
             results = tqdm(results, total=len(items), unit="item", delay=2, disable=None)
         for result in results:
             if isinstance(result, pipeline.Failed):
@@ -186,21 +187,24 @@ class BindModel(nn.Module):
         limits: Limits | None = None,
         plan: Plan = "whole",
     ) -> Iterator[pipeline.Embedded | pipeline.Failed]:
-        """As `embed`, without holding everything: one result a segment, as soon as it is there, in any order.
+        """Items -> an iterator of one result for each segment, in any order, as soon as it is there; memory stays
+        bounded.
 
         Args:
-            items: as for `embed`; they are taken one after the other, so a generator of millions is fine.
+            items: as for `embed`; they are taken one after the other, so that a generator of millions is fine.
             modality: as for `embed`.
             batch_size: as for `embed`.
             limits: as for `embed`.
-            plan: "whole" gives one result an item; "segments" gives a long recording several, each with its times.
+            plan: "whole" gives one result for each item; "segments" gives several for a long recording, each with its
+                times.
 
         Yields:
             `Embedded` for a segment, `Failed` for an item that cannot be used; `position` counts the items from 0.
 
         Example:
-            >>> for result in model.stream(["film.mp4"], plan="segments"):
-            ...     print(result.position, result.start_s, result.end_s)
+            >>> for result in model.stream(["film.mp4"], modality="video", plan="segments"):
+            ...     print(result.position, result.start_s)
+            0 0.0
         """
         failed: list[pipeline.Failed] = []
         places: list[int] = []
@@ -226,7 +230,7 @@ class BindModel(nn.Module):
         checkpoint.write(Path(folder), description, {name: self.tower(name) for name in self.modalities})
 
     def tower(self, modality: str) -> Tower:
-        """Encoder and head of a loaded modality."""
+        """The encoder and the head of a loaded modality."""
         self._check_loaded(modality)
         tower = self.towers[modality]
         assert isinstance(tower, Tower)
@@ -250,7 +254,7 @@ _PREFIX = re.compile(r"([a-z_]+):(.*)", re.DOTALL)
 
 
 def source_of(item: Item, modality: str | None = None, position: int = 0) -> tuple[Source, str | None]:
-    """An item as `embed` takes it -> its source, and its modality where the item names it (`audio:x.mp3`).
+    """An item as `embed` takes it -> its source, and the modality where the item names one (`audio:x.mp3`), else None.
 
     Raises MediaError for a sidecar file that cannot be used.
     """

@@ -1,4 +1,4 @@
-"""Sources -> vectors as a stream: decoding in worker processes overlaps with encoding in this one."""
+"""Sources -> vectors as a stream: worker processes decode while this process encodes."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from preprocess.source import Limits, MediaError, Plan, Segment, Source
 
 
 class Encoder(Protocol):
-    """The part of `BindModel` that a stream of sources needs."""
+    """The part of `BindModel` that the pipeline needs."""
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie."""
+        """The device of the weights."""
 
     def config(self, modality: str) -> Any:
         """The preprocessing constants of a modality. Raises ValueError for one that is not loaded."""
@@ -39,7 +39,9 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class Embedded:
-    """One embedded segment of the source at `position`: `vector` (D,) float32 of norm 1; `last` closes that source."""
+    """One embedded segment of the source at `position`: `vector` (D,) float32 of norm 1; `last` marks its last
+    segment.
+    """
 
     position: int
     modality: str
@@ -52,7 +54,7 @@ class Embedded:
 
 @dataclass(frozen=True)
 class Failed:
-    """The source at `position` could not be used, and why."""
+    """The source at `position` could not be used; `error` says why."""
 
     position: int
     error: MediaError
@@ -60,7 +62,7 @@ class Failed:
 
 @dataclass
 class _Pending:
-    """A segment that waits for its batch; `views` are prepared, or raw where the GPU will prepare them."""
+    """A segment that waits for its batch; `views` are prepared, or raw where the GPU prepares them."""
 
     position: int
     segment: Segment
@@ -70,7 +72,9 @@ class _Pending:
 
 @dataclass
 class _Running:
-    """A batch being encoded: its vectors (N, D) are on the CPU once `ready` has happened (None: they are)."""
+    """A batch that is being encoded; its vectors (N, D) are on the CPU after the event `ready` (None: they are there
+    now).
+    """
 
     modality: str
     entries: list[_Pending]
@@ -80,9 +84,10 @@ class _Running:
 
 @cache
 def shared_pool() -> DecodePool:
-    """The decode workers of this process: started when first used, ended with it.
+    """The decode workers of this process, started when first used and ended with the process.
 
-    Where a GPU encodes, half as many again as there are cores: one decodes while another's task or result travels.
+    Where a GPU encodes, there are 1.5 workers for each core: one worker decodes while the task or the result of another
+    is transferred.
     """
     cores = available_cores()
     return DecodePool(cores + cores // 2 if torch.cuda.is_available() else cores)
@@ -102,26 +107,18 @@ def embed(
     limits: Limits | None = None,
     pool: DecodePool | None = None,
 ) -> Iterator[Embedded | Failed]:
-    """(source, modality or None) pairs -> one result a segment, in order within a source but not across sources.
+    """(source, modality or None) pairs -> one result for each segment, in order within a source but not across sources.
 
-    At most a few decoded sources and one batch a modality are held in memory, however many sources there are.
-    `batch_size` counts views. A GPU encodes a batch while the next is decoded and put together. Raises ValueError
-    where `limits.decode` is "gpu" and the model is not on one, or nvJPEG is missing.
+    At most a few decoded sources and one batch of each modality are in memory, however many sources there are.
+    `batch_size` counts views. A GPU encodes one batch while the next is decoded and collated. Raises ValueError where
+    `limits.decode` is "gpu" and the model is not on a GPU, or nvJPEG is missing.
     """
     limits = limits or Limits()
-    # Enough to keep every worker busy while one batch is encoded, or while one is put together for a GPU.
-    device = model.device.type
-    ahead = (2 if device == "cpu" else 12) * available_cores() + 2
-    if limits.decode == "gpu":
-        if device != "cuda":
-            raise ValueError(
-                f'decode="gpu": expected a model on a CUDA device, got {device}; move it there with .to("cuda")'
-            )
-        ahead = max(ahead, 3 * BATCH)  # two being decoded, one that gathers
+    ahead = _decoded_ahead(model.device.type, limits)
     decoding: deque[tuple[int, Source, str, Future[list[Segment]]]] = deque()
     pending: dict[str, list[_Pending]] = {}
     running: deque[_Running] = deque()
-    overlapping = 1 if device == "cuda" else 0
+    overlapping = 1 if model.device.type == "cuda" else 0
 
     def collect() -> Iterator[Embedded | Failed]:
         position, source, modality, future = decoding.popleft()
@@ -155,6 +152,19 @@ def embed(
             running.append(_encode(model, modality, batch, batch_size))
     for last in running:
         yield from _finished(last)
+
+
+def _decoded_ahead(device: str, limits: Limits) -> int:
+    """How many sources are decoded before their turn. Raises ValueError where the device cannot decode."""
+    # Enough to keep every worker busy while one batch is encoded, or while one is put together for a GPU.
+    ahead = (2 if device == "cpu" else 12) * available_cores() + 2
+    if limits.decode != "gpu":
+        return ahead
+    if device != "cuda":
+        raise ValueError(
+            f'decode="gpu": expected a model on a CUDA device, got {device}; move it there with .to("cuda")'
+        )
+    return max(ahead, 3 * BATCH)  # two being decoded, one that gathers
 
 
 def _recognise(source: Source, limits: Limits) -> str:
@@ -195,7 +205,7 @@ def _prepare(model: Encoder, modality: str, source: Source, segment: Segment) ->
 
 
 def _encode(model: Encoder, modality: str, entries: list[_Pending], batch_size: int) -> _Running:
-    # Raw views of one shape are prepared together. Those of one source have one shape and stay in their order.
+    # Raw views of one shape are prepared together. The views of one source have one shape and stay in their order.
     entries = sorted(entries, key=lambda entry: entry.views.shape[1:])
     groups = [list(group) for _, group in itertools.groupby(entries, key=lambda entry: entry.views.shape[1:])]
     views = torch.cat([_together(model, modality, [entry.views for entry in group]) for group in groups])
@@ -204,7 +214,7 @@ def _encode(model: Encoder, modality: str, entries: list[_Pending], batch_size: 
     else:
         unit = torch.cat([model.encode_views(modality, part) for part in views.split(batch_size)])
     counts = [len(entry.views) for entry in entries]
-    vectors = unit if len(counts) == len(unit) else mean_of_views(unit, counts)  # one view is its own mean
+    vectors = unit if len(counts) == len(unit) else mean_of_views(unit, counts)  # a single view is its own mean
     if not vectors.is_cuda:
         return _Running(modality, entries, vectors, None)
     fetched = torch.empty(vectors.shape, pin_memory=True).copy_(vectors, non_blocking=True)
@@ -214,16 +224,16 @@ def _encode(model: Encoder, modality: str, entries: list[_Pending], batch_size: 
 
 
 def _together(model: Encoder, modality: str, views: list[Tensor | np.ndarray]) -> Tensor:
-    """Views of several segments -> one batch, prepared (where they are raw, on the model's device)."""
+    """Views of several segments -> one batch; raw views are prepared on the model's device."""
     if isinstance(views[0], Tensor):
         return torch.cat([part for part in views if isinstance(part, Tensor)])
     arrays = [part for part in views if isinstance(part, np.ndarray)]
     shape = (sum(map(len, arrays)), *arrays[0].shape[1:])
-    # Pinned, so that the copy to the GPU runs beside this thread.
+    # The memory is pinned, so that the copy to the GPU runs while this thread goes on.
     raw = torch.empty(shape, dtype=torch.from_numpy(arrays[0]).dtype, pin_memory=True)
     np.concatenate(arrays, out=raw.numpy())
     prepare = modalities.spec(modality).prepare_tensor
-    assert prepare is not None  # else they would have been prepared
+    assert prepare is not None  # otherwise the views would be prepared already
     return prepare(raw.to(model.device, non_blocking=True), model.config(modality))
 
 

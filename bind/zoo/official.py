@@ -1,4 +1,4 @@
-"""The official ImageBind checkpoint, converted once to a checkpoint folder of ours."""
+"""The official ImageBind checkpoint, converted once to a checkpoint folder of Crossbind."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bind.files import SUMS
 
 
 def converted(pth: Path, description: Description) -> Path:
-    """An official `.pth` -> the checkpoint folder made of it, which is kept and found again next time.
+    """An official `.pth` -> its checkpoint folder, which is converted once and then found in the cache.
 
     Raises ValueError where the file is missing or is not the checkpoint of these towers.
     """
@@ -24,7 +24,7 @@ def converted(pth: Path, description: Description) -> Path:
             f"{pth}: no such file; {description.name} needs weights=PATH of the official checkpoint "
             f"({description.about}), or weights='random'"
         )
-    # The file is 4.5 GB: its place, size and time identify it without reading it.
+    # The file has 4.5 GB, so its path, size and time identify it without reading it.
     status = pth.stat()
     identity = f"{pth.resolve()} {status.st_size} {status.st_mtime_ns} {description.space({})}"
     folder = cache_folder() / f"{description.name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"

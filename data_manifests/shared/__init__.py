@@ -1,1 +1,1 @@
-"""What several builders use."""
+"""Parts that several builders use."""

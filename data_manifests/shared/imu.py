@@ -1,4 +1,4 @@
-"""Recordings of motion, written as the CSV that `preprocess.readers.imu` reads."""
+"""Writers of motion recordings, in the formats that `preprocess.readers.imu` reads."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from preprocess.readers.imu import CHANNELS
 
 
 def write_csv(path: Path, values: np.ndarray, rate_hz: float, units: tuple[str, str] | None) -> None:
-    """`values` (T, 6) in the order of `CHANNELS` -> a CSV with times.
+    """Writes `values` (T, 6) in the order of `CHANNELS` as a CSV with times.
 
-    `units` (acceleration, rotation) go in its header; without them the reader takes m/s2 and rad/s.
+    `units` (acceleration, rotation) go into its header; without them the reader takes m/s2 and rad/s.
     """
     per_channel = [""] * 6 if units is None else [f" [{units[0]}]"] * 3 + [f" [{units[1]}]"] * 3
     titles = ["time [s]", *(name + unit for name, unit in zip(CHANNELS, per_channel, strict=True))]
@@ -22,6 +22,6 @@ def write_csv(path: Path, values: np.ndarray, rate_hz: float, units: tuple[str, 
 
 
 def write_npy(path: Path, values: np.ndarray) -> None:
-    """`values` (T, 6) in the order of `CHANNELS` -> a `.npy`; rate and units go in the manifest."""
+    """Writes `values` (T, 6) in the order of `CHANNELS` as a `.npy`; the manifest has the rate and the units."""
     path.parent.mkdir(parents=True, exist_ok=True)
     np.save(path, values.astype(np.float32))

@@ -1,4 +1,4 @@
-"""Pictures and sentences, photographs and thermal pictures: what several data sets lay out alike."""
+"""Layouts that several data sets have: pictures with sentences, and photographs with thermal pictures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
 def captions(download: Download, table: str) -> dict[str, list[str]]:
     """A table of lines `NAME.jpg#NUMBER<tab>sentence` -> the sentences of each picture, in the order of the table.
 
-    Lines without a tab or a sentence are noted. Raises BuildError where the table is not UTF-8.
+    Lines without a tab or a sentence are recorded as missing. Raises BuildError where the table is not UTF-8.
     """
     found: dict[str, list[str]] = defaultdict(list)
     try:
@@ -33,7 +33,7 @@ def captions(download: Download, table: str) -> dict[str, list[str]]:
 def with_sentences(
     download: Download, folder: str, sentences: dict[str, list[str]], names: list[str]
 ) -> Iterator[Entry]:
-    """Names of pictures in a folder -> an event each, with all its sentences."""
+    """Names of pictures in a folder -> one event for each, with all its sentences."""
     for name in names:
         path = f"{folder}/{name}"
         if name not in sentences:
@@ -44,7 +44,10 @@ def with_sentences(
 
 
 def thermal_pairs(download: Download, visible: str, infrared: str, grouped: int | None = None) -> Iterator[Entry]:
-    """Two folders with pictures of the same names -> image + thermal; the first `grouped` letters are the group."""
+    """Two folders with pictures of the same names -> image + thermal events.
+
+    The group of an event is the first `grouped` letters of its name, or the whole name.
+    """
     place = download.path / infrared
     if not place.is_dir():
         download.lacks("folder", infrared)

@@ -1,4 +1,4 @@
-"""Clips cut from YouTube videos, which data sets name by id and start but do not distribute."""
+"""Clips cut from YouTube videos, which data sets list by id and start but do not distribute."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAMING = (
 )
 _AUDIO = {".wav", ".flac", ".m4a", ".mp3", ".ogg", ".opus"}
 _VIDEO = {".mp4", ".mkv", ".webm", ".avi", ".mov"}
-# An id may itself begin with Y and contain underscores, so a name can be read in two ways; both are kept.
+# An id may itself begin with Y and contain underscores, so a name can have two readings; both are kept.
 _READINGS = (
     re.compile(r"([\w-]{11})(?:_(\d+(?:\.\d+)?))?(?:_.*)?"),
     re.compile(r"Y([\w-]{11})(?:_(\d+(?:\.\d+)?))?(?:_.*)?"),
@@ -41,7 +41,7 @@ class Clips:
                         self._by_id.setdefault(match[1], []).append((start, path))
 
     def find(self, youtube_id: str, start_s: float) -> Entry:
-        """`video` and `audio` references of the clip that starts there, as far as there are files; may be empty."""
+        """The `video` and `audio` references of the clip that starts there, as far as its files exist; may be empty."""
         right = [path for start, path in self._by_id.get(youtube_id, ()) if start in (start_s, start_s * 1000)]
         right += [path for start, path in self._by_id.get(youtube_id, ()) if start is None]
         found: Entry = {}

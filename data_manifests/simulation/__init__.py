@@ -1,1 +1,1 @@
-"""Simulated scenes: tables and renderer."""
+"""Simulated scenes: tables and a renderer."""

@@ -1,4 +1,4 @@
-"""How the body that carries the camera moves, and what an ideal IMU in it measures."""
+"""The motion of the body that carries the camera, and the readings of an ideal IMU in it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from data_manifests.simulation.tables import Gait
 GRAVITY = 9.80665
 """Standard gravity in m/s2."""
 DURATION_S = 5.0
-"""The length of a scene."""
+"""The length of a scene in seconds."""
 MIDDLE_S = DURATION_S / 2
-"""When the still picture, the depth map and the thermal picture are taken; the body then passes x = 0."""
+"""The time of the still picture, the depth map and the thermal picture, in seconds; the body then passes x = 0."""
 
 
 @dataclass(frozen=True)
 class Motion:
-    """x, y, z (m) and roll, pitch, yaw (rad) of the body: steady motion and sines, so that all derivatives are exact.
+    """The body's x, y, z (m) and roll, pitch, yaw (rad): a steady motion plus sines, so that all derivatives are exact.
 
-    Yaw, then pitch, then roll; the body's axes are forward, left, up. z = 0 is the ground where the body passes x = 0.
+    Rotations are applied in the order yaw, pitch, roll. The body's axes are forward, left, up. z = 0 is the ground
+    where the body passes x = 0.
     """
 
     start: np.ndarray
@@ -42,7 +43,7 @@ class Motion:
 
 
 def rotation(angles: np.ndarray) -> np.ndarray:
-    """(T, 3) roll, pitch, yaw -> (T, 3, 3) from the body's axes to the world's."""
+    """(T, 3) roll, pitch, yaw -> (T, 3, 3) rotations from the body's axes to the world's."""
     (cr, cp, cy), (sr, sp, sy) = np.cos(angles.T), np.sin(angles.T)
     rows = [
         [cy * cp, cy * sp * sr - sy * cr, cy * sp * cr + sy * sr],
@@ -53,7 +54,7 @@ def rotation(angles: np.ndarray) -> np.ndarray:
 
 
 def measured(motion: Motion, time_s: np.ndarray) -> np.ndarray:
-    """(T,) times -> (T, 6) of an ideal IMU in the body: specific force in m/s2 (at rest 9.8 upwards), then rad/s."""
+    """(T,) times -> (T, 6) readings of an ideal IMU: specific force in m/s2 (9.8 upwards at rest), then rad/s."""
     pose, rate, second = (motion.at(time_s, order) for order in range(3))
     (cr, cp, _), (sr, sp, _) = np.cos(pose[:, 3:].T), np.sin(pose[:, 3:].T)
     roll, pitch, yaw = rate[:, 3:].T
@@ -65,17 +66,17 @@ def measured(motion: Motion, time_s: np.ndarray) -> np.ndarray:
 def draw_motion(
     rng: np.random.Generator, gait: Gait, height: float, speed: float, rhythm_hz: float, slope: float, roughness: float
 ) -> Motion:
-    """A gait and what was drawn of it -> the motion: the gait's sways, a look around, and the shaking of the ground."""
+    """A gait and drawn parameters -> the motion: the gait's sways, a look around, and vibration from the ground."""
     channels = ["x", "y", "z", "roll", "pitch", "yaw"]
     vigour = rng.uniform(0.75, 1.3)
     waves = []
     for sway in gait.sways.split(", "):
         channel, multiple, amplitude = sway.split()
-        # Phases near 0 keep a gait's harmonics together: a footstep is a peak, not noise.
+        # Phases near 0 keep the harmonics of a gait together, so that a footstep is a peak and not noise.
         waves.append(
             (channels.index(channel), vigour * float(amplitude), float(multiple) * rhythm_hz, rng.normal(0, 0.5))
         )
-    waves.append((5, rng.uniform(0.02, 0.15), rng.uniform(0.08, 0.25), rng.uniform(0, 6.3)))  # looking around
+    waves.append((5, rng.uniform(0.02, 0.15), rng.uniform(0.08, 0.25), rng.uniform(0, 6.3)))  # the body looks around
     waves.append((4, rng.uniform(0.01, 0.04), rng.uniform(0.1, 0.3), rng.uniform(0, 6.3)))
     shaking = [
         (gait.shake * roughness * vigour, rng.uniform(4, 40, 10)),

@@ -1,7 +1,8 @@
 """Simulated scenes -> colours, depths and temperatures, with PyBullet's software renderer: no screen, no GPU.
 
-PyBullet says where a surface is, which one and how it is lit; its grain, the sky, the sensors' optics and noise are
-added here. Thermal pictures are simulated from the temperatures of things: no radiation is exchanged between them.
+PyBullet computes which surface each pixel shows, where it is and how it is lit. Its grain, the sky, the sensors' optics
+and noise are added here. Thermal pictures are simulated from the temperatures of things, without exchange of radiation
+between them.
 """
 
 from __future__ import annotations
@@ -21,18 +22,20 @@ from data_manifests.simulation.tables import PLACES
 
 _NEAR_M, _FAR_M = 0.12, 250.0
 _DEEPEST_M = 60.0
-"""What lies beyond, and the sky, is as far away as a 16-bit depth map in mm says well."""
+"""The greatest distance: farther surfaces and the sky are this far away, which a 16-bit depth map in mm can express."""
 _DISPARITY_STEP_PX = 1 / 8
-"""Of a stereo matcher at 640 pixels across."""
+"""The steps of disparities of a stereo matcher, in pixels, for a picture 640 pixels wide."""
 _NETD_K = 0.07
-"""Noise of an uncooled microbolometer."""
+"""The noise of an uncooled microbolometer (noise-equivalent temperature difference), in kelvin."""
 _EMISSIVITY, _GRAZING = 0.95, 0.35
-"""At right angles, and how much of it is lost at grazing angles."""
+"""The emissivity at right angles to a surface, and the share of it that is lost at grazing angles."""
 
 
 @dataclass(frozen=True)
 class Shot:
-    """One render: (H, W, 3) lit colours 0..1, (H, W) metres along the axis, parts (-1: sky), world position."""
+    """One render: (H, W, 3) lit colours 0..1, (H, W) metres along the axis, (H, W) part numbers (-1: sky), world
+    positions.
+    """
 
     lit: np.ndarray
     depth_m: np.ndarray
@@ -60,7 +63,7 @@ class Stage:
         self._bullet.disconnect(self._client)
 
     def set(self, scene: Scene) -> None:
-        """Builds a scene up."""
+        """Builds a scene in the renderer."""
         bullet, client = self._bullet, self._client
         bullet.resetSimulation(client)
         self._scene, self._bodies = scene, []
@@ -87,7 +90,7 @@ class Stage:
             self._bodies.append(bullet.createMultiBody(0, -1, shape, part.centre, turn, physicsClientId=client))
 
     def shoot(self, time_s: float, width: int, height: int, *, shadows: bool = True) -> Shot:
-        """What the camera sees at that moment."""
+        """The camera's view at a time."""
         scene, bullet = self._scene, self._bullet
         assert scene is not None
         pose = scene.motion.at(np.array([time_s]))[0]
@@ -112,7 +115,7 @@ class Stage:
             lightAmbientCoeff=0.55,
             lightDiffuseCoeff=0.5,
             lightSpecularCoeff=0.0,
-            shadow=shadows and not PLACES[scene.place].walls,  # a ceiling would shade everything
+            shadow=shadows and not PLACES[scene.place].walls,  # a ceiling would put everything into shadow
             renderer=bullet.ER_TINY_RENDERER,
             physicsClientId=self._client,
         )
@@ -129,11 +132,11 @@ class Stage:
 
 
 def photograph(scene: Scene, shot: Shot, time_s: float, rng: np.random.Generator) -> Image.Image:
-    """A shot -> what a small camera makes of it: grain of surfaces, sky, motion blur, exposure, noise."""
+    """A shot -> the photograph of a small camera: grain of surfaces, sky, motion blur, exposure, noise."""
     parts = scene.parts
     grain = np.array([part.grain for part in parts] + [0.0])[shot.part]
     size_m = np.where(grain > 0.2, 0.9, 0.5)[..., None]
-    # Coarse and fine grain; the fine one fades where a pixel covers more than it.
+    # There is coarse and fine grain; the fine grain fades where a pixel covers more than it.
     pattern = _noise(shot.point / size_m) + _noise(shot.point / size_m * 9) * np.exp(-shot.depth_m / 6)
     colours = shot.lit * (1 + 1.3 * grain * pattern)[..., None]
     clouds = 0.12 * _noise(shot.point * [1, 1, 6] / 60)
@@ -147,10 +150,10 @@ def photograph(scene: Scene, shot: Shot, time_s: float, rng: np.random.Generator
 
 
 def depth_map(scene: Scene, shot: Shot, rng: np.random.Generator) -> tuple[Image.Image, float, float]:
-    """A shot -> (16-bit mm as a stereo camera gives them, focal length in px at 640 px across, baseline in m).
+    """A shot -> (16-bit mm as a stereo camera measures them, focal length in px at 640 px across, baseline in m).
 
-    Disparities come in steps with some noise; there are holes (0) beside edges, where one eye does not see, and where
-    the surface is far away on some cameras.
+    Disparities come in steps with some noise. There are holes (0) beside edges, where one eye does not see the surface,
+    and for some cameras where the surface is far away.
     """
     focal_px = 320 / np.tan(scene.field_of_view / 2)
     baseline_m = scene.focal_baseline / focal_px
@@ -161,7 +164,7 @@ def depth_map(scene: Scene, shot: Shot, rng: np.random.Generator) -> tuple[Image
     millimetres = np.minimum(1000 * scene.focal_baseline / stepped, 1000 * _DEEPEST_M)
     jump = np.diff(disparity, axis=1, append=disparity[:, -1:]) * disparity.shape[1] / 640
     hidden = np.zeros(disparity.shape, bool)
-    for step in range(1, 6):  # to the left of a near edge, as wide as the jump
+    for step in range(1, 6):  # the hole lies to the left of a near edge and is as wide as the jump in disparity
         hidden[:, step:] |= jump[:, :-step] > step
         hidden[:, :-step] |= jump[:, :-step] > step + 0.5
     if rng.random() < 0.3:
@@ -170,7 +173,7 @@ def depth_map(scene: Scene, shot: Shot, rng: np.random.Generator) -> tuple[Image
 
 
 def thermal(scene: Scene, shot: Shot, size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
-    """A shot -> an 8-bit picture of `size` as a microbolometer with automatic gain gives it: warm is bright."""
+    """A shot -> an 8-bit picture of `size` by a microbolometer with automatic gain, in which warm is bright."""
     celsius = np.array([part.celsius for part in scene.parts] + [scene.sky_c])[shot.part]
     grain = np.array([part.grain for part in scene.parts] + [0.1])[shot.part]
     celsius = celsius + 1.2 * grain * _noise(shot.point / 0.7)
@@ -190,20 +193,20 @@ def thermal(scene: Scene, shot: Shot, size: tuple[int, int], rng: np.random.Gene
     drift = np.add.outer(*(np.linspace(-1, 1, n) * rng.normal(0, 0.2) for n in values.shape))
     values += drift + rng.normal(0, _NETD_K, values.shape) + rng.normal(0, _NETD_K / 3, values.shape[1])
     low, high = np.percentile(values, (0.5, 99.5))
-    if high - low < 6:  # the gain has an end
+    if high - low < 6:  # the gain has a limit
         low, high = (low + high) / 2 - 3, (low + high) / 2 + 3
     return Image.fromarray((np.clip((values - low) / (high - low), 0, 1) * 255).round().astype(np.uint8))
 
 
 def prominent(scene: Scene, shot: Shot, least: float = 0.004, most: int = 3) -> list[int]:
-    """The things that cover at least that share of a shot, the largest first."""
+    """The things that cover at least the share `least` of a shot, the largest first."""
     thing = np.array([part.thing for part in scene.parts] + [-1])[shot.part]
     counts = np.bincount(thing[thing >= 0], minlength=len(scene.names))
     return [int(i) for i in np.argsort(-counts, kind="stable")[:most] if counts[i] >= least * thing.size]
 
 
 def _moved(scene: Scene, colours: np.ndarray, shot: Shot, time_s: float) -> np.ndarray:
-    """Motion blur: the mean of the picture shifted and enlarged as the body turns and advances while it is exposed."""
+    """Motion blur: the mean of the picture, shifted and scaled as the body turns and advances during the exposure."""
     rate = scene.motion.at(np.array([time_s]), 1)[0]
     width = shot.depth_m.shape[1]
     focal = width / 2 / np.tan(scene.field_of_view / 2)
@@ -225,7 +228,7 @@ def _moved(scene: Scene, colours: np.ndarray, shot: Shot, time_s: float) -> np.n
         )
         matrix = (scale, 0, x, 0, scale, y)
         total += np.asarray(whole.transform(whole.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR))
-    # What is fixed to the body does not move in its picture.
+    # Things that are fixed to the body do not move in its picture.
     found: np.ndarray = np.where(carried[..., None], colours, total[edge:-edge, edge:-edge] / (4 * 255))
     return found
 
@@ -242,7 +245,7 @@ def _noise(point: np.ndarray) -> np.ndarray:
 
 @cache
 def _fractal(side: int = 256) -> np.ndarray:
-    """(side, side) noise that repeats, with power at all scales, of standard deviation 0.5."""
+    """(side, side) periodic noise with power at all scales, of standard deviation 0.5."""
     rng = np.random.default_rng(0)
     frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(side), np.fft.fftfreq(side)))
     frequency[0, 0] = np.inf

@@ -1,7 +1,7 @@
-"""Simulated scenes: what stands where, how warm it is, and how the body that carries the camera moves.
+"""Simulated scenes: the things in them, their temperatures, and the motion of the body that carries the camera.
 
-Everything is drawn from (seed, number) alone. `render` turns a scene into pictures; the IMU comes from `motion`, out of
-the derivatives of the very motion that poses the camera.
+Everything is drawn from (seed, number) alone. `render` turns a scene into pictures. The IMU's readings come from
+`motion`, as derivatives of the same motion that poses the camera.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ from data_manifests.simulation.tables import (
 
 @dataclass(frozen=True)
 class Scene:
-    """All there is to render and to measure. `names` are the things' (numbered as in `Part.thing`), with articles."""
+    """The facts for rendering and measuring a scene.
+
+    `names` are the things' (numbered as in `Part.thing`), with articles.
+    """
 
     parts: tuple[Part, ...]
     names: tuple[str, ...]
@@ -36,9 +39,9 @@ class Scene:
     gait: str
     motion: Motion
     down: float
-    """How far the camera looks down, in radians."""
+    """The angle by which the camera looks down, in radians."""
     field_of_view: float
-    """From left to right, in radians."""
+    """The horizontal field of view, in radians."""
     air_c: float
     sky_c: float
     sun: Triple
@@ -57,7 +60,7 @@ class Scene:
 
 _PORTRAIT_EVERY = 4
 _SLOW = ["standing", "walking", "crawling", "jumping"]
-"""Of so many scenes one shows a thing close by, to a body that is slow enough for it."""
+"""One in so many scenes shows a thing close by, to a body that is slow enough for it."""
 
 
 def draw(seed: int, number: int) -> Scene:
@@ -85,7 +88,7 @@ def draw(seed: int, number: int) -> Scene:
         if portrait and not names:
             tall = max(row[2][2] + row[1][2] / 2 for row in rows)
             x, y = max(1.2, rng.uniform(1, 1.7) * max(reach, tall) + 0.6) + 2 * speed, rng.uniform(-0.3, 0.3)
-        elif reach > 2:  # big ones stand back
+        elif reach > 2:  # large things stand farther away
             x, y = x + 4, y + np.copysign(reach + 1.5, y)
         colour = str(rng.choice(list(COLOURS)))
         painted = any(row[3] == "paint" for row in rows)
@@ -116,7 +119,7 @@ def draw(seed: int, number: int) -> Scene:
 
 
 def _spots(rng: np.random.Generator, place: Place, speed: float, gait: str) -> list[tuple[float, float]]:
-    """Where things stand: some in front of the camera as it passes x = 0, others along the way; none too close."""
+    """Places for things: some in front of the camera as it passes x = 0, others along the way; none is too close."""
     spots: list[tuple[float, float]] = []
     reach = 6.0 if place.walls else 18.0
     clear = 0.9 if speed < 2 else 2.2
@@ -154,7 +157,7 @@ def _thing(
 ) -> list[Part]:
     shade = rng.uniform(0.85, 1.15)
     own_c = rng.normal(0, 1.5)
-    heat = rng.uniform(0.5, 1.1)  # engines run or have cooled down, tea too
+    heat = rng.uniform(0.5, 1.1)  # engines run or have cooled down, and so has tea
     stretch = rng.uniform(0.9, 1.1, 3) if thing >= 0 else np.ones(3)
     grain = rng.uniform(0.05, 0.3)
     cos, sin = np.cos(yaw), np.sin(yaw)

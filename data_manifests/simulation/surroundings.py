@@ -1,4 +1,4 @@
-"""What surrounds a scene: ground, walls and horizon, as parts to render."""
+"""The surroundings of a scene: ground, walls and horizon, as parts to render."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from data_manifests.simulation.tables import COLOURS, MATERIALS, Place, Triple
 
 @dataclass(frozen=True)
 class Part:
-    """One body to render: metres, radians, RGB 0..1, degrees Celsius. `thing` numbers the object, -1 the rest."""
+    """One body to render, in metres, radians, RGB 0..1 and degrees Celsius.
+
+    `thing` numbers the object, -1 for others.
+    """
 
     form: str
     size: Triple
@@ -23,15 +26,15 @@ class Part:
     celsius: float
     thing: int = -1
     grain: float = 0.1
-    """How strongly its surface varies."""
+    """The strength of the variation of its surface."""
     carried: bool = False
-    """Fixed to the moving body."""
+    """Whether the part is fixed to the moving body."""
 
 
 def surroundings(rng: np.random.Generator, name: str, place: Place, air_c: float, slope: float) -> list[Part]:
     """Ground, walls and horizon of a place."""
     if name == "lift":
-        return []  # its cabin moves with the body
+        return []  # the cabin moves with the body
     build = _Maker(rng, air_c)
     warmer = rng.uniform(-4, 10) * (not place.walls)
     if slope:
@@ -60,7 +63,7 @@ def triple(values: Iterable[Any]) -> Triple:
 
 @dataclass(frozen=True)
 class _Maker:
-    """Makes the parts of a place, each a little different from its material."""
+    """Makes the parts of a place, each with small deviations from its material."""
 
     rng: np.random.Generator
     air_c: float
@@ -81,7 +84,7 @@ class _Maker:
         first = self.part("box", (0.3, 2.4, 0.18), (0, 0, 0), ground, warmer, grain)
         found = []
         for i in range(-14, 22):
-            # Every other one is darker, or they would blend.
+            # Every other step is darker, as equal steps would blend into each other.
             rgb = triple((0.9 + 0.1 * (i % 2)) * c for c in first.rgb)
             found.append(replace(first, centre=(0.3 * i, 0, 0.18 * i * up - 0.09), rgb=rgb))
         wall = self.choice("white brick tile grey")
@@ -134,7 +137,7 @@ class _Maker:
         return found + [self.part("box", (2, 0.15, 0.01), (6 * i, 0.0, 0.01), "white", warmer) for i in range(-5, 16)]
 
     def far_away(self, name: str) -> list[Part]:
-        """Hills on the horizon, in a forest mostly trees all around."""
+        """Hills on the horizon; in a forest, mostly trees all around."""
         rng = self.rng
         found = []
         for _ in range(rng.integers(5, 14)):

@@ -1,4 +1,4 @@
-"""What simulated scenes are made of: `tables.toml` beside this file, read once, as typed values."""
+"""The things, places and gaits of simulated scenes: `tables.toml` beside this file, read once, as typed values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ Row = tuple[str, tuple[float, ...], tuple[float, ...], str, str]
 
 @dataclass(frozen=True)
 class Place:
-    """Where a scene is: a phrase for captions, its ground, the tags of what is found there; `tables.toml` explains."""
+    """A place: a phrase for captions, its ground, the tags of the things that are found there; `tables.toml` explains
+    it.
+    """
 
     phrase: str
     ground: str
@@ -29,7 +31,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Gait:
-    """How the body moves that carries the camera, and where it may do so; `tables.toml` explains the figures."""
+    """A gait of the body that carries the camera, and where it may move so; `tables.toml` explains the figures."""
 
     places: tuple[str, ...]
     height: tuple[float, float]
@@ -51,7 +53,7 @@ class Thing:
 
 
 def _rows(lines: Sequence[str]) -> tuple[Row, ...]:
-    """Lines of form, size, centre, material and perhaps warmth -> one row a part; ± stands for two."""
+    """Lines of form, size, centre, material and perhaps warmth -> one row for each part; ± stands for two parts."""
     found: list[Row] = []
     for line in lines:
         form, *numbers, material, warmth = [*line.split(), "air"][:9]
@@ -70,16 +72,16 @@ def _fields(table: Mapping[str, Any]) -> dict[str, Any]:
 _TABLES = tomllib.loads((Path(__file__).parent / "tables.toml").read_text(encoding="utf-8"))
 
 COLOURS: dict[str, Triple] = _fields(_TABLES["colours"])
-"""Colours that an object is painted in, by the name that a caption uses."""
+"""The colours of painted objects, by the name that a caption uses."""
 MATERIALS: dict[str, Triple] = COLOURS | _fields(_TABLES["materials"])
 """The colour of every material, the painted ones included."""
 WARMTH_C: dict[str, float] = _TABLES["warmth_c"]
-"""Surface temperatures where they are not those of the air."""
+"""Surface temperatures in degrees Celsius, where they are not those of the air."""
 PLACES = {name: Place(**_fields(table)) for name, table in _TABLES["places"].items()}
 """Places by the name that a scene has."""
 GAITS = {name: Gait(**_fields(table)) for name, table in _TABLES["gaits"].items()}
-"""Ways to move; the keys complete the sentence "seen while ..."."""
+"""Ways to move; a key completes the sentence "seen while ..."."""
 THINGS = {name: Thing(tuple(table["tags"]), _rows(table["parts"])) for name, table in _TABLES["things"].items()}
-"""What can stand in a scene, by the name that a caption uses."""
+"""The things that can stand in a scene, by the name that a caption uses."""
 VEHICLES = {name: _rows(table["parts"]) for name, table in _TABLES["vehicles"].items()}
-"""What is fixed to the body and stays in view, by the `vehicle` of a gait."""
+"""The parts that are fixed to the body and stay in view, by the `vehicle` of a gait."""

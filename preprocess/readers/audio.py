@@ -8,15 +8,16 @@ import math
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 import soundfile
 
 from preprocess.decoding import scratch
 from preprocess.decoding.protocol import Returns, returns
+from preprocess.dsp import pauses
 from preprocess.dsp.filterbank import FRAME_S, log_mel
 from preprocess.dsp.resampling import resampled
 from preprocess.formats import sniff
@@ -50,6 +51,7 @@ class AudioConfig:
     """Preprocessing constants of sound; the defaults are ImageBind's (`imagebind/data.py`), `segment_s` is ours.
 
     `frames` is the width the log-mel picture is padded or cut to, `mean` and `std` normalise it as (x - mean) / std.
+    `cut` says where plan "segments" cuts: every `segment_s`, or where sound begins behind a pause (`dsp.pauses`).
     """
 
     rate_hz: int = 16_000
@@ -60,10 +62,12 @@ class AudioConfig:
     mean: float = -4.268
     std: float = 9.138
     segment_s: float = 10.0
+    cut: Literal["fixed", "pauses"] = field(default="fixed", metadata={"added": True})
 
 
 def _declare(config: AudioConfig, limits: Limits, plan: Plan) -> Returns:
-    segments = 1 if plan == "whole" else 1 + int(limits.max_duration_s / max(config.segment_s, config.clip_s))
+    least_s = config.clip_s if config.cut == "pauses" else max(config.segment_s, config.clip_s)
+    segments = 1 if plan == "whole" else 1 + int(limits.max_duration_s / least_s)
     return Returns("float32", (None,), config.clips, segments, elements=round(config.clip_s * config.rate_hz))
 
 
@@ -75,7 +79,7 @@ def read(source: Source, config: AudioConfig, limits: Limits, plan: Plan) -> lis
     are averaged (the reference takes the first), the rate becomes `config.rate_hz`, and `hints.start_s`/`end_s` choose
     a stretch. The K clips of a segment are evenly spaced from its first to its last sample, as in ImageBind; a segment
     shorter than a clip gives K equal views of its own length, which `prepare` pads in the log-mel domain, as the
-    reference does. Plan "segments" cuts every `segment_s`; a rest shorter than a clip joins the segment before it.
+    reference does. Plan "segments" cuts as `config.cut` says; a rest shorter than a clip joins the segment before it.
 
     Raises MediaError for content without sound, shorter than one 25 ms frame, longer than `max_duration_s` (before
     decoding, where the header tells), truncated (ogg, and raw streams cut between two packets, do not show it), with
@@ -83,7 +87,10 @@ def read(source: Source, config: AudioConfig, limits: Limits, plan: Plan) -> lis
     """
     with _open(source, config, limits) as track, scratch.Scratch(_SPOOL_BYTES) as spool:
         blocks = _checked(track, source.name, limits, config.rate_hz)
+        loudness = pauses.Loudness(config.rate_hz) if plan == "segments" and config.cut == "pauses" else None
         for block in resampled(blocks, track.rate_hz, config.rate_hz):
+            if loudness:
+                loudness.add(block)
             spool.write(np.ascontiguousarray(block, np.float32).data)
         count = spool.tell() // 4
         if count < int(config.rate_hz * FRAME_S):
@@ -92,8 +99,8 @@ def read(source: Source, config: AudioConfig, limits: Limits, plan: Plan) -> lis
         notes = () if count >= shortest else (f"shorter than a clip of {config.clip_s:g} s: padded",)
         edges = [0, count]
         if plan == "segments":
-            length = max(shortest, round(config.segment_s * config.rate_hz))
-            edges = [*range(0, max(1, count - shortest + 1), length), count]
+            onsets = loudness.onsets() if loudness else []
+            edges = pauses.edges(count, onsets, shortest, round(config.segment_s * config.rate_hz))
         return [
             Segment(
                 _clips(spool, first, last, config),

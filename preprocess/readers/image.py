@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -25,6 +25,7 @@ _DRAFT_FACTOR = 2
 class ImageConfig:
     """Short side to `resize` pixels, the centre `size` x `size`, then (value / 255 - mean) / std for R, G, B.
 
+    With the `resize_mode` "squash" both sides become `resize` pixels, whatever the picture's proportions are.
     Defaults are ImageBind's (imagebind/data.py), which are CLIP's. Raises ValueError when `resize` < `size`.
     """
 
@@ -33,6 +34,7 @@ class ImageConfig:
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+    resize_mode: Literal["shortest", "squash"] = field(default="shortest", metadata={"added": True})
 
     def __post_init__(self) -> None:
         if self.resize < self.size:
@@ -57,7 +59,8 @@ def read(source: Source, config: ImageConfig, limits: Limits, plan: Plan) -> lis
         rgb, notes = raster.to_rgb(picture)
     except ValueError as error:
         raise MediaError(source.name, f"its colours could not be converted: {error}; save it as RGB") from error
-    view = raster.resize_kept(rgb, config.resize, config.size, Image.Resampling[config.interpolation.upper()])
+    fit = raster.resize_squashed if config.resize_mode == "squash" else raster.resize_kept
+    view = fit(rgb, config.resize, config.size, Image.Resampling[config.interpolation.upper()])
     return [Segment(np.array(view)[None], notes=notes)]
 
 

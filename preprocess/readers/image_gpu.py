@@ -72,13 +72,13 @@ def read_many(
 
 
 def resize_crop(pixels: Tensor, config: ImageConfig) -> Tensor:
-    """(N, 3, H, W) uint8 -> (N, size, size, 3) uint8 there, as `readers.raster.resize_crop` makes them of H x W.
+    """(N, 3, H, W) uint8 -> (N, size, size, 3) uint8 there, as `readers.raster` makes them of H x W.
 
     Pillow's own arithmetic (Resample.c): both passes round to bytes. A level may differ where a sum lies on the edge.
     """
     height, width = pixels.shape[2:]
     short, long = min(height, width), max(height, width)
-    new_long = int(config.resize * long / short)
+    new_long = config.resize if config.resize_mode == "squash" else int(config.resize * long / short)
     resized = (config.resize, new_long) if height <= width else (new_long, config.resize)
     stream = torch.cuda.current_stream(pixels.device) if pixels.is_cuda else None
     (rows, down), (columns, across) = (

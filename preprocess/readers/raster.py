@@ -184,6 +184,12 @@ def resize_kept(picture: Image.Image, resize: int, size: int, resample: Image.Re
     return picture.resize((size, size), resample, box=box)
 
 
+def resize_squashed(picture: Image.Image, resize: int, size: int, resample: Image.Resampling) -> Image.Image:
+    """Both sides to `resize` pixels with antialias, whatever the proportions, then the centre `size` x `size`."""
+    start = round((resize - size) / 2)
+    return picture.resize((resize, resize), resample).crop((start, start, start + size, start + size))
+
+
 def check_views(views: np.ndarray, shape: tuple[int, ...], dtype: type[np.generic], reader: str) -> None:
     """Raises ValueError unless `views` are (K, *shape) of `dtype`, K >= 1; `reader` makes such views."""
     if views.shape[1:] != shape or len(views) == 0 or views.dtype != dtype:

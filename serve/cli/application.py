@@ -12,7 +12,7 @@ from serve.cli.options import usage_error
 
 
 class _Commands(typer.core.TyperGroup):
-    """The group of all commands. A refusal of the operating system ends each of them with a usage error.
+    """The group of all commands. A refusal by the operating system ends any of them with a usage error.
 
     Such a refusal is, for example, a name that is too long, or a folder that may not be read.
     """

@@ -1,4 +1,4 @@
-"""The command line, `crossbind`. Exit status: 0 done, 1 some inputs failed, 2 usage error.
+"""The command line, `crossbind`. Exit status 0 means done, 1 that some inputs failed, 2 a usage error.
 
 No module of the command line imports anything heavy at its top, so that `crossbind --help` answers at once.
 """
@@ -14,7 +14,7 @@ from serve.cli.application import app
 
 
 def main() -> None:
-    """Runs the command line; a bad input never ends in a traceback."""
+    """Runs the command line. A bad input never ends in a traceback."""
     if sys.platform == "win32":
         print(
             "Crossbind does not run on Windows itself; use it in the Windows Subsystem for Linux (`wsl --install`)",

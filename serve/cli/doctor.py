@@ -1,4 +1,4 @@
-"""What works on this machine."""
+"""The findings of `crossbind doctor`: which parts work on this machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from preprocess.extras import is_installed
 
 @dataclass(frozen=True)
 class Check:
-    """One finding: `ok`, `optional` (works without it) or `missing` (something will fail); `detail` says what to do."""
+    """One finding: `ok`, `optional` (Crossbind works without it) or `missing` (something will fail); `detail` helps."""
 
     name: str
     state: Literal["ok", "optional", "missing"]
@@ -23,7 +23,7 @@ class Check:
 
 
 def check() -> list[Check]:
-    """Looks at Python, packages, weights, decoders and accelerators; changes nothing and asks no network."""
+    """Examines Python, packages, weights, decoders and accelerators; it changes nothing and uses no network."""
     found = [Check("Python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")]
     needed = [Requirement(line) for line in metadata.requires("crossbind") or []]
     for package in sorted(r.name for r in needed if r.marker is None or r.marker.evaluate({"extra": ""})):
@@ -64,7 +64,9 @@ def _decode() -> str:
 
 
 def _sandbox() -> list[Check]:
-    """One finding for each guard of a decode worker, as a worker reports them; the page on trust explains."""
+    """One finding for each guard of a decode worker, as a worker reports them; docs/pages/explanation/trust.md
+    explains.
+    """
     from preprocess.decoding.pool import guards
     from preprocess.source import MediaError
 
@@ -91,18 +93,15 @@ def _small() -> str:
 
 
 def _extensions() -> list[Check]:
-    """One check for each modality and encoder of another package."""
-    from bind import extensions
+    """One check for each modality, encoder and data set of another package or folder."""
+    from serve.cli.extensions import added
 
-    found = []
-    for group in (extensions.MODALITIES, extensions.ENCODERS):
-        try:
-            for one in extensions.installed(group).values():
-                way_out = "install what it needs, or remove its package"
-                found.append(_tried(f"{group}: {one.name}", lambda one=one: one.load() and one.origin, way_out))  # type: ignore[misc]
-        except ValueError as error:  # two of one name
-            found.append(Check(group, "missing", str(error)))
-    return found
+    return [
+        Check(f"{one.group}: {one.name}", "missing", f"{one.problem}; install what it needs, or remove its package")
+        if one.problem
+        else Check(f"{one.group}: {one.name}", "ok", f"{one.kind} of {one.origin}")
+        for one in added()
+    ]
 
 
 def _accelerator() -> Check:
@@ -133,7 +132,7 @@ def _datasets() -> str:
 
 
 def extras() -> list[Check]:
-    """One finding for each extra of the package that is not whole, with the command that installs it."""
+    """One finding for each extra of the package that is not complete, with the command that installs it."""
     lines = metadata.requires("crossbind") or []
     wanted = [Requirement(line) for line in lines]
     found = []

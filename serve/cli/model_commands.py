@@ -28,6 +28,11 @@ from serve.cli.options import (
     usage_error,
 )
 
+_PATTERNS = {
+    "clip-MODEL": "image, text and video of any open_clip model; clip-vit-l-14:TAG, or --weights FILE",
+    "timm:MODEL": "image and video by any timm backbone; timm:resnet18 --weights TAG or FILE",
+}
+
 
 @app.command()
 def embed(
@@ -66,7 +71,7 @@ def embed(
                 failed[result.position] = result
             else:
                 done[result.position] = result
-    except ValueError as error:  # no decoder on the GPU
+    except ValueError as error:  # there is no decoder on the GPU
         failure(str(error))
     rows = sorted(done)
     vectors = np.stack([done[row].vector for row in rows]) if rows else np.zeros((0, loaded.dim), np.float32)
@@ -151,16 +156,17 @@ def evaluate(
         usage_error("expected either manifests, or --suite with --data")
     loaded = load_model(load_options(model, weights, device, dtype))
     from train.evaluate import evaluation
+    from train.evaluate import report as reports
     from train.small import suite as suites
 
-    report: evaluation.Report | suites.Report
+    report: reports.Report | suites.Report
     try:
         if suite is not None and data is not None:
             report = suites.run(loaded, suite, data)
         else:
             report = evaluation.evaluate(loaded, manifests or [])
         if out is not None:
-            evaluation.write(report, out)
+            reports.write(report, out)
     except (ValueError, OSError) as error:
         usage_error(str(error))
     print(report.json() if as_json else report.table())
@@ -172,13 +178,22 @@ def evaluate(
 
 @app.command()
 def models(as_json: Json = False) -> None:
-    """List the models that can be loaded, the default first."""
+    """List the models that can be loaded, the default first, and what other packages add.
+
+    With --json one list: every entry has a `kind`, which is model, pattern, modality, encoder or data set.
+    """
     from bind import zoo
+    from serve.cli.extensions import added
 
     found = [zoo.describe(name) for name in sorted(zoo.names(), key=lambda name: (name != DEFAULT_MODEL, name))]
     if as_json:
         keys = ("name", "dim", "license", "about", "source")
-        print(json.dumps([{k: getattr(d, k) for k in keys} | {"modalities": list(d.modalities)} for d in found]))
+        rows: list[dict[str, Any]] = [
+            {"kind": "model"} | {k: getattr(d, k) for k in keys} | {"modalities": list(d.modalities)} for d in found
+        ]
+        rows += [{"kind": "pattern", "name": name, "about": about} for name, about in _PATTERNS.items()]
+        extra = [{"kind": x.kind, "name": x.name, "origin": x.origin, "problem": x.problem} for x in added()]
+        print(json.dumps(rows + extra))
         return
     for d in found:
         weights = (
@@ -187,7 +202,11 @@ def models(as_json: Json = False) -> None:
         default = ", the default" if d.name == DEFAULT_MODEL else ""
         print(f"{d.name}  ({d.dim} dimensions: {', '.join(d.modalities)}{default})")
         print(f"    {d.about}\n    weights: {weights}\n    licence: {d.license}")
-    print("Also: clip-MODEL for any open_clip model (clip-vit-l-14 --weights TAG or FILE), or a checkpoint folder.")
+    for name, about in _PATTERNS.items():
+        print(f"{name}  ({about})")
+    print("A checkpoint folder is a model too.")
+    for x in added():
+        print(f"{x.kind} {x.name}: {x.problem}" if x.problem else f"{x.kind} {x.name}, from {x.origin}")
 
 
 @app.command()
@@ -206,7 +225,9 @@ def doctor(as_json: Json = False) -> None:
 
 
 def _expand(path: str) -> Iterator[str]:
-    """A folder stands for the files below it, without hidden ones and sidecars (`x.png.json`)."""
+    """The files that a path stands for: for a folder, those below it, without hidden ones and sidecars
+    (`x.png.json`).
+    """
     if not os.path.isdir(path):
         yield path
         return

@@ -1,4 +1,4 @@
-"""Options that several commands have, and what commands make of them: a model, a library, an exit with a message."""
+"""Options that several commands have, and the values that commands make of them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def usage_error(message: str) -> NoReturn:
 def load_options(
     model: str | None, weights: str | None, device: str, dtype: str, modalities: Collection[str] | None = None
 ) -> LoadOptions:
-    """What a command's options say of the model. Ends with a usage error before anything is loaded or made."""
+    """The options of a command for its model. Ends with a usage error before anything is loaded or created."""
     from bind.options import LoadOptions
 
     options = LoadOptions(model, weights, device, dtype, modalities)
@@ -69,7 +69,7 @@ def load_options(
 
 
 def load_model(options: LoadOptions) -> BindModel:
-    """The model that options name. Ends with a usage error where it cannot be loaded."""
+    """The model that the options name. Ends with a usage error where it cannot be loaded."""
     try:
         return options.load()
     except (ValueError, OSError) as error:
@@ -78,7 +78,7 @@ def load_model(options: LoadOptions) -> BindModel:
 
 @contextlib.contextmanager
 def open_library(folder: Path, model: LoadOptions | BindModel, factory: str | None) -> Iterator[Library]:
-    """An open library. A failure ends the command with a message, which names the damage of a damaged catalogue."""
+    """An open library. A failure ends the command with a message, which for a damaged catalogue names the damage."""
     from serve.library.library import Library
 
     try:
@@ -103,7 +103,7 @@ def open_library(folder: Path, model: LoadOptions | BindModel, factory: str | No
 
 
 def limits_of(decode: Literal["isolated", "gpu"], device: str) -> Limits:
-    """The bounds of files that are decoded as `--decode` says."""
+    """The limits of files for the option `--decode`."""
     from preprocess.source import Limits
 
     if decode == "gpu" and not device.startswith("cuda"):

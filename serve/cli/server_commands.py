@@ -88,7 +88,7 @@ def demo(
     listening = _listen(settings) if settings else None
     place = folder or cache_folder() / "demo"
     model = load_model(load_options("small", None, "cpu", "float32"))
-    # A newer `small` has another space: it gets a library of its own beside that of the older.
+    # A newer `small` has another space, so it gets its own library beside that of the older one.
     with open_library(place / f"library-{model.space}", model, None) as library:
         try:
             shown.run(library, place / "media", terminal())
@@ -99,7 +99,7 @@ def demo(
 
 
 def _api_keys(file: Path | None) -> tuple[str, ...]:
-    """The keys of CROSSBIND_API_KEYS and of a file, without its comments. No option: others can read the arguments."""
+    """The keys of CROSSBIND_API_KEYS and of a file, without its comments; an option would show them to other users."""
     keys = os.environ.get("CROSSBIND_API_KEYS", "").replace(",", " ").split()
     if file is not None:
         try:
@@ -113,7 +113,7 @@ def _api_keys(file: Path | None) -> tuple[str, ...]:
 
 
 def _listen(settings: Settings) -> socket.socket:
-    """The address to serve on, taken before anything is loaded."""
+    """The bound socket to serve on; the address is taken before anything is loaded."""
     from preprocess.extras import needs
 
     with needs("serve", "crossbind serve"):

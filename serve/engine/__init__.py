@@ -1,1 +1,1 @@
-"""What the API and the page share: service, batching, thumbnails, metrics, settings."""
+"""The parts that the API and the page share: service, batching, thumbnails, metrics and settings."""

@@ -1,11 +1,11 @@
 """Dynamic batching: texts and media of many callers are encoded together, by modality.
 
-    submit -> pre (decode workers; threads for texts) -> encode (one thread) -> the future
+    submit -> preprocess (decode workers; threads for texts) -> encode (one thread) -> the future
 
-While one batch is encoded the next one gathers, so batches grow with the load, and no item waits for others to arrive.
-All stages are bounded: `max_waiting` texts and media are accepted in all, of which a batch and a few are decoded ahead.
-Long items are cut into single views (windows of a text, clips of a film), and clients take turns by the cost of theirs
-(see `serve.engine.fairness`). An item that nobody waits for any more is taken out of all queues at once.
+While one batch is encoded, the next one gathers. So batches grow with the load, and no item waits for others to arrive.
+All stages are bounded: at most `max_waiting` texts and media are accepted, of which a batch and a few more are decoded
+ahead. Long items are divided into single views (windows of a text, clips of a film), and clients take turns by the cost
+of their items (see `serve.engine.fairness`). An item that nobody waits for any more is removed from all queues at once.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 
 
 _PASS_S = 0.1
-"""A batch takes no more than about this: whoever comes meanwhile waits for no longer."""
+"""The longest time that one batch should take, in seconds, because items that arrive meanwhile wait for its end."""
 _SHORT_TOKENS = 32
 _LEAST_PIECES = 2
 _GUESS_S = 0.001
-"""What a view, or a token of one, is taken to cost before any of its modality was encoded."""
+"""The assumed time for a view, or for one token of a text, before any item of its modality was encoded."""
 _TEXTS_PER_PASS = 16
-"""On a CPU. Texts are padded to the longest of a pass: 32 in two passes of like lengths take 0.8 of the time of one."""
+"""The texts of one batch on a CPU: two sorted batches of 16 take 0.8 of the time of one padded batch of 32."""
 _MAX_RETRY_S = 30
 
 
@@ -93,16 +93,16 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """How many texts and media were taken and are not done."""
+        """The number of texts and media that were accepted and are not finished."""
         return sum(self._taken.copy().values())
 
     def submit(
         self, sources: Sequence[tuple[Source, str | None]], deadline_s: float, client: str | None = None
     ) -> Future[list[EncodedSegment]]:
-        """(source, modality or None) pairs -> the future of one result each, in order. Cancelling it saves the work.
+        """(source, modality or None) pairs -> a future with one result for each, in order; it may be cancelled.
 
-        `client` is who asks, that of this context when left out. The future raises ItemError for one that cannot be
-        used, LateError after `deadline_s` seconds. Raises Busy when they cannot be taken: none of them is then.
+        `client` is who asks (default: that of this context). The future raises ItemError for an unusable source, and
+        LateError after `deadline_s` seconds. Raises Busy when there is no room for all; then none is accepted.
         """
         whole: Future[list[EncodedSegment]] = Future()
         parts = self._submit(sources, deadline_s, client, self._limits, "whole")
@@ -123,7 +123,7 @@ class Batcher:
     def submit_segments(
         self, source: Source, modality: str | None, deadline_s: float, limits: Limits
     ) -> Future[list[list[EncodedSegment]]]:
-        """One source -> the future of a list with one list: its timed segments, all of it. Else as `submit`."""
+        """One source -> a future with a list of one list: all timed segments of the source. Otherwise as `submit`."""
         return self._submit([(source, modality)], deadline_s, None, limits, "segments")
 
     def _submit(
@@ -156,7 +156,7 @@ class Batcher:
         return future
 
     def close(self) -> None:
-        """Takes nothing more, waits for what was taken and ends the threads. Safe to call twice."""
+        """Accepts nothing more, finishes the accepted jobs and ends the threads. It can be called twice."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -172,7 +172,7 @@ class Batcher:
             spec, config = modalities.spec(task.modality), self._model.config(task.modality)
         except MediaError as error:
             self._refuse(task, error)
-        except (ValueError, KeyError) as error:  # not loaded, or unknown
+        except (ValueError, KeyError) as error:  # the modality is not loaded, or unknown
             self._refuse(task, MediaError(task.source.name, str(error.args[0])))
         else:
             job = task.job
@@ -199,7 +199,7 @@ class Batcher:
         return self._decoding < self._max_decoding
 
     def _read_texts(self, long: bool) -> None:
-        """Makes tokens of texts, in a thread for long ones and one for the rest."""
+        """Tokenizes texts, in one thread for long texts and one for all others."""
         turns = self._unread[long]
         while True:
             with self._changed:
@@ -258,7 +258,7 @@ class Batcher:
             task.missing = len(segments)
             task.found = [None] * len(segments)
             for piece in pieces:
-                # In the order of their modality: a batch is of one.
+                # Segments are sorted by modality, because a batch has one modality.
                 self._ready.push(task.job.client, (task.job, task.modality), piece)
             self._changed.notify_all()
 
@@ -293,13 +293,13 @@ class Batcher:
             self._metrics.stage_seconds.labels("post").observe(time.monotonic() - started - seconds)
 
     def _next_batch(self) -> tuple[str, list[Piece]]:
-        """The next piece in turn, and others of its modality and about its length, in their turn."""
+        """The next piece in turn, and other pieces of its modality and about its length, in their turn."""
         found = self._ready.pop()
         assert found is not None
         first = found[1]
         modality = first.part.task.modality
         assert modality is not None
-        # Texts are padded to the longest of a pass.
+        # Texts are padded to the longest of a batch.
         is_text = not first.part.views.is_floating_point()
         most = _TEXTS_PER_PASS if is_text and self._model.device.type == "cpu" else self._max_batch
         cost_s = self._cost_s.get(modality, _GUESS_S)
@@ -311,7 +311,7 @@ class Batcher:
 
         self._ready.charge(found[0], first.size * cost_s)
         spent_s = first.size * cost_s
-        # Where the machine is busy all takes long, and small batches of what is short would make it longer.
+        # On a busy machine every batch takes long, and smaller batches of short texts would take longer in all.
         least = most if is_text and first.size <= _SHORT_TOKENS else _LEAST_PIECES
         while len(pieces) < min(most, self._max_batch) and (
             len(pieces) < least or spent_s + first.size * cost_s <= _PASS_S
@@ -326,7 +326,7 @@ class Batcher:
 
     def _charge(self, modality: str, pieces: list[Piece], seconds: float) -> None:
         known = self._cost_s.get(modality, _GUESS_S)
-        # One that took very long, because the machine was busy, says little about the next.
+        # A batch that took very long, because the machine was busy, says little about the next one.
         found = min(max(seconds / sum(piece.size for piece in pieces), known / 4), 4 * known)
         with self._changed:
             self._cost_s[modality] = 0.8 * known + 0.2 * found
@@ -338,7 +338,7 @@ class Batcher:
         for piece, row in zip(pieces, rows, strict=True):
             part, task = piece.part, piece.part.task
             part.total = row if part.total is None else part.total + row
-            part.missing -= 1  # by this thread alone
+            part.missing -= 1  # only this thread changes the number
             if part.missing:
                 continue
             vector = torch.nn.functional.normalize(part.total, dim=0).numpy()
@@ -349,18 +349,18 @@ class Batcher:
             task.missing -= 1
             if task.missing == 0:
                 done.append(task)
-        # Room first: whoever has the answer may ask for more at once.
+        # Room is made first, because the caller may submit more as soon as it has the answer.
         self._leave(done)
         for task in done:
             job = task.job
             job.results[task.index] = [entry for entry in task.found if entry is not None]
             job.missing -= 1
             if job.missing == 0:
-                with contextlib.suppress(InvalidStateError):  # cancelled
+                with contextlib.suppress(InvalidStateError):  # the future was cancelled
                     job.future.set_result(job.results)
 
     def _forget(self, job: Job, tasks: list[Task]) -> None:
-        """Takes what waits of a job, which is over, out of all queues."""
+        """Removes the waiting tasks of a finished job from all queues."""
         with self._changed:
             for turns in self._unread.values():
                 turns.remove(job.client, job)

@@ -1,7 +1,7 @@
-"""Decoding for many callers: who is next is a matter of turns, and what is slow waits apart from what is quick.
+"""Decoding for many callers: clients take turns, and slow media wait in a queue apart from the quick ones.
 
-Every medium is first given `QUICK_S` seconds. One that takes longer starts again among the slow ones, of which at
-least one worker stays free (where there are several) and each client has one at a time.
+Every medium first gets `QUICK_S` seconds. A medium that takes longer starts again in the queue of slow media. At least
+one worker never takes slow media (where there are several workers), and each client has one slow medium at a time.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from serve.engine.fairness import CLIENT, Turns
 
 QUICK_S = 2.0
 _GUESS_S = 0.05
-"""What a decode counts until it is known what it cost."""
+"""The assumed cost of a decode in seconds, until its real cost is known."""
 _LATE_S = 1.0
 
 
 @dataclass(eq=False)
-class _Wish:
+class _QueuedRead:
     future: Future[list[Segment]]
     read: Read
     source: Source
@@ -41,13 +41,13 @@ class _Wish:
 
 
 class Decoder:
-    """Hands media to a pool of decode workers, as many as these can do at once. The pool stays the caller's."""
+    """Passes media to a pool of decode workers, as many as it has workers. The caller keeps and closes the pool."""
 
     def __init__(self, pool: DecodePool, workers: int | None = None) -> None:
         self._pool = pool
         self._workers = workers or available_cores()
         self._lock = threading.Lock()
-        self._waiting: Turns[_Wish] = Turns()
+        self._waiting: Turns[_QueuedRead] = Turns()
         self._running = 0
         self._slow: Counter[str] = Counter()
 
@@ -64,29 +64,30 @@ class Decoder:
         deadline: float = float("inf"),
         may_start: Callable[[], bool] = lambda: True,
     ) -> Future[list[Segment]]:
-        """Queue one read, as `DecodePool.submit`, for a client (that of this context) and one of its requests.
+        """Queues one read, as `DecodePool.submit` does it, for a client (default: that of this context) and one of its
+        requests.
 
-        It is not started while `may_start()` is false (`pump` looks again), and ended at the deadline
-        (`time.monotonic`). Cancelling the future takes it out of the queue.
+        The read does not start while `may_start()` is false (`pump` asks again), and it ends at the deadline (a time of
+        `time.monotonic`). Cancelling the future removes it from the queue.
         """
         client = CLIENT.get() if client is None else client
         future: Future[list[Segment]] = Future()
-        wish = _Wish(future, read, source, config, limits, plan, deadline, may_start)
+        queued = _QueuedRead(future, read, source, config, limits, plan, deadline, may_start)
         row = future if request is None else request
         with self._lock:
-            self._waiting.push(client, row, wish)
+            self._waiting.push(client, row, queued)
         self.pump()
         return future
 
     def forget(self, client: str, request: Hashable) -> None:
-        """Takes out what waits of a request; its futures are cancelled."""
+        """Cancels the waiting reads of a request and removes them."""
         with self._lock:
-            wishes = self._waiting.remove(client, request)
-        for wish in wishes:
-            wish.future.cancel()
+            removed = self._waiting.remove(client, request)
+        for queued in removed:
+            queued.future.cancel()
 
     def pump(self) -> None:
-        """Starts what can be started."""
+        """Starts as many waiting reads as there are free workers."""
         while True:
             with self._lock:
                 if self._running >= self._workers:
@@ -94,27 +95,27 @@ class Decoder:
                 found = self._waiting.pop(self._fits)
                 if found is None:
                     return
-                client, wish = found
-                if wish.future.cancelled():
+                client, queued = found
+                if queued.future.cancelled():
                     continue
                 self._running += 1
-                self._slow[client] += wish.is_slow
+                self._slow[client] += queued.is_slow
                 self._waiting.charge(client, _GUESS_S)
-            self._start(client, wish)
+            self._start(client, queued)
 
-    def _fits(self, client: str, wish: _Wish) -> bool:
-        if wish.future.cancelled():
-            return True  # and is thrown away
-        if not wish.is_slow:
-            return wish.may_start()
+    def _fits(self, client: str, queued: _QueuedRead) -> bool:
+        if queued.future.cancelled():
+            return True  # such a read is started, and dropped at once
+        if not queued.is_slow:
+            return queued.may_start()
         return self._slow[client] == 0 and self._slow.total() < max(1, self._workers - 1)
 
-    def _start(self, client: str, wish: _Wish) -> None:
+    def _start(self, client: str, queued: _QueuedRead) -> None:
         now = time.monotonic()
-        most_s = min(wish.limits.decode_timeout_s, max(0.1, wish.deadline - now + _LATE_S))
-        limits = replace(wish.limits, decode_timeout_s=most_s if wish.is_slow else min(most_s, QUICK_S))
+        most_s = min(queued.limits.decode_timeout_s, max(0.1, queued.deadline - now + _LATE_S))
+        limits = replace(queued.limits, decode_timeout_s=most_s if queued.is_slow else min(most_s, QUICK_S))
         try:
-            running = self._pool.submit(wish.read, wish.source, wish.config, limits, wish.plan)
+            running = self._pool.submit(queued.read, queued.source, queued.config, limits, queued.plan)
         except BaseException as error:
             running = Future()
             running.set_exception(error)
@@ -123,17 +124,17 @@ class Decoder:
             seconds = time.monotonic() - now
             with self._lock:
                 self._running -= 1
-                self._slow[client] -= wish.is_slow
-                self._slow += Counter()  # without what is 0
+                self._slow[client] -= queued.is_slow
+                self._slow += Counter()  # this drops counts of 0
                 self._waiting.charge(client, seconds - _GUESS_S)
-                # One that had little time is given more, in the other queue.
-                late = seconds >= wish.source.decode_allowance_s(limits) and limits.decode_timeout_s < most_s
-                again = late and not wish.future.cancelled() and _is_refused(finished)
+                # A read that had little time gets more, in the other queue.
+                late = seconds >= queued.source.decode_allowance_s(limits) and limits.decode_timeout_s < most_s
+                again = late and not queued.future.cancelled() and _is_refused(finished)
                 if again:
-                    wish.is_slow = True
-                    self._waiting.push(client, ("slow", wish.future), wish)
+                    queued.is_slow = True
+                    self._waiting.push(client, ("slow", queued.future), queued)
             if not again:
-                _pass_on(finished, wish.future)
+                _pass_on(finished, queued.future)
             self.pump()
 
         running.add_done_callback(done)
@@ -147,7 +148,7 @@ def _pass_on(finished: Future[list[Segment]], wanted: Future[list[Segment]]) -> 
     if finished.cancelled():
         wanted.cancel()
         return
-    with contextlib.suppress(InvalidStateError):  # cancelled meanwhile
+    with contextlib.suppress(InvalidStateError):  # the future was cancelled in the meantime
         error = finished.exception()
         if error is None:
             wanted.set_result(finished.result())

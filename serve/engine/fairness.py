@@ -1,7 +1,8 @@
-"""Who is next: turns between clients by what each has cost so far, and between the requests of one client.
+"""Turns between clients, by what each has cost so far, and between the requests of one client.
 
-The cost of a request is known afterwards, in seconds, and the client that has cost least is next. So a client that
-sends much, or media that are slow, waits for itself. Work that nobody waits for any more is stopped: see `Stop`.
+The cost of a request, in seconds, is known afterwards. The client that has cost least is served next. So a client that
+sends many requests, or slow media, waits for itself and not for others. Work that nobody waits for any more is stopped,
+see `Stop`.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ from contextvars import ContextVar
 from typing import Generic, TypeVar
 
 CLIENT: ContextVar[str] = ContextVar("client", default="")
-"""Whose request is being answered: its address, '' where there is none (this process itself)."""
+"""The client whose request is being answered: its address, or '' for this process itself."""
 
 T = TypeVar("T")
 _REMEMBERED = 4096
 
 
 class StoppedError(Exception):
-    """Work that nobody waits for any more, or that had its time."""
+    """The work was stopped, because nobody waits for it any more or because its time was up."""
 
 
 class Stop:
-    """When some work is to end: when it has had its time, or as soon as `set` is called."""
+    """The end of some work: at a deadline, or as soon as `set` is called."""
 
     def __init__(self) -> None:
         self._clock: Callable[[], float] = time.monotonic
@@ -33,17 +34,19 @@ class Stop:
         self._set = False
 
     def begin(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """It has so many seconds of a clock from now on, such as `time.thread_time`: those of a processor."""
+        """Sets the deadline to `seconds` from now, on a clock such as `time.thread_time`, which counts
+        processor time.
+        """
         self._clock = clock
         self._deadline = clock() + seconds
 
     def set(self) -> None:
-        """Ends it now."""
+        """Ends the work now."""
         self._set = True
 
     @property
     def is_over(self) -> bool:
-        """Whether it should have ended."""
+        """Whether the work should have ended."""
         return self._set or self._clock() > self._deadline
 
 
@@ -52,7 +55,7 @@ _STOP: ContextVar[Stop | None] = ContextVar("stop", default=None)
 
 @contextmanager
 def stopping() -> Iterator[Stop]:
-    """What is done inside, in this context or a copy of it, ends when the `Stop` says so, or with the block."""
+    """A context whose work, also in copies of the context, ends when the yielded `Stop` says so, or with the block."""
     stop = Stop()
     token = _STOP.set(stop)
     try:
@@ -69,7 +72,7 @@ def is_over() -> bool:
 
 
 class Turns(Generic[T]):
-    """A queue of items, in a row for each request of each client. Callers hold a lock of their own around every call.
+    """A queue of items with a row for each request of each client. Callers hold a lock of their own around every call.
 
     >>> turns = Turns()
     >>> for number in (1, 2, 3): turns.push("a", "request", number)
@@ -87,24 +90,24 @@ class Turns(Generic[T]):
     def __len__(self) -> int:
         return self._count
 
-    def held(self, client: str) -> int:
-        """How many items of a client wait."""
+    def count_of(self, client: str) -> int:
+        """The number of waiting items of a client."""
         return sum(map(len, self._rows.get(client, {}).values()))
 
     def push(self, client: str, request: Hashable, item: T) -> None:
-        """Puts an item at the end of the row of a request."""
+        """Appends an item to the row of a request."""
         if client not in self._rows:
             self._rows[client] = OrderedDict()
-            # Time in which a client asked for nothing is no credit.
+            # A client earns no credit for time in which it asked for nothing.
             self._spent[client] = max(self._spent.get(client, 0.0), self._floor)
             self._spent.move_to_end(client)
         self._rows[client].setdefault(request, deque()).append(item)
         self._count += 1
 
     def pop(self, fits: Callable[[str, T], bool] | None = None) -> tuple[str, T] | None:
-        """The client that has cost least, of those that have an item which `fits(client, item)`, and that item.
+        """The client with the least cost that has an item for which `fits(client, item)` is true, and that item.
 
-        The requests of a client take turns; of each only the first item is looked at. None where nothing fits.
+        The requests of a client take turns, and only the first item of each is considered. None where no item fits.
         """
         for client in sorted(self._rows, key=self._spent.__getitem__):
             rows = self._rows[client]
@@ -120,7 +123,7 @@ class Turns(Generic[T]):
         return None
 
     def remove(self, client: str, request: Hashable) -> list[T]:
-        """Takes out what waits of a request."""
+        """Removes the waiting items of a request -> these items."""
         if client not in self._rows or request not in self._rows[client]:
             return []
         row = self._rows[client][request]
@@ -129,7 +132,7 @@ class Turns(Generic[T]):
         return list(row)
 
     def charge(self, client: str, seconds: float) -> None:
-        """Notes what a client has cost."""
+        """Adds seconds to the cost of a client."""
         self._spent[client] = self._spent.get(client, self._floor) + seconds
         self._spent.move_to_end(client)
         while len(self._spent) > _REMEMBERED:

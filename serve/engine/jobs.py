@@ -1,4 +1,4 @@
-"""What is submitted to the batcher: jobs, their sources, segments and views; and the errors of a job."""
+"""The values of the batcher: jobs, their sources, segments and views, and the errors of a job."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     pass
 
 _LONG_TEXT = 8_000
-"""Characters above which a text has its tokens made in the thread for long ones."""
+"""The number of characters from which on a text is tokenized in the thread for long texts."""
 
 
 class Busy(Exception):
-    """There is too much to do already: worth another try after `retry_after_s` seconds."""
+    """There is too much work already. The caller may try again after `retry_after_s` seconds."""
 
     def __init__(self, retry_after_s: int, reason: str = "too much is waiting already") -> None:
         super().__init__(f"{reason}; try again in {retry_after_s} s")
@@ -29,11 +29,11 @@ class Busy(Exception):
 
 
 class LateError(Exception):
-    """An answer was not there before its deadline."""
+    """An answer was not ready before its deadline."""
 
 
 class ItemError(ValueError):
-    """The item at `index` of what was submitted cannot be used, and why."""
+    """The item at `index` of a job cannot be used; `error` says why."""
 
     def __init__(self, index: int, error: MediaError) -> None:
         super().__init__(str(error))
@@ -43,7 +43,9 @@ class ItemError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class EncodedSegment:
-    """One embedded text or medium, or a stretch of it: `vector` (D,) float32 of norm 1, what was repaired or assumed,
+    """One embedded text or medium, or a stretch of one.
+
+    `vector` is (D,) float32 of norm 1, `notes` say what the reader repaired or assumed, `tokens` is the number of
     tokens of a text.
     """
 
@@ -57,7 +59,7 @@ class EncodedSegment:
 
 @dataclass(eq=False)
 class Job:
-    """What was submitted together."""
+    """The sources that were submitted together, and the future of their results."""
 
     client: str
     future: Future[list[list[EncodedSegment]]]
@@ -73,7 +75,7 @@ class Job:
             self.future.set_exception(error)
 
     def is_over(self) -> bool:
-        """Whether nobody waits for it any more: failed, cancelled, or too late (which this tells the caller)."""
+        """Whether nobody waits for the job any more: it failed, was cancelled, or is too late (which fails it here)."""
         if time.monotonic() > self.deadline:
             self.fail(LateError())
         return self.future.done()
@@ -81,7 +83,7 @@ class Job:
 
 @dataclass(eq=False)
 class Task:
-    """One source of a job: its segments once they are read, and how many of these are not encoded yet."""
+    """One source of a job: its segments after they were read, and the number of segments that are not encoded yet."""
 
     job: Job
     index: int
@@ -96,7 +98,9 @@ class Task:
 
 @dataclass(eq=False)
 class Part:
-    """A segment of a task, of which `missing` views are not encoded yet; `total` (D,) is the sum of those that are."""
+    """A segment of a task: `missing` views are not encoded yet; `total` (D,) is the sum of the vectors of the
+    others.
+    """
 
     task: Task
     place: int
@@ -109,7 +113,7 @@ class Part:
 
 @dataclass(eq=False)
 class Piece:
-    """One view, which is encoded in one go: `size` is its number of tokens, 1 for what has none."""
+    """One view, which is encoded in one go; `size` is its number of tokens, or 1 for other media."""
 
     part: Part
     place: int
@@ -117,5 +121,5 @@ class Piece:
 
 
 def is_long(source: Source) -> bool:
-    """Whether a text is so long that its tokens are made in the thread for long texts."""
+    """Whether a text is so long that it is tokenized in the thread for long texts."""
     return not isinstance(source.content, str) or len(source.content) > _LONG_TEXT

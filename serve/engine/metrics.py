@@ -1,4 +1,4 @@
-"""What a server counts, for Prometheus: one registry a server, no contents and no unbounded label."""
+"""The metrics of a server, for Prometheus: one registry for each server, without contents and unbounded labels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 class Metrics:
-    """Counters of one server. `waiting` and `items` are asked when somebody reads them."""
+    """The counters of one server. `waiting` and `items` are read when somebody reads the metrics."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -40,15 +40,15 @@ class Metrics:
         self.refused = Counter("crossbind_refused", "Refused requests.", ("reason",), registry=self.registry)
 
     def watch(self, waiting: Callable[[], int], items: Callable[[], Mapping[str, int]]) -> None:
-        """From now on tells the queue's depth and the library's items by modality."""
-        self.registry.register(_Asked(waiting, items))
+        """Adds the depth of the queue and the number of items by modality, which the two functions return."""
+        self.registry.register(_LiveFigures(waiting, items))
 
     def text(self) -> bytes:
-        """Everything in Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
 
-class _Asked(Collector):
+class _LiveFigures(Collector):
     def __init__(self, waiting: Callable[[], int], items: Callable[[], Mapping[str, int]]) -> None:
         self._waiting = waiting
         self._items = items

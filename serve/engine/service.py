@@ -1,4 +1,4 @@
-"""What the API and the page do, over one library and its model. Knows no HTTP and no page."""
+"""The service: what the API and the page do with one library and its model. It depends on neither HTTP nor the page."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from serve.library.text import shown
 
 _SEARCH_THREADS = 2
 _READ_THREADS = 4
-_DRAW_THREADS = 4  # they wait for decode workers most of the time
-_ADD_THREADS = 8  # likewise
+_DRAW_THREADS = 4  # these threads wait for decode workers most of the time
+_ADD_THREADS = 8  # these too
 _ADDS_EACH = 2
 QUICK_SEARCH_S = 0.3
-"""Of a processor. A search that takes longer starts again where only such are done, one after the other."""
+"""Processor seconds after which a search starts again in the queue of slow searches, which run one after the other."""
 _MAX_READS = 1024
 _MAX_SEARCHES = 256
 _MAX_WRITES = 16
@@ -53,9 +53,9 @@ T = TypeVar("T")
 
 
 class Service:
-    """Searching, embedding and changing a library for many callers at once. `close` finishes what was taken.
+    """Searches, embeds and changes a library for many callers at once. `close` finishes accepted work.
 
-    All that waits is `async`. Terms of a query are as in `serve.engine.terms`.
+    All methods that wait are `async`. Terms of a query are as in `serve.engine.terms`.
     """
 
     def __init__(self, library: Library, settings: Settings | None = None) -> None:
@@ -86,18 +86,18 @@ class Service:
         self._laying_out = asyncio.Lock()
         self._closed = False
         self.metrics.watch(lambda: self._batcher.waiting, self.counts)
-        with contextlib.suppress(WriterBusyError):  # whoever writes to it now will not be disturbed
+        with contextlib.suppress(WriterBusyError):  # another process that writes to the library is not disturbed
             library.tidy()
 
     @property
     def is_ready(self) -> bool:
-        """Whether it takes work."""
+        """Whether the service accepts work."""
         return not self._closed
 
     def close(self) -> None:
-        """Takes nothing more and finishes what was taken. Safe to call twice. The library stays open."""
+        """Accepts nothing more and finishes accepted work. It can be called twice. The library stays open."""
         self._closed = True
-        self._adding.close()  # these still ask the batcher
+        self._adding.close()  # closed first, because these threads still submit to the batcher
         self._batcher.close()
         for threads in (
             self._reading,
@@ -110,10 +110,10 @@ class Service:
             threads.close()
 
     async def embed(self, terms: Sequence[Term], *, deadline_s: float | None = None) -> list[EncodedSegment]:
-        """Terms -> one unit vector each, in their order; their weights do not count here.
+        """Terms -> one unit vector for each, in their order; their weights have no effect here.
 
-        Raises TermError for a term that cannot be used, UnknownItemError, Busy when too much is waiting, LateError
-        after `deadline_s` seconds (the settings' when None).
+        Raises TermError for a term that cannot be used, UnknownItemError, Busy when too much work is waiting, and
+        LateError after `deadline_s` seconds (None: the settings').
         """
         deadline_s = self.settings.deadline_s if deadline_s is None else deadline_s
         found: dict[int, EncodedSegment] = {}
@@ -139,11 +139,17 @@ class Service:
         return [found[place] for place in range(len(terms))]
 
     async def compose(self, terms: Sequence[Term], *, deadline_s: float | None = None) -> Embeddings:
-        """Terms -> their weighted sum, Embeddings (1, D). Raises as `embed`; ValueError if they cancel out."""
+        """Terms -> their weighted sum, Embeddings (1, D).
+
+        Raises as `embed`, and ValueError where the terms cancel out.
+        """
         return self.combined(await self.embed(terms, deadline_s=deadline_s), terms)
 
     def combined(self, parts: Sequence[EncodedSegment], terms: Sequence[Term]) -> Embeddings:
-        """What `embed` made of some terms -> their weighted sum (1, D). Raises ValueError for terms that cancel out."""
+        """Embedded terms, as `embed` returns them -> their weighted sum (1, D).
+
+        Raises ValueError where they cancel out.
+        """
         vectors = np.stack([part.vector for part in parts])
         return arithmetic.combine(Embeddings(vectors, self.model.space), [term.weight for term in terms])
 
@@ -157,11 +163,11 @@ class Service:
         min_probability: float | None = None,
         deadline_s: float | None = None,
     ) -> list[Hit]:
-        """The k best hits for a query, best first; `want`, `where` and `min_probability` as in `Library.search`.
+        """The k best hits for a query, best first; `want`, `where` and `min_probability` are as in `Library.search`.
 
-        Words are also looked for in names, captions and metadata where a query has nothing but words. Files of items
-        that the query adds are left out of its hits. Raises as `embed`; WhereError, which points at the character;
-        ValueError for terms that cancel out, no terms, an unknown modality in `want` and k out of 1..`max_hits`.
+        A query that consists of words also searches names, captions and metadata. Hits do not include the files of
+        items that the query adds. Raises as `embed`. Raises WhereError, which points at the character, and ValueError
+        for terms that cancel out, no terms, an unknown modality in `want` and k out of 1..`max_hits`.
         """
         if not terms:
             raise ValueError("search: expected at least one term")
@@ -201,11 +207,16 @@ class Service:
         return await self.read(lambda: self.library.revision)
 
     async def original(self, item_id: int) -> Path:
-        """The file of an item, as it was indexed. Raises UnknownItemError, also when it is gone or another by now."""
+        """The path of an item's file as it was indexed.
+
+        Raises UnknownItemError, also where the file is gone or has changed.
+        """
         return await self._drawing.run(functools.partial(self.library.original, item_id))
 
     async def open_original(self, item_id: int) -> IO[bytes]:
-        """As `original`, open: what is read is what was checked, whatever lies at its path by then."""
+        """The open file of an item, checked as by `original`: the bytes that are read are the bytes that were
+        checked.
+        """
         return await self._drawing.run(functools.partial(self.library.open_original, item_id))
 
     async def thumbnail(self, item_id: int) -> bytes:
@@ -220,9 +231,10 @@ class Service:
         return await self._drawing.run(functools.partial(thumbnails.read, self.library, item_id))
 
     async def add(self, content: IO[bytes], name: str, metadata: Mapping[str, Any]) -> list[Item]:
-        """Keeps a file in the library and makes it searchable -> its items.
+        """Copies a file into the library and makes it searchable -> its items.
 
-        Raises MediaError for a file that cannot be used, Busy when too much is waiting or another process is writing.
+        Raises MediaError for a file that cannot be used, and Busy when too much work is waiting or another process
+        writes.
         """
 
         def add() -> list[Item]:
@@ -234,21 +246,27 @@ class Service:
             raise LateError from None
 
     async def remove(self, item_id: int) -> list[Item]:
-        """Forgets the content of an item (see `Library.remove`) -> its items. Raises UnknownItemError, and Busy."""
+        """Removes the content of an item (see `Library.remove`) -> its items. Raises UnknownItemError, and Busy."""
         return await self._removing.run(functools.partial(self._write, self.library.remove, item_id))
 
     async def figure(self, read: Read, source: Source) -> Segment:
-        """A file of the library -> its one segment, read by a worker in this client's turn. Raises MediaError."""
+        """A file of the library -> its one segment, read by a decode worker in this client's turn.
+
+        Raises MediaError.
+        """
         reading = self._decoder.submit(read, source, None, self.library_limits, "whole")
         (segment,) = await asyncio.wrap_future(reading)
         return segment
 
     def counts(self) -> dict[str, int]:
-        """Modality -> number of its items. Reads the catalogue: not for the event loop."""
+        """Modality -> the number of its items. This reads the catalogue, so the event loop must not call it."""
         return self.library.count()
 
     def about(self) -> About:
-        """What is served. Reads the catalogue: not for the event loop."""
+        """The facts about the served model and library.
+
+        This reads the catalogue, so the event loop must not call it.
+        """
         description = self.model.description
         return About(
             description.name,
@@ -264,7 +282,9 @@ class Service:
         )
 
     async def points(self, limit: int = 2000) -> list[Point]:
-        """At most `limit` items as points, near each other where they are alike; computed once a revision."""
+        """At most `limit` items as points, similar items near each other; computed once for each revision of the
+        catalogue.
+        """
         async with self._laying_out:
             revision = await self.revision()
             if self._points is None or self._points[0] != revision:
@@ -296,7 +316,7 @@ class Service:
         return await self.read(stored)
 
     async def read(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-        """What a call returns that reads the catalogue, made in a thread. Raises Busy, and LateError."""
+        """Runs a call that reads the catalogue in a thread -> its result. Raises Busy, and LateError."""
         try:
             return await stopped_after(
                 self.settings.deadline_s, self._reading.run, functools.partial(work, *arguments, **named)
@@ -307,7 +327,10 @@ class Service:
     def _embed_for_adding(
         self, sources: Iterator[tuple[Source, str | None]]
     ) -> Iterator[pipeline.Embedded | pipeline.Failed]:
-        """As `bind.model.pipeline.embed`, by decode workers and batches that everybody shares. Raises StoppedError."""
+        """As `bind.model.pipeline.embed`, with the decode workers and batches that all callers share.
+
+        Raises StoppedError.
+        """
         for position, (source, modality) in enumerate(sources):
             future = self._batcher.submit_segments(source, modality, self.settings.add_deadline_s, self.limits)
             try:
@@ -343,7 +366,7 @@ class Service:
 
 
 def _source(place: int, term: Term) -> tuple[Source, str | None]:
-    """Words, bytes or a Path -> what the batcher takes. Errors name the term, never a path of this machine."""
+    """Words, bytes or a Path -> a source for the batcher. Errors name the term and never a path of this machine."""
     if isinstance(term.content, str):
         return Source(term.content, "text"), "text"
     name = term.name or (term.content.name if isinstance(term.content, Path) else f"term {place}")

@@ -22,11 +22,11 @@ from preprocess.source import Limits
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 MIN_KEY_CHARACTERS = 16
-"""A shorter key could be guessed by trying: 16 characters of hexadecimal are 64 bits."""
+"""The least length of a key: 16 characters of hexadecimal are 64 bits, which cannot be guessed by trying."""
 PREFIX = "CROSSBIND_SERVE_"
-"""The environment variable of a setting is this and its name in capitals."""
+"""The environment variable of a setting is this prefix and the setting's name in capitals."""
 NOT_OPTIONS = ("api_keys",)
-"""Settings without an option of the command line: other users of a machine can read the arguments of a process."""
+"""Settings without an option of the command line, because other users of a machine can read a process's arguments."""
 
 Names = Annotated[tuple[str, ...], NoDecode]
 Count = Annotated[int, Field(ge=1)]
@@ -35,17 +35,17 @@ Megabytes = Annotated[float, Field(gt=0, le=1e9)]
 
 
 class SettingsError(ValueError):
-    """Settings that cannot be served: the message names each one that is wrong, and the way out."""
+    """The settings are invalid: the message names each wrong setting and how to correct it."""
 
 
 class Settings(BaseSettings):
-    """Address, keys and bounds of a server. Raises SettingsError that lists all that is wrong.
+    """The address, keys and bounds of a server. Raises SettingsError that lists all faults.
 
-    A setting is taken from the argument, else from the environment variable `CROSSBIND_SERVE_NAME` (the keys: from
-    `CROSSBIND_API_KEYS`), else from the file that `load` is given, else it has its default.
+    A setting is taken from the argument. Otherwise it is taken from the environment variable `CROSSBIND_SERVE_NAME`
+    (the keys: from `CROSSBIND_API_KEYS`), then from the file that `load` gets, then from its default.
 
-    One client (an address; of IPv6, its network of 64 bits) has at most `client_share` of the connections, of the
-    bytes received and of the places to wait.
+    One client (an address; for IPv6, its network of 64 bits) has at most `client_share` of the connections, of the
+    bytes that are received and of the places to wait.
     """
 
     model_config = SettingsConfigDict(
@@ -94,7 +94,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, file: Path | None = None, **given: Any) -> Settings:
-        """Settings that are given, of the environment and of a TOML file, in this order. Raises SettingsError."""
+        """Settings from arguments, then from the environment, then from a TOML file. Raises SettingsError."""
         if file is None:
             return cls(**given)
 
@@ -113,7 +113,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Where settings come from, the strongest first."""
+        """The sources of settings, the strongest first."""
         if settings_cls.model_config.get("toml_file") is None:
             return init_settings, env_settings
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
@@ -132,7 +132,9 @@ class Settings(BaseSettings):
     @model_validator(mode="wrap")
     @classmethod
     def _all_faults_at_once(cls, values: Any, handler: ModelWrapValidatorHandler[Settings]) -> Settings:
-        """Checks each setting by itself, and then those that are right with each other."""
+        """Checks each setting by itself, then the settings that depend on each other, and reports all faults
+        together.
+        """
         faults: list[str] = []
         wrong: set[str] = set()
         try:
@@ -147,7 +149,7 @@ class Settings(BaseSettings):
         return settings
 
     def _contradictions(self) -> list[tuple[set[str], str]]:
-        """(the settings that do not fit together, a sentence about them) of each contradiction."""
+        """(the settings that contradict each other, a sentence about them) for each contradiction."""
         found: list[tuple[set[str], str]] = []
         if self.max_terms > self.max_waiting:
             reason = f"expected at most max_waiting ({self.max_waiting}), got {self.max_terms}"
@@ -179,11 +181,11 @@ class Settings(BaseSettings):
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """The names in a Host header that are answered; none means any."""
+        """The names in a Host header that are answered; an empty tuple means any name."""
         if self.allowed_host:
             return self.allowed_host
-        # A page of another site can have its own name lead to this machine (DNS rebinding). Where a key is asked for,
-        # that gains it nothing.
+        # A page of another site can make its own name lead to this machine (DNS rebinding). Where a key is needed, that
+        # gains the page nothing.
         return () if self.api_keys else (*LOOPBACK_NAMES, self.host)
 
     @property
@@ -193,28 +195,30 @@ class Settings(BaseSettings):
 
     @property
     def max_bodies_bytes(self) -> int:
-        """Bytes of all bodies that are being received together."""
+        """The largest number of bytes of all bodies that are being received together."""
         left_out = max(512.0, 2 * self.max_body_mb)
         return round((left_out if self.max_bodies_mb is None else self.max_bodies_mb) * 2**20)
 
     @property
     def max_waiting_each(self) -> int:
-        """Texts and media of one client that may wait: one request's at least."""
+        """The largest number of waiting texts and media of one client, which is at least that of one request."""
         return max(self.max_terms, int(self.client_share * self.max_waiting))
 
     @property
     def max_bodies_bytes_each(self) -> int:
-        """Bytes that may be received from one client: one request's at least."""
+        """The largest number of bytes that are being received from one client, which is at least that of one
+        request.
+        """
         return max(self.max_body_bytes, int(self.client_share * self.max_bodies_bytes))
 
     @property
     def max_connections_each(self) -> int:
-        """Connections of one client."""
+        """The largest number of connections of one client."""
         return max(1, int(self.client_share * self.max_connections))
 
     @property
     def limits(self) -> Limits:
-        """What a medium of a request may be: less than a file of the library, as others send it."""
+        """The limits of a medium in a request, which are lower than for a file of the library, as strangers send it."""
         return Limits(
             max_bytes=self.max_body_bytes,
             max_pixels=50_000_000,
@@ -227,7 +231,7 @@ class Settings(BaseSettings):
 
     @property
     def library_limits(self) -> Limits:
-        """What a file of the library may be, to be shown: as large as `crossbind index` takes, in less time."""
+        """The limits of a file of the library that is shown: as large as `crossbind index` takes, with less time."""
         return Limits(decode_timeout_s=min(15.0, self.deadline_s), decode_bytes_per_s=20e6)
 
 
@@ -245,7 +249,7 @@ _SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 
 
 def _sentence(fault: Any) -> str:
-    """A fault as pydantic tells it -> `max_terms: expected at least 1, got 0`."""
+    """A fault in pydantic's form -> a sentence: `max_terms: expected at least 1, got 0`."""
     if fault["type"] == "value_error" and not fault["loc"]:
         return str(fault["ctx"]["error"])
     sentence = _SENTENCES.get(fault["type"])

@@ -1,4 +1,4 @@
-"""The terms of a query, as the library, the service and the client take them."""
+"""The terms of a query, which the library, the service and the client take."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ class Term:
     """One term of a query. The type of `content` says what it is, so that words are never taken for a path.
 
     Args:
-        content: A str is words; bytes or a Path are a medium; an int is the id of an item of the library; an array
-            (D,) is a vector of the library's space.
-        modality: The modality of a medium; None means that its content tells.
+        content: A str is words; bytes or a Path are a medium; an int is the id of an item of the library; an array (D,)
+            is a vector of the library's space.
+        modality: The modality of a medium; None means that the content decides.
         weight: The factor of the term in the sum, from -1 to 1.
-        name: What bytes are called: a suffix and words, as in `room.depth.png`, help to recognise them.
-        hints: What a medium does not say itself, as the unit of depth.
+        name: The name of bytes: its suffix and words, as in `room.depth.png`, help to recognise the bytes.
+        hints: Facts that a medium does not hold itself, such as the unit of depth.
 
     Raises:
         ValueError: The weight is not in -1..1, or the content is of another type.
 
     Example:
-        >>> [Term(Path("dog.jpg")), Term("indoors", weight=-1)]
+        >>> terms = [Term(Path("dog.jpg")), Term("indoors", weight=-1)]
+        >>> [term.is_words for term in terms]
+        [False, True]
     """
 
     content: str | bytes | Path | int | np.ndarray

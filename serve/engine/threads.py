@@ -1,4 +1,4 @@
-"""Threads in which clients take turns, and an end to work that takes too long."""
+"""Threads in which clients take turns, and a bound on the time of their work."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass(eq=False)
 class _Call:
-    """Work that waits for a thread, with the context of its caller."""
+    """A call that waits for a thread, with the context of its caller."""
 
     future: Future[Any]
     work: Callable[[], Any]
@@ -33,9 +33,10 @@ class _Call:
 
 
 class Threads:
-    """A few threads, in which clients take turns (see `serve.engine.fairness`), and bounds on what waits for them.
+    """A few threads in which clients take turns (see `serve.engine.fairness`), with bounds on the number of waiting
+    calls.
 
-    A client has at most `share` of the places to wait, and at most `each` calls running at once.
+    A client has at most `share` of the places to wait, and at most `each` calls that run at once.
     """
 
     def __init__(
@@ -51,11 +52,11 @@ class Threads:
         self._running: Counter[str] = Counter()
 
     async def run(self, work: Callable[[], T]) -> T:
-        """What a call returns, made in one of the threads. Raises Busy when too many are waiting."""
+        """Runs a call in one of the threads -> its result. Raises Busy when too many calls are waiting."""
         call = _Call(Future(), work, contextvars.copy_context())
         client = CLIENT.get()
         with self._lock:
-            if len(self._waiting) >= self._most or self._waiting.held(client) >= self._most_each:
+            if len(self._waiting) >= self._most or self._waiting.count_of(client) >= self._most_each:
                 raise Busy(1)
             self._waiting.push(client, call, call)
         call.future.add_done_callback(lambda _: self._forget(client, call))
@@ -64,7 +65,7 @@ class Threads:
         return result
 
     def close(self) -> None:
-        """Finishes what was taken, and ends the threads. Safe to call twice."""
+        """Finishes the accepted calls and ends the threads. It can be called twice."""
         with self._lock:
             self._most = 0
         while True:
@@ -97,7 +98,7 @@ class Threads:
         with self._lock:
             self._waiting.charge(client, time.monotonic() - started)
             self._running[client] -= 1
-            self._running += Counter()  # without what is 0
+            self._running += Counter()  # this drops counts of 0
         self._start()
 
     def _forget(self, client: str, call: _Call) -> None:
@@ -106,7 +107,7 @@ class Threads:
 
 
 def _give_way() -> None:
-    """Other threads go first, where the system has a priority for each."""
+    """Gives this thread a lower priority than others, where the system has priorities for threads."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
@@ -118,10 +119,13 @@ async def stopped_after(
     work: Callable[[], T],
     clock: Callable[[], float] = time.monotonic,
 ) -> T:
-    """What `run(work)` returns. Raises StoppedError after some seconds of work; it ends too where nobody waits."""
+    """Runs `run(work)` -> its result.
+
+    Raises StoppedError after `seconds` of work; the work ends too if nobody waits.
+    """
 
     def limited() -> T:
-        # The time it waited for its turn does not count.
+        # The time in which the call waited for its turn does not count.
         stop.begin(seconds, clock)
         return work()
 

@@ -1,4 +1,4 @@
-"""Small pictures of hits: what a picture, a moment of a video, a depth map or a thermal image looks like."""
+"""Thumbnails: small JPEGs of pictures, moments of videos, depth maps and thermal images."""
 
 from __future__ import annotations
 
@@ -45,18 +45,19 @@ _SEAL = struct.Struct("<4sI")
 
 
 class Reader(Protocol):
-    """Whatever decodes: a `DecodePool`, or what hands out its workers."""
+    """An object that decodes: a `DecodePool`, or something that passes media to its workers."""
 
     def submit(self, read: Read, source: Source, config: Any, limits: Limits, plan: Plan) -> Future[list[Segment]]:
-        """A reader and a source -> the future of what the reader returns, as of `DecodePool.submit`."""
+        """A reader and a source -> the future of what the reader returns, as `DecodePool.submit` returns it."""
 
 
 def make(
     library: Library, items: Iterable[Item], limits: Limits | None = None, reader: Reader | None = None
 ) -> dict[int, Path]:
-    """Items -> the JPEG (SIZE x SIZE) of each by its id, in the library's folder, made unless it is there already.
+    """Items -> the JPEG (SIZE x SIZE) of each by its id, in the library's folder, made unless it exists already.
 
-    Sound, motion and text have none, nor has a file that is not as it was indexed. Raises OSError for the folder.
+    Sound, motion and text have no thumbnail; neither has a file that has changed since it was indexed. Raises OSError
+    for the folder.
     """
     place = OwnedFolder(library.folder, FOLDER).make()
     limits = limits or Limits()
@@ -83,7 +84,8 @@ def make(
             (segment,) = future.result()
         except MediaError:
             continue
-        # Whole or not at all: whoever asks meanwhile, or after a power cut, finds no half of one.
+        # The file is written to a temporary name and renamed, so that nobody finds a part of it, also after a power
+        # cut.
         aside = f".{uuid.uuid4().hex}.part"
         try:
             picture = io.BytesIO()
@@ -92,7 +94,7 @@ def make(
                 file.write(sealed(picture.getvalue()))
                 file.flush()
                 os.fsync(file.fileno())
-            place.delete(f"{number}.jpg")  # a link or a pipe of that name
+            place.delete(f"{number}.jpg")  # something else had that name: a link or a pipe
             place.replace(aside, place, f"{number}.jpg")
         finally:
             place.delete(aside)
@@ -101,12 +103,12 @@ def make(
 
 
 def sealed(picture: bytes) -> bytes:
-    """A JPEG -> the same with its checksum behind its end, where decoders do not look."""
+    """A JPEG -> the same JPEG with its checksum behind its end, where decoders do not look."""
     return picture + _SEAL.pack(_MARK, zlib.crc32(picture))
 
 
 def is_whole(picture: bytes) -> bool:
-    """Whether a JPEG is what `sealed` made."""
+    """Whether a JPEG with its checksum, as `sealed` makes it, is undamaged."""
     return picture[-_SEAL.size :] == _SEAL.pack(_MARK, zlib.crc32(picture[: -_SEAL.size]))
 
 
@@ -117,13 +119,13 @@ def read(library: Library, item_id: int) -> bytes:
 
 
 def forget(library: Path, item_ids: Iterable[int]) -> None:
-    """Deletes the pictures of items that are gone from the library in a folder."""
+    """Deletes the thumbnails of items that no longer exist in a library."""
     for number in item_ids:
         OwnedFolder(library, FOLDER).delete(f"{number}.jpg")
 
 
 def sweep(library: Path, existing: Callable[[Sequence[int]], set[int]]) -> None:
-    """Deletes the pictures of all items that do not exist, and unfinished ones. Raises OSError."""
+    """Deletes unfinished thumbnails and those of items that do not exist. Raises OSError."""
     place = OwnedFolder(library, FOLDER)
     names = place.names()
     made = [int(match[1]) for name in names if (match := _NAME.fullmatch(name))]

@@ -1,4 +1,4 @@
-"""What a service returns and raises."""
+"""The values that a service returns, and its errors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 class TermError(ValueError):
-    """The term at `index` of a query cannot be used, for `reason`."""
+    """The term at `index` of a query cannot be used; `reason` says why."""
 
     def __init__(self, index: int, reason: str) -> None:
         super().__init__(f"term {index}: {reason}")
@@ -16,12 +16,12 @@ class TermError(ValueError):
 
 
 class PictureError(LookupError):
-    """An item of which there is no picture, and why."""
+    """An item has no picture; the message says why."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """An item on the map of the library: x and y lie in -1..1."""
+    """An item on the map of the library; x and y lie in -1..1."""
 
     item_id: int
     x: float
@@ -32,7 +32,7 @@ class Point:
 
 @dataclass(frozen=True)
 class About:
-    """What is served: the model, its space, the library's size. `missing` are modalities without an encoder."""
+    """The served model, its space and the library's size; `missing` are modalities without an encoder."""
 
     model: str
     about: str

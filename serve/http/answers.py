@@ -1,4 +1,4 @@
-"""Values of the library -> answers: JSON, and files that are open already."""
+"""Values of the library -> answers: JSON, and files that are already open."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from serve.engine.values import About
 from serve.library.items import Hit, Item
 from serve.library.text import shown
 
-# What browsers show by themselves and cannot be made to run as a page. All else is handed out to be saved.
+# The types that browsers show and that cannot run as a page. All other files are offered for download.
 _TYPES = {
     "png": "image/png", "jpeg": "image/jpeg", "gif": "image/gif", "webp": "image/webp", "avif": "image/avif",
     "bmp": "image/bmp", "tiff": "image/tiff", "wav": "audio/wav", "flac": "audio/flac", "mp3": "audio/mpeg",
@@ -29,7 +29,7 @@ _MOVING = {"mp4": "mp4", "matroska": "webm", "ogg": "ogg"}
 
 
 class JsonAnswer(Response):
-    """JSON in ASCII: file names and metadata may hold halves of character pairs, which UTF-8 cannot encode."""
+    """JSON in ASCII, because file names and metadata may hold lone surrogates, which UTF-8 cannot encode."""
 
     media_type = "application/json"
 
@@ -39,10 +39,10 @@ class JsonAnswer(Response):
 
 
 class OpenFileAnswer(FileResponse):
-    """A response with a file that is open already, which nobody can exchange any more."""
+    """A response with an open file, which nobody can exchange after it was checked."""
 
     def __init__(self, file: IO[bytes], **named: Any) -> None:
-        # Not its path: this name leads to the open file.
+        # The path is not used to open the file: this name leads to the open descriptor.
         super().__init__(f"/dev/fd/{file.fileno()}", stat_result=os.fstat(file.fileno()), **named)
         self._file = file
 
@@ -55,7 +55,7 @@ class OpenFileAnswer(FileResponse):
 
 
 def content_type_of(file: IO[bytes], name: str, service: Service) -> str | None:
-    """What a browser may take an open file for; None where it is nothing to be shown."""
+    """The content type with which an open file may be shown, or None where it is not to be shown."""
     try:
         head = os.pread(file.fileno(), 4096, 0)
         found = sniff(Source(head, name), service.library_limits)
@@ -89,7 +89,7 @@ def hit_json(hit: Hit) -> dict[str, Any]:
 
 
 def model_json(about: About) -> dict[str, Any]:
-    """The facts of a service -> a `ModelAnswer`."""
+    """The facts about a service -> a `ModelAnswer`."""
     return {
         "id": about.model,
         "object": "model",
@@ -103,7 +103,7 @@ def model_json(about: About) -> dict[str, Any]:
 
 
 def vector_json(vector: np.ndarray, encoding_format: str | None) -> str | list[float]:
-    """A vector (D,) -> base64 of little-endian float32 where `encoding_format` is `base64`, else numbers."""
+    """A vector (D,) -> base64 of little-endian float32 where `encoding_format` is `base64`, else a list of numbers."""
     if encoding_format == "base64":
         return base64.b64encode(np.ascontiguousarray(vector, "<f4").tobytes()).decode()
     numbers: list[float] = vector.tolist()

@@ -1,7 +1,7 @@
 """The HTTP API: OpenAI's embeddings, extended to all modalities; search; the library's items and their media.
 
-Everything that a request names is either in the request itself or an item of the library: no address is fetched, no
-path of this machine is read.
+Everything that a request names is in the request itself or is an item of the library. The server fetches no address and
+reads no path of this machine for a request.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from serve.http.routes import add_routes
 
 
 def create_app(service: Service, *, page: bool = True) -> ASGIApp:
-    """The API over a service, with the page on `/` unless told otherwise, behind the guard. Closes the service."""
+    """The API over a service, behind the guard, with the page on `/` if `page`. Shutting it down closes the service."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -34,7 +34,7 @@ def create_app(service: Service, *, page: bool = True) -> ASGIApp:
         description="Embeddings of texts, pictures, sounds and more in one space, and search with any of them.",
         version=service.about().version,
         openapi_url="/v1/openapi.json",
-        docs_url=None,  # these pages come from another host
+        docs_url=None,  # off, because these pages load scripts from another host
         redoc_url=None,
         lifespan=lifespan,
         responses=REFUSALS,
@@ -45,7 +45,7 @@ def create_app(service: Service, *, page: bool = True) -> ASGIApp:
     app.openapi = lambda: describe(app, service)  # type: ignore[method-assign]
     if page:
         with needs("page", "the web page"):
-            from serve.page.app import mount  # the page's library takes seconds to import
+            from serve.page.app import mount  # imported here, because the page's library takes seconds to import
 
         mount(app, service)
     return Guard(app, service.settings, service.metrics)

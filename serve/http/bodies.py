@@ -26,7 +26,7 @@ _DATA = re.compile(r"data:[^,;]{0,100}(?:;[^,;]{0,100})*?;base64,", re.IGNORECAS
 
 
 def entry_terms(entry: Any, place: str) -> list[Term]:
-    """One entry of `input`, which stands at `place` -> the terms it is the sum of. Raises RequestError."""
+    """One entry of `input`, found at `place` -> the terms whose sum it is. Raises RequestError."""
     if isinstance(entry, Term):
         return [entry]
     if isinstance(entry, str):
@@ -66,7 +66,7 @@ def _known_hints(values: Mapping[str, Any]) -> dict[str, Any]:
 
 @asynccontextmanager
 async def parsed(request: Request, kind: type[Any], service: Service) -> AsyncIterator[tuple[Any, list[Term]]]:
-    """A JSON body, or a form -> the checked request, and the terms that the form's parts are. Raises RequestError."""
+    """A JSON body or a form -> the checked request, and the terms that the parts of a form are. Raises RequestError."""
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type == "multipart/form-data":
         async with read_form(request, service) as form:

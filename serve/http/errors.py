@@ -1,4 +1,4 @@
-"""Answers to requests that cannot be served: one exception, and the answer to each exception of the packages."""
+"""Errors of requests: one exception, and the answer to each exception of the packages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from serve.library.errors import LibraryError, UnknownItemError
 
 
 class RequestError(Exception):
-    """A request that the server refuses: the status of its answer, a `code` for programs, a sentence, the parameter."""
+    """A refused request: the status of its answer, a `code` for programs, a sentence for people, and the parameter."""
 
     def __init__(self, status: int, code: str, message: str, param: str | None = None) -> None:
         super().__init__(message)
@@ -28,14 +28,14 @@ class RequestError(Exception):
 
 
 def invalid_request(errors: Any) -> RequestError:
-    """The first of pydantic's errors; of a union's, the one that got furthest."""
+    """pydantic's errors -> a `RequestError` about one of them: the one whose place lies deepest in the body."""
     worst = max(errors, key=lambda entry: len(entry["loc"]))
     where = ".".join(str(part) for part in worst["loc"][:6])
     return RequestError(400, "invalid_request", f"{where or 'body'}: {worst['msg']}", where or None)
 
 
 def handle_errors(app: FastAPI) -> None:
-    """Gives every exception that a route may raise its answer."""
+    """Registers the answer to every exception that a route may raise."""
 
     def answer(status: int, code: str, message: str, param: str | None = None, **headers: str) -> Response:
         names = {name.replace("_", "-"): value for name, value in headers.items()}

@@ -24,7 +24,7 @@ MAX_METADATA_BYTES = 65_536
 
 @asynccontextmanager
 async def read_form(request: Request, service: Service) -> AsyncIterator[FormData]:
-    """The form of a request, whose files are closed afterwards. Raises RequestError."""
+    """The form of a request; its files are closed when the block ends. Raises RequestError."""
     most = service.settings.max_terms
     try:
         form = await request.form(max_files=most, max_fields=most + 16, max_part_size=MAX_TEXT_BYTES)
@@ -33,7 +33,7 @@ async def read_form(request: Request, service: Service) -> AsyncIterator[FormDat
             raise
         reason = error.detail if isinstance(error, HTTPException) else error.message
         raise RequestError(400, "bad_form", f"the form cannot be read: {reason}") from None
-    except (ValueError, LookupError) as error:  # an unknown charset
+    except (ValueError, LookupError) as error:  # the charset is unknown
         raise RequestError(400, "bad_form", f"the form cannot be read: {error}") from None
     try:
         yield form
@@ -94,7 +94,7 @@ def _weights(value: str, count: int) -> list[float]:
 
 
 def metadata_of(value: Any) -> dict[str, Any]:
-    """The field `metadata` of a form -> the JSON object in it, {} without. Raises RequestError."""
+    """The field `metadata` of a form -> the JSON object in it; {} for an absent field. Raises RequestError."""
     if value is None or value == "":
         return {}
     if not isinstance(value, str) or len(value) > MAX_METADATA_BYTES:

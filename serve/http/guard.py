@@ -1,7 +1,7 @@
-"""An ASGI middleware that checks every request to the API and the page before anything else sees it.
+"""An ASGI middleware that checks every request to the API and the page before the application sees it.
 
-It checks the API key (or the sign-in cookie of a browser), the headers Host and Origin, the size and the speed of a
-body. It adds the headers that restrict what a browser may do with an answer, and logs one line a request,
+The guard checks the API key (or a browser's sign-in cookie), the headers Host and Origin, and the size and the speed of
+a body. It adds the headers that restrict what a browser may do with an answer. It logs one line for each request,
 without contents.
 """
 
@@ -37,18 +37,18 @@ from serve.http.request_body import Refusal, RequestBody
 COOKIE = "crossbind_session"
 SESSION_S = 12 * 3600
 OPEN_PATHS = frozenset({"/health", "/ready"})
-"""What anybody may ask: it tells whether the server runs, and nothing else."""
+"""The paths that need no key: they tell whether the server runs, and nothing else."""
 SIGN_IN = "/login"
 MAX_HEAD_BYTES = 32_768
-"""Of the address and all headers of a request together; h11 stops reading at 64 KiB."""
+"""The largest size of the address and all headers of a request together; h11 stops reading at 64 KiB."""
 MAX_ADDRESS_BYTES = 8_192
 _SIGN_IN_BYTES = 4096
 _LARGE_BYTES = 2**20
 RECEIVED_BYTES_PER_S = 64e6
-"""Of all large bodies together. Who sends faster waits: the thread that receives is the one that answers everybody."""
+"""The rate of all large bodies together, because the thread that receives them also answers all other requests."""
 _GIVE_BACK_AFTER_S = 5.0
 _LEFT = 499
-"""nginx's status for a client that left before it was answered. Nobody gets to see it but the log."""
+"""nginx's status for a client that left before it was answered. It appears only in the log."""
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _API = ("/v1/", "/metrics", "/health", "/ready")
@@ -57,11 +57,11 @@ API_POLICY = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-
 
 
 def page_policy(scripts: Sequence[str] = ()) -> str:
-    """The policy of the page: it runs scripts of this server, and inline ones only if they are among these texts.
+    """The content security policy of the page: it allows scripts of this server, and of inline scripts only `scripts`.
 
-    What remains open, and why: 'unsafe-eval', because gradio's HTML component makes functions of its template and of
-    page.js; 'unsafe-inline' for styles, because gradio's front end and our colour maps have style attributes. Nothing
-    comes from another host.
+    Two things stay allowed. 'unsafe-eval' is needed because gradio's HTML component makes functions of its template and
+    of page.js. 'unsafe-inline' for styles is needed because gradio's front end and our colour maps have style
+    attributes. The page loads nothing from another host.
     """
     hashes = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts)
     allowed = "".join(f" 'sha256-{name}'" for name in hashes)
@@ -101,11 +101,11 @@ log = logging.getLogger("crossbind.serve")
 
 
 class _LeftError(Exception):
-    """The client has left before it was answered."""
+    """The client left before it was answered."""
 
 
 def client_of(place: tuple[str, int] | None) -> str:
-    """Address and port -> what one client is: its address or, of IPv6, its network of 64 bits."""
+    """The address and port of a connection -> the client's name: its address or, for IPv6, its network of 64 bits."""
     try:
         address = ipaddress.ip_address(place[0] if place else "")
     except ValueError:
@@ -116,10 +116,12 @@ def client_of(place: tuple[str, int] | None) -> str:
 
 
 async def _give_back_memory() -> None:
-    """What large requests needed goes back to the system, soon after: glibc keeps it, and in pieces of all threads."""
+    """Returns the memory of large requests to the system, soon after: glibc would keep it, scattered over all
+    threads.
+    """
     await asyncio.sleep(_GIVE_BACK_AFTER_S)
     if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):  # another C library
+        with contextlib.suppress(OSError, AttributeError):  # another C library has no malloc_trim
             await asyncio.to_thread(ctypes.CDLL(None).malloc_trim, 0)
 
 
@@ -131,19 +133,19 @@ def _host_of(origin: str) -> str:
 
 
 def error_body(status: int, code: str, message: str, param: str | None = None) -> bytes:
-    """The JSON of an error, in the shape of OpenAI's API."""
+    """The JSON of an error, in the form of OpenAI's API."""
     kind = "invalid_request_error" if status < 500 else "server_error"
     return json.dumps({"error": {"message": message, "type": kind, "param": param, "code": code}}).encode()
 
 
 class Guard:
-    """Wraps `app`. Only `OPEN_PATHS` and the sign-in form are answered without a key where keys are asked for."""
+    """Wraps `app`. Where the server needs keys, only `OPEN_PATHS` and the sign-in form are answered without one."""
 
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
         self._app = app
         self._settings = settings
         self._metrics = metrics
-        # Compared as digests: all of the same length, and none in memory as it was written.
+        # Keys are stored and compared as digests, which all have one length and do not show the key in memory.
         self._keys = [hashlib.sha256(key.encode()).digest() for key in settings.api_keys]
         self._secret = secrets.token_bytes(32)
         self._giving_back: asyncio.Future[None] | None = None
@@ -152,7 +154,7 @@ class Guard:
         self._next_at: dict[str, float] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers a request, as ASGI asks an application to."""
+        """Answers a request, as ASGI calls an application."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
@@ -182,7 +184,7 @@ class Guard:
                 body.refusal = body.refusal or refusal
                 await answer.refuse(refusal)
             except Exception as error:
-                # Where, but not what: the message may hold contents.
+                # The log gets the place of the error but not its message, which may hold contents.
                 places = [f"{f.filename}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)]
                 log.error("failed", extra={"fields": {"error": type(error).__name__, "places": places[-8:]}})
                 await answer.refuse(Refusal(500, "internal_error", "this is a fault of the server; its log says more"))
@@ -202,7 +204,7 @@ class Guard:
             self._giving_back = asyncio.ensure_future(_give_back_memory())
 
     async def _while_wanted(self, answering: Awaitable[None], body: RequestBody) -> None:
-        """Answers, but stops when the client has left. Raises _LeftError then."""
+        """Answers, and raises _LeftError as soon as the client has left."""
         answer = asyncio.ensure_future(answering)
         leaving = asyncio.ensure_future(body.left())
         try:
@@ -218,13 +220,13 @@ class Guard:
             leaving.cancel()
 
     def has_room(self, client: str) -> bool:
-        """Whether more bytes of bodies may be received at the moment, from this client."""
+        """Whether more bytes of bodies may be received at the moment from this client."""
         settings = self._settings
         own = self._receiving_of[client]
         return self._receiving <= settings.max_bodies_bytes and own <= settings.max_bodies_bytes_each
 
     def received(self, client: str, count: int) -> float:
-        """Notes bytes of a body, until its request is done -> the seconds until more of this client's is due."""
+        """Counts received bytes of a body, until its request is finished -> the seconds to wait before reading more."""
         self._receiving += count
         self._receiving_of[client] += count
         if self._receiving_of[client] <= _LARGE_BYTES:
@@ -254,7 +256,7 @@ class Guard:
             )
         if method in _SAFE_METHODS:
             return
-        # Another site's page in a browser can send forms here without asking. It cannot hide where it came from.
+        # A page of another site can make a browser send forms here without asking, but it cannot hide its origin.
         if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
             raise Refusal(403, "other_origin", "requests from pages of other sites are refused")
         origin = headers.get("origin")
@@ -278,12 +280,12 @@ class Guard:
     def _is_key(self, key: str) -> bool:
         digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
         known = False
-        for own in self._keys:  # all of them, whichever fits: time tells nothing
+        for own in self._keys:  # all keys are compared, whichever fits, so that the time reveals nothing
             known |= secrets.compare_digest(own, digest)
         return known
 
     def _is_session(self, cookie: str) -> bool:
-        # By hand: the standard library's parser takes quadratic time for some values.
+        # The header is parsed here, because the standard library's parser takes quadratic time for some values.
         pairs = (part.partition("=") for part in cookie.split(";"))
         session = next((value.strip() for name, _, value in pairs if name.strip() == COOKIE), "")
         if not session:
@@ -328,7 +330,7 @@ class Guard:
 
 
 class _Answer:
-    """`send` of a request: adds headers, and says what was refused even where the application says otherwise."""
+    """The `send` of a request: it adds headers, and sends a refusal even where the application sends something else."""
 
     def __init__(self, send: Send, path: str, body: RequestBody) -> None:
         self._send = send
@@ -343,7 +345,7 @@ class _Answer:
         if self._replaced:
             return
         if message["type"] == "http.response.start":
-            if self._body.refusal is not None:  # which the application made something else of
+            if self._body.refusal is not None:  # the application answered the refusal in its own way
                 await self.refuse(self._body.refusal)
                 return
             self._started = True
@@ -355,13 +357,13 @@ class _Answer:
         await self._send(message)
 
     async def refuse(self, refusal: Refusal) -> None:
-        """Answers with a refusal, unless an answer has begun; then it is cut off."""
+        """Answers with a refusal; an answer that has begun is cut off."""
         if self._replaced:
             return
         if not self._started:
             self._body.refusal = None  # it is answered now
             body = error_body(refusal.status, refusal.code, refusal.message)
-            # What is left of the body will not be read.
+            # The rest of the body will not be read.
             await self.send_whole(refusal.status, body, {"connection": "close", **refusal.headers})
             self._body.refusal = refusal
         self._replaced = True

@@ -1,4 +1,4 @@
-"""JSON of a request, read only where it has a bounded number of values."""
+"""A parser of JSON bodies with a bounded number of values."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from typing import Any
 from serve.http.errors import RequestError
 
 MAX_JSON_VALUES = 100_000
-"""Values of a JSON body: each costs far more memory than its bytes, and an error message of its own."""
+"""The largest number of values of a JSON body.
+
+A value takes far more memory than its bytes, and may cause an error message of its own.
+"""
 _MARKS = (b",", b"[", b"{")
 _JSON_BLOCK_BYTES = 2**18
 
 
 def read_json(body: bytes, most_values: int = MAX_JSON_VALUES) -> Any:
-    """The value of a JSON body. Raises RequestError, for one of too many values before it costs any memory."""
+    """The value of a JSON body. Raises RequestError; for too many values it does so before they take any memory."""
     if _has_more_values(body, most_values):
         raise RequestError(413, "too_many", f"expected at most {most_values:,} values in a JSON body")
     try:
@@ -25,16 +28,20 @@ def read_json(body: bytes, most_values: int = MAX_JSON_VALUES) -> Any:
 
 
 def _has_more_values(body: bytes, most: int) -> bool:
-    """Whether JSON has more values than this, by the marks between them. In blocks, between which others may run."""
+    """Whether JSON has more than `most` values, counted by the marks between them, one block of the body at a time.
+
+    Other threads can run between two blocks.
+    """
     if len(body) <= most:
         return False
     count, in_text, rest = 0, False, b""
     for start in range(0, len(body), _JSON_BLOCK_BYTES):
         block = rest + body[start : start + _JSON_BLOCK_BYTES]
-        whole = block.rstrip(b"\\")  # a backslash at the end may belong to what comes next
+        whole = block.rstrip(b"\\")  # a backslash at the end may belong to the next block
         rest = block[len(whole) :]
         parts = whole.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
-        count += sum(part.count(mark) for part in parts[in_text::2] for mark in _MARKS)  # in texts, a comma is none
+        # commas inside of strings do not count
+        count += sum(part.count(mark) for part in parts[in_text::2] for mark in _MARKS)
         in_text ^= len(parts) % 2 == 0
         if count > most:
             return True

@@ -1,4 +1,4 @@
-"""The description of the API (OpenAPI), where it differs from what FastAPI derives."""
+"""The OpenAPI description of the API, where it differs from the one that FastAPI derives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The body of a request, with its bytes counted and its time bounded."""
+"""The body of a request, with a count of its bytes and a bound on its time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _RETRY_S = 2
 
 
 class Refusal(Exception):
-    """A request that is not answered as asked: an HTTP status, a word for programs, a sentence for people."""
+    """A refusal of a request: an HTTP status, a code for programs, and a sentence for people."""
 
     def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)
@@ -25,19 +25,19 @@ class Refusal(Exception):
 
 
 class Room(Protocol):
-    """Counts the bytes of all bodies that are being received, together and of each client."""
+    """Counts the bytes of all bodies that are being received, together and for each client."""
 
     def received(self, client: str, count: int) -> float:
-        """Counts bytes of a client -> the seconds for which it should not be read from."""
+        """Counts received bytes of a client -> the seconds for which no more of them should be read."""
         ...
 
     def has_room(self, client: str) -> bool:
-        """Whether more may be received."""
+        """Whether more bytes may be received from a client."""
         ...
 
 
 class RequestBody:
-    """`receive` of a request, with its bytes counted and its time bounded, whatever its head said."""
+    """The `receive` of a request, with a count of its bytes and a bound on its time, whatever its headers say."""
 
     def __init__(self, receive: Receive, room: Room, settings: Settings, client: str) -> None:
         self._receive = receive
@@ -52,7 +52,7 @@ class RequestBody:
         self.refusal: Refusal | None = None
 
     def expect(self, headers: Headers) -> None:
-        """Refuses at once what says itself that it is too large."""
+        """Refuses a request at once whose headers announce too large a body."""
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length) > self.most_bytes:
             self._refuse_size()

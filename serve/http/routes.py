@@ -101,7 +101,7 @@ def _add_query_routes(app: FastAPI, service: Service) -> None:
             raise RequestError(400, "bad_where", str(error), "where") from None
         except (UnknownItemError, LibraryError):
             raise
-        except ValueError as error:  # terms that cancel out, an unknown modality, k
+        except ValueError as error:  # terms that cancel out, an unknown modality, or a bad k
             raise RequestError(400, "bad_query", str(error)) from None
         notes = path_notes([term.content for term in terms if isinstance(term.content, str)], hits)
         return JsonAnswer({"object": "list", "data": [hit_json(hit) for hit in hits], "notes": notes})
@@ -147,7 +147,7 @@ def _add_media_routes(app: FastAPI, service: Service) -> None:
         file = await service.open_original(item_id)
         name = Path((await service.item(item_id)).path).name
         kind = await service.read(content_type_of, file, name, service)
-        # A file may be a page in disguise: it may not run anything, and is not to be shown when it is no medium.
+        # A file may be a disguised page: it must not run, and is not shown unless it is a medium.
         headers = {"content-security-policy": "default-src 'none'; sandbox", "cache-control": "private, no-cache"}
         disposition = "inline" if kind else "attachment"
         return OpenFileAnswer(
@@ -209,7 +209,7 @@ def _add_state_routes(app: FastAPI, service: Service) -> None:
 
 
 async def _embed_groups(service: Service, groups: list[list[Term]]) -> list[tuple[np.ndarray, int]]:
-    """Entries of one or several terms -> the vector (D,) and the number of tokens of each."""
+    """Entries of one or several terms -> the vector (D,) and the number of tokens of each entry."""
     if len(groups) > service.settings.max_terms or sum(map(len, groups)) > service.settings.max_terms:
         raise RequestError(413, "too_many", f"expected at most {service.settings.max_terms} texts and media", "input")
     try:

@@ -12,14 +12,14 @@ from bind.modalities import specs
 MAX_QUERY_TERMS = 64
 MAX_ID = 2**63 - 1
 FILE = "file"
-"""The term whose content tells its modality."""
+"""The key of a term whose content decides its modality."""
 CONTENTS = (*specs(), FILE)
 _DATA_PATTERN = "^data:[a-z]{0,9}/?[a-z0-9]{0,9};base64,(?:[A-Za-z0-9+/]{4})+$"
-"""For the description: what certainly is one."""
+"""The pattern of data addresses in the OpenAPI description; every match is a valid address."""
 
 
 class Strict(BaseModel):
-    """Unknown keys are errors: a misspelt one must not be left out silently."""
+    """A model without unknown keys: a misspelt key is an error, and not left out silently."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -34,13 +34,13 @@ class ErrorDetail(BaseModel):
 
 
 class Error(BaseModel):
-    """Every answer but a good one."""
+    """The body of every answer that reports an error."""
 
     error: ErrorDetail
 
 
 def _exactly_one(*names: str) -> Callable[[dict[str, Any]], None]:
-    """Says in a model's JSON schema that just one of these is given, which its validator sees to."""
+    """Adds to a model's JSON schema that exactly one of these keys is given, which the model's validator checks."""
 
     def say(schema: dict[str, Any]) -> None:
         for name in names:
@@ -88,7 +88,7 @@ TermBody.__doc__ = "Words, a medium or an item of the library, with a weight. Ex
 
 
 class Composed(Strict):
-    """A weighted sum of terms, which is one embedding."""
+    """A weighted sum of terms, which gives one embedding."""
 
     terms: Annotated[list[TermBody], Field(min_length=1, max_length=MAX_QUERY_TERMS)]  # type: ignore[valid-type]
 
@@ -117,7 +117,7 @@ class EmbeddingsRequest(Strict):
 
 
 class Embedding(BaseModel):
-    """One row: `embedding` are numbers, or base64 of little-endian float32."""
+    """One row: `embedding` is a list of numbers, or base64 of little-endian float32."""
 
     object: Literal["embedding"]
     index: int
@@ -142,9 +142,11 @@ class EmbeddingsAnswer(BaseModel):
 
 
 class SearchRequest(Strict):
-    """`query` are words, `terms` anything; one of them. `want` are modalities to find, `where` a filter.
+    """A query: either `query` (words) or `terms` (words, media and items), the modalities to `want`, and a filter
+    `where`.
 
-    `min_probability` leaves out hits that are less likely to be right: none at all means that nothing looks like that.
+    `min_probability` leaves out hits that are less likely to be right. No hit at all then means that nothing in the
+    library looks like the query.
     """
 
     model_config = ConfigDict(json_schema_extra=_exactly_one("query", "terms"))
@@ -226,6 +228,6 @@ class Models(BaseModel):
 
 
 class State(BaseModel):
-    """Whether it works."""
+    """The state of the server."""
 
     status: str

@@ -1,4 +1,4 @@
-"""The HTTP server: uvicorn, with bounds on connections that ask for nothing, and its log as JSON."""
+"""The HTTP server: uvicorn with bounds on connections that send no request, and a log in JSON."""
 
 from __future__ import annotations
 
@@ -24,13 +24,18 @@ from serve.http.guard import client_of
 
 _KEEP_ALIVE_S = 15
 _SWITCH_S = 0.001
-"""Python lets a thread go on for 5 ms while others wait, which adds up over the steps of a request."""
+"""The longest time that one thread runs while others wait.
+
+Python's default, 5 ms, adds up over the steps of a request.
+"""
 _DESCRIPTORS = 512
-"""Open files beside the connections: the library's, pipes to decode workers, uploads."""
+"""The number of open files besides connections: the library's files, pipes to decode workers, and uploads."""
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line; line breaks and quotes in a value cannot begin another entry."""
+    """Formats a log record as one JSON object on a line; a line break or quote in a value cannot begin another
+    record.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """A record -> its line."""
@@ -46,7 +51,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure_logging(level: str) -> None:
-    """Everything the server logs goes to the standard error, a JSON object a line."""
+    """Sends the whole log of the server to standard error, one JSON object on a line."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     for name in ("crossbind", "uvicorn"):
@@ -57,22 +62,23 @@ def configure_logging(level: str) -> None:
 
 
 def protocol(settings: Settings) -> type[asyncio.Protocol]:
-    """uvicorn's protocol, which ends connections whose request does not come, and those that are too many.
+    """uvicorn's protocol, which closes connections that send no request in time, and connections beyond the limits.
 
-    It is the one in Python, whose heads are bounded (64 KiB): the other reads on for ever.
+    The class is uvicorn's protocol in Python (h11), which bounds the size of a request's head to 64 KiB. The other one
+    reads without a bound.
     """
 
-    held: Counter[str] = Counter()
+    connections_of: Counter[str] = Counter()
 
     class BoundedProtocol(H11Protocol):
         _timer: asyncio.TimerHandle | None = None
-        _whose = ""
+        _client_name = ""
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            own = self._whose = client_of(self.client)
-            held[own] += 1
-            if len(self.connections) > settings.max_connections or held[own] > settings.max_connections_each:
+            name = self._client_name = client_of(self.client)
+            connections_of[name] += 1
+            if len(self.connections) > settings.max_connections or connections_of[name] > settings.max_connections_each:
                 transport.abort()
                 return
             self._await_head()
@@ -83,13 +89,13 @@ def protocol(settings: Settings) -> type[asyncio.Protocol]:
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_timer()
-            held[self._whose] -= 1
-            if held[self._whose] <= 0:
-                del held[self._whose]
+            connections_of[self._client_name] -= 1
+            if connections_of[self._client_name] <= 0:
+                del connections_of[self._client_name]
             super().connection_lost(exc)
 
         def _await_head(self) -> None:
-            """Bounds the time to a whole head, from its first byte (or the connection) on."""
+            """Bounds the time until a whole head has arrived, from its first byte (or from the connection) on."""
             if self.cycle is not None and not self.cycle.response_complete:
                 self._stop_timer()
             elif self._timer is None:
@@ -109,15 +115,19 @@ def protocol(settings: Settings) -> type[asyncio.Protocol]:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, which says when it answers."""
+    """uvicorn's server, which calls a function as soon as it answers."""
 
     def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
         super().__init__(config)
         self._announce = announce
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serves until SIGTERM or SIGINT, then answers what was asked. Both are the way to end it, so no failure."""
-        # Whoever answers must not wait long for a thread that computes, nor for a look at all objects of the model.
+        """Serves until SIGTERM or SIGINT, then finishes its answers.
+
+        Both signals are the usual way to end it, so no failure.
+        """
+        # An answer must not wait long for a thread that computes, nor for a garbage collection over the model's
+        # objects.
         sys.setswitchinterval(_SWITCH_S)
         gc.collect()
         gc.freeze()
@@ -129,13 +139,13 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """uvicorn's."""
+        """Starts as uvicorn does, then calls the function."""
         await super().startup(sockets)
         self._announce()
 
 
 def bind(settings: Settings) -> socket.socket:
-    """A socket at the settings' address. Nobody can connect before the server runs. Raises OSError."""
+    """A socket bound to the settings' address. Nobody can connect before the server runs. Raises OSError."""
     family, kind, _, _, place = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
     bound = socket.socket(family, kind)
     try:
@@ -148,7 +158,7 @@ def bind(settings: Settings) -> socket.socket:
 
 
 def address(bound: socket.socket) -> str:
-    """A bound socket -> what to type into a browser."""
+    """A bound socket -> the address to type into a browser."""
     host, port = bound.getsockname()[:2]
     if ":" in host:
         host = f"[{host}]"
@@ -167,7 +177,7 @@ def server(app: ASGIApp, settings: Settings, announce: Callable[[], None]) -> Se
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
-        # Each request ends by itself: its body and its answer have deadlines.
+        # Each request ends by itself, because its body and its answer have deadlines.
         timeout_graceful_shutdown=int(settings.body_timeout_s + settings.deadline_s) + 1,
         backlog=min(settings.max_connections, 2048),
     )

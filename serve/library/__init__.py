@@ -1,1 +1,1 @@
-"""A folder made searchable: catalogue, scan, indexing, search, filters."""
+"""Libraries: a folder made searchable, with its catalogue, indexing, search and filters."""

@@ -1,7 +1,8 @@
 """A library in one file: a tar archive of its catalogue, the files that it keeps and their checksums.
 
-The index and the thumbnails are derived, and made again. Nobody has to wait for a backup: the catalogue is copied as it
-was at one moment (SQLite's backup), and a kept file that was deleted since then is left out of that copy too.
+The index and the thumbnails are derived data, so they are made again and not copied. Nobody has to wait for a backup:
+the catalogue is copied as it was at one moment (SQLite's backup). A kept file that is deleted while the backup runs is
+left out of the copied catalogue too.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ _MTIME = "CROSSBIND.mtime_ns"
 
 @dataclass(frozen=True)
 class BackupReport:
-    """How many files the library knows and how many it keeps itself, the `revision` that was copied, bytes in all."""
+    """The numbers of files that the library knows and that it keeps, the `revision` that was copied, and the size in
+    bytes.
+    """
 
     files: int
     kept: int
@@ -41,7 +44,7 @@ class BackupReport:
 
 
 def backup(folder: Path, out: Path) -> BackupReport:
-    """Copies a library, in use or not, to a file that appears whole or never. Raises LibraryError, OSError.
+    """Copies a library, in use or not, to a file, which appears complete or not at all. Raises LibraryError, OSError.
 
     An earlier file of that name is replaced.
     """
@@ -50,7 +53,8 @@ def backup(folder: Path, out: Path) -> BackupReport:
     facts = Catalogue.peek(folder)
     if not facts:
         raise LibraryError(f"there is no library in {folder}")
-    Catalogue(folder, facts["space"], facts["dim"], facts["model"]).close()  # migrated, and not behind its commits
+    # this migrates the catalogue, and checks that it is not behind its commits
+    Catalogue(folder, facts["space"], facts["dim"], facts["model"]).close()
     descriptor, name = tempfile.mkstemp(prefix=f".{out.name}-", dir=out.absolute().parent)
     aside = Path(name)
     try:
@@ -59,7 +63,7 @@ def backup(folder: Path, out: Path) -> BackupReport:
             _copy_catalogue(folder, copy)
             sums: dict[str, str] = {}
             with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
-                copied = _add_kept(folder, archive, sums)
+                copied = _add_uploads(folder, archive, sums)
                 report = _finish_catalogue(copy, copied)
                 for member in (FILE, COMMITTED):
                     archive.add(copy / member, member)
@@ -79,9 +83,9 @@ def backup(folder: Path, out: Path) -> BackupReport:
 
 
 def restore(file: Path, folder: Path) -> None:
-    """Makes the library that `backup` wrote to a file, in a folder that must not exist yet; it appears whole or never.
+    """Restores a library from a backup in a folder that must not exist yet; it appears complete or not at all.
 
-    Raises LibraryError for a file that is damaged or no backup, and a folder that is there; OSError.
+    Raises LibraryError for a file that is damaged or no backup, and for an existing folder; OSError.
     """
     if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
         raise LibraryError(f"{folder} is there already; name a new folder to restore into")
@@ -99,7 +103,7 @@ def restore(file: Path, folder: Path) -> None:
         for place in {aside, *(path.parent for path in map(aside.joinpath, found))}:
             sync(place)
         aside.chmod(0o755)
-        os.replace(aside, folder)  # an empty folder may lie there
+        os.replace(aside, folder)  # an empty folder may be there
         sync(folder.parent)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
@@ -116,8 +120,8 @@ def _copy_catalogue(folder: Path, copy: Path) -> None:
         raise LibraryError(f"{folder / FILE} could not be copied: {error}; run crossbind check {folder}") from None
 
 
-def _add_kept(folder: Path, archive: tarfile.TarFile, sums: dict[str, str]) -> set[str]:
-    """Adds the kept files -> their names, as `files/ID/NAME`. One that is deleted meanwhile is not among them."""
+def _add_uploads(folder: Path, archive: tarfile.TarFile, sums: dict[str, str]) -> set[str]:
+    """Adds the kept files -> their names, as `files/ID/NAME`. A file that is deleted in the meantime is left out."""
     place = OwnedFolder(folder, uploads.FOLDER)
     copied: set[str] = set()
     not_whole = []
@@ -128,7 +132,8 @@ def _add_kept(folder: Path, archive: tarfile.TarFile, sums: dict[str, str]) -> s
             copied |= _add_folder(place.folder(name), name, archive, sums)
         else:
             not_whole.append(name)
-    # Either about to be deleted, then nobody knows it any more, or damaged: that is no reason to leave it out.
+    # Such a file is about to be deleted, and then nobody knows it any more, or it is damaged, which is no reason to
+    # leave it out.
     with closing(connect(folder / FILE)) as connection:
         known = b"\0".join(row[0] for row in connection.execute("SELECT path FROM files"))
     for name in not_whole:
@@ -138,7 +143,7 @@ def _add_kept(folder: Path, archive: tarfile.TarFile, sums: dict[str, str]) -> s
 
 
 def _add_folder(place: OwnedFolder, folder: str, archive: tarfile.TarFile, sums: dict[str, str]) -> set[str]:
-    """Adds one kept file with its sidecar, all of it or (where it is deleted meanwhile) nothing -> their names."""
+    """Adds one kept file and its sidecar -> their names; nothing where the file is deleted in the meantime."""
     with ExitStack() as stack:
         try:
             contents = {
@@ -148,7 +153,7 @@ def _add_folder(place: OwnedFolder, folder: str, archive: tarfile.TarFile, sums:
             return set()
         for name, content in contents.items():
             info = archive.gettarinfo(arcname=name, fileobj=content)
-            # A tar's own time is a float, and too coarse to recognise the file by.
+            # A tar's own time is a float, which is too coarse to recognise the file by.
             info.pax_headers = {_MTIME: str(os.fstat(content.fileno()).st_mtime_ns)}
             sums[name] = hashlib.file_digest(content, "sha256").hexdigest()
             content.seek(0)
@@ -157,7 +162,7 @@ def _add_folder(place: OwnedFolder, folder: str, archive: tarfile.TarFile, sums:
 
 
 def _finish_catalogue(copy: Path, copied: set[str]) -> tuple[int, int]:
-    """Forgets files of the copied catalogue that were deleted before they could be copied -> (files, revision)."""
+    """Removes files from the copied catalogue that were deleted before they could be copied -> (files, revision)."""
     with closing(connect(copy / FILE)) as connection:
         writer = Writer(connection, copy)
         gone = []
@@ -175,7 +180,7 @@ def _finish_catalogue(copy: Path, copied: set[str]) -> tuple[int, int]:
 
 
 def _extract(file: Path, aside: Path) -> dict[str, bytes]:
-    """Writes a backup's members below a folder -> their names (and the content of the listing of checksums)."""
+    """Writes a backup's members below a folder -> their names, and the content of the list of checksums."""
     found: dict[str, bytes] = {}
     with tarfile.open(file, "r:") as archive:
         for member in archive:

@@ -1,23 +1,24 @@
 """Scores that can be compared across modalities.
 
-Cosines cannot: the vectors of each modality keep to a region of their own (the modality gap, arXiv 2203.02053), so a
-text may be at 0.25 from the right picture, at 0.10 from the right sound, and at 0.20 from any wrong picture. What a
-cosine is worth is read off the library itself: a sample of each modality tells what *this* query scores with items of
-that modality as such. The calibrated score is
+Cosines of different modalities cannot be compared, because the vectors of each modality lie in a region of their own
+(the modality gap, arXiv 2203.02053). So a text may have a cosine of 0.25 with the right picture, 0.10 with the right
+sound, and 0.20 with any wrong picture. The library itself tells what a cosine means: a sample of each modality shows
+the usual cosines of *this* query with items of that modality. The calibrated score is
 
     (cosine - centre) / spread        in standard deviations above the usual item of its modality
 
-with centre and spread the median and the scaled median absolute deviation over the sample: matches are in the sample
-too, and must move neither. So 0 is what a random item of the modality scores, 2 is likely chance among a few hundred
-items, and 5 or more stands out. Scores of one query can be compared across modalities, those of two queries only
-roughly.
+where centre and spread are the median and the scaled median absolute deviation over the sample. Both are robust,
+because the sample contains matches too. So a random item of the modality has a score of 0. A score of 2 is likely
+chance among a few hundred items, and a score of 5 or more stands out. Scores of one query can be compared across
+modalities, those of two queries only roughly.
 
-A table by pair of modalities would be the alternative. It would need items of the query's modality in the library (a
-library without texts has none for text queries), has no entry for composed queries, and says nothing about the query:
-some score high with everything.
+The alternative would be a table of centres by pair of modalities. It would need items of the query's modality in the
+library (a library without texts has none for text queries), it would have no entry for composed queries, and it would
+say nothing about the query, although some queries score high with everything.
 
-A score ranks, it does not say whether a hit is right: the best of many wrong items stands out too. That is what a
-probability says, where the model's checkpoint brings a calibration for the pair of modalities (see `bind.calibration`).
+A score ranks items, but it does not say whether a hit is right: the best of many wrong items stands out too. A
+probability says that, where the model's checkpoint has a calibration for the pair of modalities (see
+`bind.calibration`).
 """
 
 from __future__ import annotations
@@ -32,19 +33,26 @@ from bind.calibration import SMALLEST_SPREAD, centre_and_spread
 from bind.model.model import BindModel
 
 SAMPLE = 512
-"""Items of a modality that are looked at: the centre is then known to 1.25 / sqrt(512) = 6 % of the spread."""
+"""The size of the sample of a modality; the standard error of the centre is then 1.25 / sqrt(512) = 6 % of the
+spread.
+"""
 PRIOR = 4.0
-"""Items that a modality's own figures must outweigh: few items say little, so theirs are drawn to those of all."""
+"""The weight of the figures of all modalities in those of one, as a number of items: few items say little by
+themselves.
+"""
 LIKELY = 0.5
-"""A probability from which on a hit counts as found."""
+"""The probability from which on a hit counts as found."""
 FEW = 10
-"""Of fewer items the deviation counts, match and all, instead of what no match moves: most of three items may agree by
-chance. No score of n items then exceeds (n - 1) / sqrt(n), 2.7 for 9."""
+"""With fewer items than this, the standard deviation over all items, matches included, is used.
+
+The median of so few items is not robust, as most of three items may agree by chance. With the standard deviation, no
+score of n items exceeds (n - 1) / sqrt(n), which is 2.7 for 9 items.
+"""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Centre and spread of the cosines of one query with the items of one modality."""
+    """The centre and the spread of the cosines of one query with the items of one modality."""
 
     centre: float
     spread: float
@@ -52,11 +60,13 @@ class Scale:
 
     @property
     def calibrated(self) -> bool:
-        """Whether there are probabilities."""
+        """Whether hits of this modality have probabilities."""
         return self.likely is not None and self.likely(np.zeros(0)) is not None
 
     def probability(self, cosines: np.ndarray) -> list[float | None]:
-        """(n,) cosines -> n probabilities that the item is what is asked for, None where that is not known."""
+        """(n,) cosines -> n probabilities that the item is what the query asks for, None where the model has no
+        calibration.
+        """
         found = None if self.likely is None else self.likely(cosines)
         return [None] * len(cosines) if found is None else found.tolist()
 
@@ -67,7 +77,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Worth:
-    """What a model knows of its cosines with a query of one modality; `counts` are the library's items by modality."""
+    """The model's calibration for queries of one modality; `counts` are the library's items by modality."""
 
     model: BindModel
     modality: str
@@ -75,11 +85,16 @@ class Worth:
 
     @classmethod
     def of(cls, model: BindModel, modality: str | None, counts: Mapping[str, int]) -> Worth | None:
-        """None where the model has no calibration, or the query is a mixture."""
+        """The calibration for a query's modality; None where the model has no calibration, or the query mixes
+        modalities.
+        """
         return None if model.calibration is None or modality is None else cls(model, modality, counts)
 
     def likely(self, query: np.ndarray, target: str, sample: np.ndarray, cosines: np.ndarray) -> np.ndarray | None:
-        """Cosines (n,) of a query with items of a modality -> (n,) probabilities. A shared encoder is its owner's."""
+        """Cosines (n,) of a query with items of a modality -> (n,) probabilities.
+
+        A modality that shares an encoder has the calibration of the encoder's owner.
+        """
         known = self.model.calibration
         assert known is not None
         owners = self.model.description.towers()

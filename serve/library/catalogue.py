@@ -1,20 +1,22 @@
-"""The catalogue of a library: one SQLite file that is the truth about files, what they contain, and the vectors.
+"""The catalogue of a library: one SQLite file that is the truth about files, their contents, and the vectors.
 
     files --content--> contents --< segments --- vectors
 
-A *file* is a path; a *content* is what one or several equal files hold (their hash, read as one modality with the same
-hints); a *segment* is a timed stretch of it (or all of it) in one modality, with one vector. Segment ids are the ids of
-the index and are never given twice. They name what folders have; a file that the library keeps itself (an *upload*) has
-ids of its own for the same segments. So it can be removed without a folder's file that has the same content.
+A *file* is a path. A *content* is what one or several equal files hold: their hash, read as one modality with the same
+hints. A *segment* is a timed stretch of a content (or all of it) in one modality, with one vector. Segment ids are the
+ids of the index and are never used twice. They name the items of folders' files. A file that the library keeps itself
+(an *upload*) has ids of its own for the same segments, so that it can be removed without removing a folder's file that
+has the same content.
 
-Vectors are rows of this database, not a file beside it, because then one commit covers a file, its segments and its
-vectors: with the write-ahead log synced at every commit, a power cut at any byte leaves the last commit, whole. They
-have a table of their own, which nothing reads but a query that wants vectors. Searching reads the index's copy, which
-is memory-mapped, so that opening a library copies none.
+Vectors are rows of this database and not a file beside it, so that one commit covers a file, its segments and its
+vectors. The write-ahead log is synced at every commit, so a power cut at any byte leaves the last commit complete.
+Vectors have a table of their own, which only queries for vectors read. Searching reads the index's copy, which is
+memory-mapped, so that opening a library copies no vectors.
 
-SQLite notices damage to the structure of its pages, not to the values in them: so every row has a `checksum`, which is
-compared wherever a result is made of it (`library.check` compares all). What no file can tell of itself, that it is an
-older copy or has lost its write-ahead log, the file `committed` tells: the last revision that was committed.
+SQLite notices damage to the structure of its pages, but not to the values in them. So every row has a `checksum`, which
+is compared wherever a result is made of the row (`library.check` compares all rows). A file cannot show that it is an
+older copy or has lost its write-ahead log. The file `committed` shows that: it holds the last revision that was
+committed.
 """
 
 from __future__ import annotations
@@ -47,10 +49,10 @@ _JOIN = "segments s JOIN contents c ON c.id = s.content JOIN files f ON f.conten
 
 
 class Catalogue:
-    """Reading a library's catalogue, from any thread. Made when missing; `write` is the only way to change it.
+    """Reads a library's catalogue, from any thread, and makes it when missing; `write` is the only way to change it.
 
-    Raises LibraryError for one of a newer format, and a folder that holds something else; DamagedError for one that is
-    empty, damaged, or behind what was committed to it.
+    Raises LibraryError for a catalogue of a newer format, and for a folder that holds something else. Raises
+    DamagedError for a catalogue that is empty, damaged, or behind what was committed to it.
     """
 
     def __init__(
@@ -84,7 +86,7 @@ class Catalogue:
 
     @staticmethod
     def peek(folder: Path) -> Mapping[str, Any]:
-        """The facts (`space`, `dim`, `model`) of the library in a folder, nothing where there is none.
+        """The facts (`space`, `dim`, `model`) of the library in a folder; empty where there is none.
 
         Raises LibraryError as opening it does.
         """
@@ -103,15 +105,15 @@ class Catalogue:
             writer.rebuild_words()
 
     def close(self) -> None:
-        """Ends the connections."""
+        """Closes the connections."""
         self._readers.close()
         self._connection.close()
 
     @contextmanager
     def write(self) -> Iterator[Writer]:
-        """The right to change the catalogue, for one process and thread at a time.
+        """A block with the right to change the catalogue, which one process and thread has at a time.
 
-        Raises WriterBusyError when somebody else has it. The kernel takes it back from a process that dies.
+        Raises WriterBusyError when another has it. The kernel takes the right back from a process that dies.
         """
         with locked(self.folder):
             connection = connect(self.folder / FILE)
@@ -125,7 +127,7 @@ class Catalogue:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """All reads of this thread inside see one state, whatever is committed meanwhile."""
+        """A block in which all reads of this thread see one state, whatever is committed in the meantime."""
         if self._readers.has_snapshot:
             yield
             return
@@ -138,11 +140,11 @@ class Catalogue:
         return int(self._rows("SELECT value FROM facts WHERE key = 'revision'")[0][0])
 
     def count(self) -> dict[str, int]:
-        """Modality -> number of its segments."""
+        """Modality -> the number of its segments."""
         return dict(self._rows("SELECT modality, count(*) FROM segments GROUP BY modality ORDER BY modality"))
 
     def _modalities(self) -> list[str]:
-        """Those that have segments. The index leads from one name to the next, so that no rows are counted."""
+        """The modalities that have segments. The index leads from one name to the next, so that no rows are counted."""
         found: list[str] = []
         while rows := self._rows(
             "SELECT min(modality) FROM segments WHERE modality > ?", (found[-1] if found else "",)
@@ -153,12 +155,13 @@ class Catalogue:
         return found
 
     def count_files(self) -> int:
-        """How many files can be found."""
+        """The number of files that can be found."""
         return int(self._rows("SELECT count(*) FROM files WHERE content IS NOT NULL")[0][0])
 
     def added_since(self, revision: int) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         """(modality, ids (n,) int64, vectors (n, D)) blocks of all segments that were added after a revision."""
-        rows = self._rows("SELECT min(+id) FROM segments WHERE born > ?", (revision,))  # + : by the index on `born`
+        # "+" makes SQLite use the index on `born`
+        rows = self._rows("SELECT min(+id) FROM segments WHERE born > ?", (revision,))
         last = -1 if rows[0][0] is None else rows[0][0] - 1
         while last >= 0 and (
             rows := self._rows(
@@ -195,7 +198,7 @@ class Catalogue:
         return np.array([row[0] for row in rows], np.int64)
 
     def passing_of(self, ids: Sequence[int], where: Where) -> np.ndarray:
-        """Of these segment ids, the (n,) that pass a filter, ascending."""
+        """The ids among these segment ids that pass a filter, (n,), ascending."""
         rows = self._rows(
             f"SELECT DISTINCT s.id FROM {_JOIN} WHERE s.id IN (SELECT value FROM json_each(?)) AND {where.sql} "
             "ORDER BY s.id",
@@ -211,7 +214,7 @@ class Catalogue:
         return {modality: np.unique(np.array(numbers, np.int64)) for modality, numbers in found.items()}
 
     def contents_of(self, ids: Sequence[int]) -> dict[int, int]:
-        """Segment id -> content id, of those that exist and are in a file."""
+        """Segment id -> content id, for segments that exist and belong to a file."""
         return dict(
             self._rows(
                 "SELECT id, content FROM segments s WHERE id IN (SELECT value FROM json_each(?)) "
@@ -221,7 +224,7 @@ class Catalogue:
         )
 
     def segments_of(self, contents: Sequence[int]) -> list[tuple[int, str]]:
-        """(segment id, modality) of all segments of some contents, those of the first one first."""
+        """(segment id, modality) of all segments of some contents, in the order of the contents."""
         return self._rows(
             "SELECT s.id, s.modality FROM json_each(?) wanted JOIN segments s ON s.content = wanted.value "
             "ORDER BY wanted.key, s.id",
@@ -229,7 +232,7 @@ class Catalogue:
         )
 
     def own_segments(self, modality: str) -> dict[int, int]:
-        """Segment id -> content id, ascending, of contents that are of this modality themselves (no sound tracks)."""
+        """Segment id -> content id, ascending, of contents that are of this modality themselves (not sound tracks)."""
         return dict(
             self._rows(
                 "SELECT s.id, s.content FROM segments s JOIN contents c ON c.id = s.content "
@@ -265,12 +268,12 @@ class Catalogue:
         return rows[0][0], rows[0][1] - rows[0][0]
 
     def paths_of(self, content: int) -> list[str]:
-        """The files that have a content."""
+        """The paths of the files that have a content."""
         rows = self._rows("SELECT path FROM files WHERE content = ?", (content,))
         return [uploads.path_of(row[0], self.folder) for row in rows]
 
     def recorded(self, path: str) -> tuple[bytes, int, bytes] | None:
-        """The key, size in bytes and SHA-256 that a searchable file had; None for an unknown one."""
+        """The key, size in bytes and SHA-256 of a searchable file when it was indexed; None for an unknown file."""
         rows = self._rows(
             "SELECT f.path, f.size_bytes, c.digest FROM files f JOIN contents c ON c.id = f.content WHERE f.path = ?",
             (uploads.key_of(path, self.folder),),
@@ -304,9 +307,9 @@ class Catalogue:
         return found
 
     def as_uploads(self, entries: Iterable[Entry], wanted: Collection[int] = ()) -> dict[int, Entry]:
-        """Segment id -> its entry as the file it shows names it: an upload under its own id, others as they are.
+        """Segment id -> its entry under the id of the file that it shows: an upload's own id, other entries unchanged.
 
-        Of the files of an entry the first is shown, unless one of them is among the `wanted` file ids.
+        The first of an entry's files is shown, unless one of the files is among the `wanted` file ids.
         """
         found = {entry.segment: entry for entry in entries}
         for number, segment, file, key, metadata, caption in self._rows(
@@ -324,12 +327,12 @@ class Catalogue:
         return found
 
     def upload(self, item: int) -> tuple[int, int] | None:
-        """The (segment id, file id) of an upload's item; None for an item that is none of an upload."""
+        """The (segment id, file id) of an upload's item; None for an item that is no upload's."""
         rows = self._rows("SELECT segment, file FROM uploads WHERE id = ?", (item,))
         return (rows[0][0], rows[0][1]) if rows else None
 
     def existing(self, items: Sequence[int]) -> set[int]:
-        """Those of some item ids that are in use."""
+        """The item ids among these that are in use."""
         wanted = "IN (SELECT value FROM json_each(?))"
         given = json.dumps([int(number) for number in items])
         rows = self._rows(
@@ -359,7 +362,7 @@ class Catalogue:
         return ids, vectors.reshape(len(rows), int(self.facts["dim"]))
 
     def _check(self, what: str, rows: Iterable[tuple[Any, Any]]) -> None:
-        """Raises DamagedError where one of (number, is whole) is not whole."""
+        """Raises DamagedError where a row of (number, whether it is whole) is not whole."""
         for number, whole in rows:
             if not whole:
                 wrong = "does not match its checksum, or has a value of another type"

@@ -1,4 +1,4 @@
-"""Changes to a library: a file is added or removed, and what an interrupted change left is cleared up."""
+"""Changes to a library: a file is added or removed, and the remains of an interrupted change are cleared up."""
 
 from __future__ import annotations
 
@@ -29,13 +29,15 @@ from serve.library.live_index import LiveIndex
 
 
 class _EmbeddingPending(BaseException):
-    """Ends a first pass over a file: its contents are to be embedded first. `incoming` is the file."""
+    """Ends the first pass over a file, because its contents must be embedded before the second; `incoming` is
+    the file.
+    """
 
     incoming: Path
 
 
 class _DeferredEmbedding:
-    """Records in a first pass what is to be embedded; in a second pass it returns the results."""
+    """Records in a first pass what is to be embedded, and returns the results in a second pass."""
 
     def __init__(self) -> None:
         self.wanted: list[tuple[Source, str | None]] = []
@@ -76,7 +78,7 @@ class Changes:
     ) -> list[Item]:
         """Adds a file -> its items; see `Library.add`.
 
-        With `embed`, a first pass only records what is to be embedded, so that others may write while that is done; a
+        With `embed`, a first pass only records what is to be embedded, so that others may write during the embedding; a
         second pass stores the results.
         """
         limits = limits or Limits()
@@ -102,7 +104,7 @@ class Changes:
         limits: Limits,
         embed: Embed | None,
     ) -> list[Item]:
-        """One pass of `add`: either the file is in the library afterwards, or nothing of it is."""
+        """One pass of `add`: afterwards all of the file is in the library, or nothing of it."""
         with self._changing, self._catalogue.write() as writer:
             self._index.refresh()
             try:
@@ -125,7 +127,7 @@ class Changes:
             row = self._run(run, writer, incoming, is_new=before is None)
             try:
                 self._uploads.finish(incoming)
-            except OSError as error:  # it can be read where it is, and is finished by the next `tidy`
+            except OSError as error:  # the file can be read where it is, and the next `tidy` finishes it
                 raise LibraryError(f"{self._catalogue.folder}: {name} could not be kept: {error.strerror}") from None
             self._index.follow(writer, save=False)
             numbers = [number for number, _ in self._catalogue.segments_of([row.content or 0])]
@@ -174,7 +176,7 @@ class Changes:
         return items
 
     def _of_folders(self, item: Item) -> list[str]:
-        """The files of an item that the library does not keep itself."""
+        """The paths of an item's files that the library does not keep itself."""
         folder = self._catalogue.folder
         return [path for path in (item.path, *item.also) if uploads.key_of(path, folder).startswith(b"/")]
 

@@ -1,7 +1,8 @@
-"""The check of a library: everything in its folder is compared with its checksum, and repaired where that is possible.
+"""The check of a library: everything in its folder is compared with its checksum, and repaired where possible.
 
-Derived data is made again: the index, thumbnails, the words of names and captions, the indexes of SQLite. What was read
-from a file is read again where the file has not changed. The report names everything else, and says what to do.
+Derived data is made again: the index, thumbnails, the words of names and captions, and the indexes of SQLite. Rows that
+were read from a file are read again where the file has not changed. The report names all other damage, and says what to
+do about it.
 """
 
 from __future__ import annotations
@@ -31,17 +32,17 @@ if TYPE_CHECKING:
     from serve.library.library import Library
 
 OpenLibrary = Callable[[], "Library"]
-"""Where a library keeps files of its own."""
+"""The function that opens the library with its model, for a repair that has to embed contents again."""
 _MOST_OF_SQLITE = 20
-"""Faults of the database's structure that are named."""
+"""The largest number of faults in the database's structure that are listed."""
 
 
 def check(folder: Path, repair: bool = False, open_library: OpenLibrary | None = None) -> CheckReport:
-    """Looks through a library, and repairs it with `repair` -> what was found.
+    """Checks a library, and repairs it with `repair` -> the findings.
 
-    `open_library` opens it with its model, which is asked for only where something has to be embedded again; without
-    it, such contents stay damaged. Raises WriterBusyError for `repair` while somebody writes, FileNotFoundError where
-    there is no library.
+    `open_library` opens the library with its model. It is called only where something has to be embedded again; without
+    it, such contents stay damaged. Raises WriterBusyError for `repair` while another process writes, and
+    FileNotFoundError where there is no library.
     """
     if not folder.is_dir() or not any(os.path.lexists(folder / name) for name in (FILE, COMMITTED)):
         raise FileNotFoundError(f"there is no library in {folder}")
@@ -65,7 +66,7 @@ class _Check:
             return
         try:
             opened = Catalogue(self.folder, facts["space"], facts["dim"], facts["model"])
-        except LibraryError as error:  # newer than what this program knows, or not to be migrated
+        except LibraryError as error:  # the format is newer than this program, or cannot be migrated
             self._found("catalogue", str(error), "see there")
             return
         with closing(opened):
@@ -90,7 +91,7 @@ class _Check:
     # The catalogue
 
     def _facts(self) -> dict[str, Any] | None:
-        """The facts of a catalogue that can be opened, after what a repair accepts was accepted."""
+        """The facts of a catalogue that can be opened, after a repair accepted the differences that it accepts."""
         try:
             noted = integrity.committed(self.folder)
         except ValueError as error:
@@ -133,7 +134,7 @@ class _Check:
                 return False
             self._words(writer)
             if not self._repair:
-                connection.execute("BEGIN")  # one state, whatever is written meanwhile
+                connection.execute("BEGIN")  # all reads see one state, whatever is written in the meantime
             self._rows(writer)
             self._orphans(writer)
         except (sqlite3.DatabaseError, LibraryError) as error:
@@ -146,7 +147,7 @@ class _Check:
         self._found(FILE, fault, action, repaired=repaired)
 
     def _structure(self, connection: sqlite3.Connection) -> list[str]:
-        """What SQLite finds in its pages."""
+        """The faults that SQLite finds in its pages."""
         try:
             rows = connection.execute(f"PRAGMA integrity_check({_MOST_OF_SQLITE})").fetchall()
             return [row[0] for row in rows if row[0] != "ok"]
@@ -154,7 +155,10 @@ class _Check:
             return [str(error)]
 
     def _rows(self, writer: Writer) -> None:
-        """Rows that are not what was written. Their files are read again, as what they say cannot be trusted."""
+        """Finds rows that differ from what was written.
+
+        Their files are read again, because their values cannot be trusted.
+        """
         connection = writer.connection
         damaged = {table: self._damaged(connection, table) for table in CHECKSUMS}
         again: set[int] = set()
@@ -209,7 +213,7 @@ class _Check:
         self.report.looked_at[table] = connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
         try:
             return [row[0] for row in connection.execute(wrong)]
-        except sqlite3.OperationalError:  # text that is no text
+        except sqlite3.OperationalError:  # a text is no valid text
             found = []
             for (number,) in connection.execute(f"SELECT {key} FROM {table}").fetchall():
                 try:
@@ -221,18 +225,19 @@ class _Check:
             return found
 
     def _note(self, connection: sqlite3.Connection, condition: str, value: int, what: str) -> None:
-        """Remembers the files of some rows, to be read again."""
+        """Remembers the files of some rows, which are to be read again."""
         rows = connection.execute(
             f"SELECT CAST(path AS BLOB), CAST(folder AS BLOB) FROM files WHERE {condition}", (value,)
         ).fetchall()
         for key, folder in rows:
-            path = os.path.join(self.folder, os.fsdecode(key or b""))  # kept ones may be relative to the library
+            # paths of kept files may be relative to the library
+            path = os.path.join(self.folder, os.fsdecode(key or b""))
             self._again[path] = (what, os.fsdecode(folder or b""))
         if not rows:
             self._found(FILE, f"content {value}: {what}, and no file has it", "dropped", repaired=True)
 
     def _words(self, writer: Writer) -> None:
-        """The search over names and captions against the files that it is made from."""
+        """Compares the search over names and captions with the files that it is made from."""
         connection = writer.connection
         try:
             connection.execute("SAVEPOINT words")
@@ -252,11 +257,11 @@ class _Check:
                 writer.rebuild_words()
 
     def _orphans(self, writer: Writer) -> None:
-        """Rows that point to nothing."""
+        """Finds rows that point to rows that do not exist."""
         for table, number, parent, _ in writer.connection.execute("PRAGMA foreign_key_check").fetchall():
             self._found(FILE, f"{table}: row {number} belongs to no row of {parent}", "see the other findings")
 
-    # What lies beside it
+    # The files beside the catalogue
 
     def _indexes(self, facts: dict[str, Any]) -> None:
         place = OwnedFolder(self.folder, "index")
@@ -272,7 +277,7 @@ class _Check:
                     place.delete(name)
 
     def _upload_files(self, opened: Catalogue) -> None:
-        """What the library keeps itself against the digest that each folder is named after."""
+        """Compares the files that the library keeps with the digests that name their folders."""
         place = OwnedFolder(self.folder, uploads.FOLDER)
         names = [name for name in self._names(place) if not name.startswith(".")]
         for name in names:
@@ -294,14 +299,18 @@ class _Check:
         self.report.looked_at["kept files"] = len(names)
 
     def _is_known(self, name: str) -> bool:
-        """Whether the catalogue has an upload of this folder: others were deleted meanwhile, or are being added."""
+        """Whether the catalogue has an upload in this folder; other folders were deleted or are being added at the
+        moment.
+        """
         with closing(connect(self.folder / FILE)) as connection, suppress(sqlite3.DatabaseError):
             prefix = os.fsencode(f"{uploads.FOLDER}/{name}/")
             return bool(connection.execute("SELECT 1 FROM files WHERE instr(path, ?)", (prefix,)).fetchall())
         return True
 
     def _sidecar(self, place: OwnedFolder, name: str) -> tuple[str, bytes] | None:
-        """The sidecar of an upload as the catalogue has it, where that makes the folder whole: its name, and it."""
+        """The name and the bytes of an upload's sidecar as the catalogue has it, where that sidecar makes the folder
+        whole.
+        """
         with closing(connect(self.folder / FILE)) as connection, suppress(sqlite3.DatabaseError, ValueError, OSError):
             rows = connection.execute(
                 "SELECT f.path, f.caption, f.metadata, c.hints FROM files f JOIN contents c ON c.id = f.content "
@@ -332,7 +341,7 @@ class _Check:
         self.report.looked_at["thumbnails"] = len(names)
 
     def _names(self, place: OwnedFolder) -> list[str]:
-        """The names in one of the library's folders. One that is a link, or no folder, is a finding."""
+        """The names in one of the library's folders. A folder that is a link, or no folder, is a finding."""
         try:
             return place.names()
         except OSError as error:
@@ -342,7 +351,7 @@ class _Check:
     # Repairs that need the whole library
 
     def _read_again(self) -> None:
-        """Embeds the contents of files that were damaged, where the files are there."""
+        """Embeds the contents of damaged rows again, where their files exist."""
         if not self._again:
             return
         if self._open_library is None:
@@ -358,14 +367,16 @@ class _Check:
                 self._found(FILE, f"{path}: {what}", action, repaired=reason is None)
 
     def _rebuild_index(self) -> None:
-        """Writes the index anew where one was damaged."""
+        """Writes the index again where an index was damaged."""
         if self._open_library is not None and any(f.part.startswith("index/") for f in self.report.findings):
             with self._open_library() as library:
                 library.save_index()
 
 
 def _read(library: Library, path: str, folder: str) -> str | None:
-    """Makes a file searchable again, as one of the indexed folder's `folder` -> why not, None where it is."""
+    """Makes a file searchable again, as a file of the indexed folder `folder` -> the reason where that fails, else
+    None.
+    """
     try:
         if not os.path.isfile(path):
             return "the file is gone, or its path is damaged"

@@ -18,10 +18,12 @@ from serve.library.text import fold
 
 _BUSY_S = 30.0
 _SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")
-"""The last bytes of a journal that names another one (SQLite's file format, 3.1)."""
+"""The last bytes of a journal that names another journal (SQLite's file format, section 3.1)."""
 _READERS_KEPT = 8
 _STEPS_BETWEEN_LOOKS = 10_000
-"""Steps of SQLite's machine, about a millisecond, after which a read looks whether anybody still waits for it."""
+"""The number of steps of SQLite's virtual machine, about a millisecond, after which a read checks whether it should
+end.
+"""
 _NO_DAMAGE = frozenset(
     {
         sqlite3.SQLITE_BUSY,
@@ -35,15 +37,15 @@ _NO_DAMAGE = frozenset(
         sqlite3.SQLITE_READONLY,
     }
 )
-"""Errors of SQLite that say nothing of what is stored."""
+"""The errors of SQLite that say nothing about stored data."""
 
 
 def connect(file: Path) -> sqlite3.Connection:
-    """A connection to a catalogue that exists, for any thread (one at a time). Transactions are begun by hand.
+    """A connection to an existing catalogue, for any thread (one at a time), without automatic transactions.
 
-    `checksum(...)` in its SQL is that of a row's values, `is_object(...)` whether a text is a JSON object, `fold(...)`
-    a text as names are compared. Raises LibraryError where the file, or one that SQLite keeps beside it, is no regular
-    file of the library's own.
+    In its SQL, `checksum(...)` is that of a row's values, `is_object(...)` says whether a text is a JSON object, and
+    `fold(...)` is a text as names are compared. Raises LibraryError where the file, or one that SQLite keeps beside it,
+    is no regular file of the library's own.
     """
     refuse_foreign_files(file.parent)
     connection = sqlite3.connect(
@@ -54,14 +56,14 @@ def connect(file: Path) -> sqlite3.Connection:
     connection.create_function("fold", 1, fold, deterministic=True)
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA trusted_schema = OFF")  # a library may come from somebody else
-    connection.execute("PRAGMA synchronous = FULL")  # in WAL mode, a sync at every commit
+    connection.execute("PRAGMA synchronous = FULL")  # in WAL mode, this syncs at every commit
     return connection
 
 
 def refuse_foreign_files(folder: Path) -> None:
-    """SQLite opens its files by name, so they are looked at before. Raises LibraryError for links, pipes and the like.
+    """Raises LibraryError for links, pipes and the like among SQLite's files, which SQLite would open by name.
 
-    A journal that names a second one makes SQLite delete that, wherever it lies; a library's never does.
+    SQLite deletes a second journal that a journal names, wherever it lies; a library's journal never names one.
     """
     owned = OwnedFolder(folder)
     try:
@@ -80,7 +82,7 @@ def refuse_foreign_files(folder: Path) -> None:
 
 
 class Readers:
-    """Connections for reading, one to each thread that reads: readers wait neither for each other nor for a writer.
+    """Connections for reading, one for each thread that reads: readers wait neither for each other nor for a writer.
 
     A read ends early where `serve.engine.fairness.is_over` says that it should.
     """
@@ -99,7 +101,7 @@ class Readers:
 
     @contextmanager
     def connection(self) -> Iterator[sqlite3.Connection]:
-        """A connection that is this thread's alone until the end of the block."""
+        """A connection that only this thread uses until the end of the block."""
         if self.has_snapshot:
             yield self._own.connection
             return
@@ -114,15 +116,15 @@ class Readers:
             yield taken
         finally:
             with self._lock:
-                kept = not self._closed and len(self._free) < _READERS_KEPT
-                if kept:
+                reusable = not self._closed and len(self._free) < _READERS_KEPT
+                if reusable:
                     self._free.append(taken)
-            if not kept:
+            if not reusable:
                 taken.close()
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """All that this thread reads inside comes from one state."""
+        """A block in which all reads of this thread come from one state."""
         with self.connection() as taken:
             self._own.connection = taken
             taken.execute("BEGIN")
@@ -133,7 +135,7 @@ class Readers:
                 taken.execute("COMMIT")
 
     def close(self) -> None:
-        """Ends those that are free now, and the others when they are given back."""
+        """Closes the free connections now, and the others when they are given back."""
         with self._lock:
             self._closed = True
             free, self._free = self._free, []
@@ -143,7 +145,10 @@ class Readers:
 
 @contextmanager
 def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """The right to write, which one process and thread at a time has. Raises WriterBusyError unless it may `wait`."""
+    """A block with the right to write, which one process and thread has at a time.
+
+    Raises WriterBusyError unless `wait`.
+    """
     try:
         lock = OwnedFolder(folder).update(LOCK)
     except OSError as error:
@@ -165,7 +170,7 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All of what is written inside is committed, or none of it. Raises LibraryError when the disk is full."""
+    """A block that commits all of its writes, or none of them. Raises LibraryError when the disk is full."""
     try:
         connection.execute("BEGIN IMMEDIATE")
         yield
@@ -182,14 +187,14 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def shorten_log(connection: sqlite3.Connection) -> None:
-    """Moves what the write-ahead log holds into the database, and empties it where no reader needs it."""
-    with suppress(sqlite3.Error):  # it stays in the log, as safe
+    """Moves the write-ahead log into the database, and empties the log where no reader needs it."""
+    with suppress(sqlite3.Error):  # the data stays in the log, where it is as safe
         connection.execute("PRAGMA busy_timeout = 0")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def explained(folder: Path, error: sqlite3.DatabaseError) -> LibraryError:
-    """What SQLite's error means for a library."""
+    """An error of SQLite -> the error of the library that explains it."""
     code = getattr(error, "sqlite_errorcode", None) or sqlite3.SQLITE_ERROR
     if code & 0xFF in _NO_DAMAGE:
         return LibraryError(f"{folder / FILE} could not be used: {error}")

@@ -1,4 +1,4 @@
-"""Groups of files with the same or nearly the same content."""
+"""Duplicates: groups of files with the same or nearly the same content."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NEIGHBOURS = 16
 
 
 def find(catalogue: Catalogue, index: Index, threshold: float) -> list[Duplicates]:
-    """Groups of files that are the same or nearly so, largest first; see `Library.duplicates`."""
+    """The groups of files that are the same or nearly so, largest first; see `Library.duplicates`."""
     with catalogue.snapshot():
         groups = _Groups()
         for modality in index.modalities:
@@ -33,7 +33,7 @@ def find(catalogue: Catalogue, index: Index, threshold: float) -> list[Duplicate
 def _matched(
     catalogue: Catalogue, index: Index, modality: str, content_of: Mapping[int, int], threshold: float
 ) -> dict[tuple[int, int], dict[int, float]]:
-    """(content, another one) -> the segments of the first that have a match in the second, with its cosine."""
+    """(content, other content) -> the segments of the first that have a match in the second, with its cosine."""
     matched: dict[tuple[int, int], dict[int, float]] = {}
     segments = list(content_of)
     for start in range(0, len(segments), _QUERIES_PER_BLOCK):
@@ -59,7 +59,7 @@ def _groups_by_path(catalogue: Catalogue, groups: _Groups) -> list[Duplicates]:
 
 
 class _Groups:
-    """Contents that belong together (union-find), with the least cosine that joined each group."""
+    """Groups of contents (union-find), with the least cosine that joined each group."""
 
     def __init__(self) -> None:
         self.parent: dict[int, int] = {}

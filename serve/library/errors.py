@@ -1,4 +1,4 @@
-"""What a library raises."""
+"""The errors of a library."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from serve.library.schema import FILE
 
 
 class LibraryError(ValueError):
-    """A library that cannot be used or written: the message says what happened and what to do."""
+    """A library cannot be used or written: the message says what happened and what to do."""
 
 
 class DamagedError(LibraryError):
-    """What is stored in a catalogue is not what was written."""
+    """The stored data of a catalogue differs from what was written."""
 
     def __init__(self, folder: Path, what: str) -> None:
         super().__init__(
@@ -31,4 +31,4 @@ class WriterBusyError(LibraryError):
 
 
 class UnknownItemError(LibraryError, LookupError):
-    """There is no such item in the library (any more), or its file is not the one that was indexed any more."""
+    """An item does not exist (any more), or its file is no longer the one that was indexed."""

@@ -55,8 +55,8 @@ class Folders:
 
         Args:
             folder: The folder (or file) to make searchable.
-            progress: Is called with the number of files that are done, and of all files.
-            batch_size: How many views the model encodes together.
+            progress: A function that is called with the number of finished files, and of all files.
+            batch_size: The number of views that the model encodes together.
             limits: Bounds on a file: bytes, pixels, duration, time to decode.
             retry: Files that failed before are tried again although they did not change.
             follow_links: Links that lead out of the folder are followed; otherwise the report has their number.
@@ -75,8 +75,9 @@ class Folders:
                 before stays.
 
         Example:
-            >>> report = library.index("~/media", exclude=["*.tmp", "/private/"])
-            >>> report.added, report.skipped
+            >>> report = library.index("media", exclude=["*.tmp", "/private/"])
+            >>> report.unchanged, report.skipped
+            (3, [])
         """
         place = self._place(folder)
         root = roots.containing(roots.of(self._catalogue), place)

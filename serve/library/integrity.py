@@ -1,4 +1,4 @@
-"""Whether a catalogue is whole and the one that was last written: its facts, and the note of its last commit."""
+"""Whether a catalogue is whole and is the one that was last written: its facts, and the note of its last commit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from serve.library.schema import CHECKSUMS, COMMITTED, FILE, FORMAT, signature
 
 
 def refuse_damage(folder: Path) -> None:
-    """Raises DamagedError for what SQLite would take for a new database, or wait for."""
+    """Raises DamagedError for files that SQLite would take for a new database, or would wait for."""
     file = folder / FILE
     if not file.is_file():
         raise DamagedError(folder, "it is no regular file")
@@ -22,7 +22,10 @@ def refuse_damage(folder: Path) -> None:
 
 
 def read_facts(connection: sqlite3.Connection, folder: Path) -> dict[str, Any]:
-    """The facts of a catalogue, its checksums compared. Raises LibraryError where it is no (whole) catalogue."""
+    """The facts of a catalogue, after their checksums were compared.
+
+    Raises LibraryError for another or damaged file.
+    """
     tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if "facts" not in tables:
         raise LibraryError(
@@ -47,7 +50,9 @@ def read_facts(connection: sqlite3.Connection, folder: Path) -> dict[str, Any]:
 
 
 def note_commit(folder: Path, library: str, revision: int) -> None:
-    """Writes down outside of the database what was committed to it. A file's loss of its log shows nowhere else."""
+    """Notes outside of the database which revision was committed, because a file that lost its log shows it nowhere
+    else.
+    """
     text = f"{library} {revision}"
     owned, aside = OwnedFolder(folder), f".new-{COMMITTED}"
     owned.delete(aside)
@@ -57,7 +62,10 @@ def note_commit(folder: Path, library: str, revision: int) -> None:
 
 
 def committed(folder: Path) -> tuple[str, int] | None:
-    """(the library's identity, the last revision that was committed), None without. Raises ValueError for damage."""
+    """(the library's identity, its last committed revision), or None without a note.
+
+    Raises ValueError for a damaged note.
+    """
     try:
         with OwnedFolder(folder).open(COMMITTED) as file:
             content = file.read()
@@ -73,11 +81,11 @@ def committed(folder: Path) -> tuple[str, int] | None:
 
 
 def lost_commits(connection: sqlite3.Connection, folder: Path) -> str | None:
-    """What tells that a catalogue is not the one that was last written, None where nothing does."""
+    """The evidence that a catalogue is not the one that was last written, or None."""
     try:
-        noted = committed(folder)  # read first: a commit is noted after it was made
+        noted = committed(folder)  # read first, because a commit is noted after it was made
     except ValueError:
-        return None  # `serve.library.check` names it
+        return None  # `serve.library.check` reports it
     if noted is None:
         return None
     facts = dict(connection.execute("SELECT key, value FROM facts WHERE key IN ('library', 'revision')"))

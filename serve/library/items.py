@@ -1,4 +1,4 @@
-"""What a library returns: items, hits, duplicates; and the reading of items from the catalogue."""
+"""The values that a library returns (items, hits, duplicates), and reading items from the catalogue."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 class Item:
     """A file, or a timed stretch of it, in one modality (a video's sound track is an item of its own).
 
-    `also` are the other files with the same content. Times are None where there are none. `metadata` are the free keys
-    of its sidecar `NAME.json`, `caption` among them.
+    `also` are the other files with the same content. Times are None for an item without times. `metadata` are the free
+    keys of the sidecar `NAME.json`, `caption` among them.
     """
 
     item_id: int
@@ -42,12 +42,14 @@ class Item:
 
 @dataclass(frozen=True)
 class Hit(Item):
-    """An item that was found. `score` is calibrated (see `serve.library.calibration`), `cosine` what it was made from.
+    """An item that was found.
 
-    `probability` is how likely the item is what the query asks for, by looks alone: None where the model has no
-    calibration for this pair of modalities, and where a query mixes several. `keyword` says whether the query's words
-    occur in its name, caption or metadata. With keywords, the order of hits is that of both rankings together, else
-    that of the scores.
+    `score` is calibrated (see `serve.library.calibration`), `cosine` is the cosine behind it.
+
+    `probability` is the probability that the item is what the query asks for, judged by vectors alone. It is None where
+    the model has no calibration for this pair of modalities, and where a query mixes several. `keyword` says whether
+    the query's words occur in the item's name, caption or metadata. With keywords, hits are ordered by both rankings
+    together, otherwise by score.
     """
 
     score: float
@@ -58,14 +60,14 @@ class Hit(Item):
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Files that are nearly the same, or quite (`cosine` 1 between all): the least cosine that joins them."""
+    """Files that are the same or nearly so: `cosine` is the least cosine that joins them, 1 for equal files."""
 
     paths: tuple[str, ...]
     cosine: float
 
 
 def item_of(entry: Entry) -> Item:
-    """A row of the catalogue -> the item that it stands for."""
+    """A row of the catalogue -> its item."""
     number = entry.segment if entry.item < 0 else entry.item
     return Item(number, entry.path, entry.modality, entry.start_s, entry.end_s, entry.metadata, entry.also)
 
@@ -94,7 +96,7 @@ class Items:
         return Embeddings(vectors[[row[number] for number in segments]], self._space)
 
     def related(self, item_id: int) -> list[Item]:
-        """All items of the content that an item is of, itself too: the stretches of a film, and its sound track.
+        """All items of the content of an item, itself included: the stretches of a film, and its sound track.
 
         Raises UnknownItemError when there is no such item (any more).
         """
@@ -105,10 +107,11 @@ class Items:
             return [item_of(entry) for _, entry in sorted(self.entries(numbers, file).items())]
 
     def open_original(self, item_id: int) -> BufferedReader:
-        """A file with the content of an item, exactly as it was indexed, open. What is read is what was checked.
+        """An open file with the content of an item, exactly as it was indexed; the bytes that are read are those
+        checked.
 
-        Raises UnknownItemError when there is no such item, and when its file is gone or another one by now: what lies
-        at its path then was never put into this library.
+        Raises UnknownItemError when there is no such item, and when its file is gone or has changed, because the file
+        that now lies at its path was never added to this library.
         """
         return self.open_with_path(item_id)[1]
 
@@ -143,7 +146,7 @@ class Items:
         return segment, file
 
     def entries(self, segments: Sequence[int], file: int | None) -> dict[int, Entry]:
-        """The entries of segments, as an upload names them where one is given."""
+        """The entries of segments, under an upload's ids where its file is given."""
         entries = self._catalogue.entries(segments)
         return entries if file is None else self._catalogue.as_uploads(entries.values(), {file})
 

@@ -1,12 +1,12 @@
-"""A library: a folder on disk that makes other folders searchable, by anything a model can read.
+"""A library: a folder on disk that makes other folders searchable, by anything that a model can read.
 
 >>> library = Library.open("my-library")
->>> library.index("~/media")
->>> library.search("image:dog.jpg + audio:rain.wav - text:indoors", k=10, where="folder = 'trip'")
+>>> report = library.index("media")
+>>> hits = library.search("image:dog.jpg + audio:rain.wav - text:indoors", k=10, where="folder = 'trip'")
 
-In its folder lie `catalogue.sqlite` (the truth, see `catalogue`), `writer.lock`, `index/REVISION/`: an index over
-the vectors of that revision of the catalogue, caught up when it is behind and made anew when it is damaged; and
-`files/`, what `Library.add` keeps (see `serve.library.uploads`).
+In its folder lie `catalogue.sqlite` (the truth, see `catalogue`), `writer.lock`, `index/REVISION/`: an index over the
+vectors of that revision of the catalogue, updated when it is behind and made anew when it is damaged; and `files/`, the
+files that `Library.add` keeps (see `serve.library.uploads`).
 """
 
 from __future__ import annotations
@@ -43,7 +43,10 @@ from serve.library.search import Search
 
 
 class Library(Folders):
-    """An open library, made by `Library.open`. Several threads may search it, also while another thread indexes."""
+    """An open library, which `Library.open` returns.
+
+    Several threads may search it, also while another thread indexes.
+    """
 
     def __init__(self, catalogue: Catalogue, model: BindModel, factory: str | None, device: str) -> None:
         live_index = LiveIndex(catalogue, model.space, model.dim, factory, device)
@@ -62,17 +65,17 @@ class Library(Folders):
         device: str = "cpu",
         modalities: Collection[str] | None = None,
     ) -> Library:
-        """Opens the library in a folder, and makes it when there is none.
+        """Opens the library in a folder, or makes one where there is none.
 
-        A folder is made only when everything that is asked for can be had.
+        A folder is made only when the model and the factory are usable.
 
         Args:
             folder: The library's folder.
-            model: A loaded model, or what `bind.load` takes. Left out (also of `LoadOptions`), it is the model that
-                the library was made with; for a new library it is `small`.
-            factory: How to search, as a FAISS factory string (see `bind.Index`). Left out, it is that of the stored
-                index; for a new library it is `Flat`. Another factory than before makes the index anew.
-            device: Where the index is searched, and where a model runs that is loaded here.
+            model: A loaded model, or what `bind.load` takes. Left out (also of `LoadOptions`), it is the model that the
+                library was made with; for a new library it is `small`.
+            factory: A FAISS factory string (see `bind.Index`). Left out, it is that of the stored index; for a new
+                library it is `Flat`. Another factory than before makes the index anew.
+            device: The device for the index, and for a model that is loaded here.
             modalities: Only these modalities of the model are loaded.
 
         Raises:
@@ -81,7 +84,9 @@ class Library(Folders):
             ValueError: What `bind.load` or `bind.Index` refuses.
 
         Example:
-            >>> library = Library.open("my-library", model="small")
+            >>> with Library.open("new-library", model="small") as library:
+            ...     len(library)
+            0
         """
         folder = Path(folder).expanduser().absolute()
         facts = Catalogue.peek(folder)
@@ -93,7 +98,8 @@ class Library(Folders):
             model = model.load(str(facts.get("model", "small")))
         if facts:
             check_space(folder, facts, model.origin, model)
-        Index(model.space, model.dim, factory or "Flat", device)  # what it refuses leaves no half-made library
+        # what the index refuses leaves no incomplete library behind
+        Index(model.space, model.dim, factory or "Flat", device)
         catalogue = Catalogue(folder, model.space, model.dim, model.origin, revisions(model.modalities))
         check_space(folder, catalogue.facts, model.origin, model)
         library = cls(catalogue, model, factory, device)
@@ -101,7 +107,7 @@ class Library(Folders):
         return library
 
     def close(self) -> None:
-        """Ends the connection to the catalogue. Nothing has to be saved."""
+        """Closes the connection to the catalogue. Nothing has to be saved."""
         self._catalogue.close()
 
     def __enter__(self) -> Library:
@@ -111,11 +117,11 @@ class Library(Folders):
         self.close()
 
     def __len__(self) -> int:
-        """How many files can be found."""
+        """The number of files that can be found."""
         return self._catalogue.count_files()
 
     def count(self) -> dict[str, int]:
-        """Modality -> number of its items."""
+        """Modality -> the number of its items."""
         return self._catalogue.count()
 
     def search(
@@ -133,30 +139,29 @@ class Library(Folders):
         """The k best hits for a query, best first.
 
         Args:
-            query: A line that `bind.query.parse_query` reads (a term without a modality is a file where one
-                exists, else text), a sequence of terms (of `bind.query` or `serve.Term`, in any mixture), or one
-                embedding.
-            k: How many hits, at most.
+            query: A line that `bind.query.parse_query` reads (a term without a modality is a file where one exists,
+                else text), a sequence of terms (of `bind.query` or `serve.Term`, in any mixture), or one embedding.
+            k: The largest number of hits.
             want: The modalities to find; None means all.
             where: A filter on columns and metadata, as in `serve.library.where`.
             keywords: Whether the words of the query's texts are also looked for in file names, captions and metadata;
                 both rankings are fused. None means: where a query consists of texts.
-            calibrate: Whether modalities are compared by calibrated scores; without, by their bare cosines.
-            every_segment: Each segment of a file is a hit of its own; otherwise a file is found once, with its best
-                segment.
-            min_probability: Hits that are less likely, or have no probability, are left out. Then no hit at all means
+            calibrate: Whether modalities are compared by calibrated scores, or else by their cosines.
+            every_segment: Each segment is a hit of its own; otherwise a file is found once, with its best segment.
+            min_probability: Less likely hits, and hits without a probability, are left out. No hit at all then means
                 that nothing in the library looks like the query.
 
         Raises:
             QueryError: The query cannot be read; the message points at the character.
             WhereError: The filter cannot be read; the message points at the character.
             MediaError: A file of the query cannot be used.
-            ValueError: The terms cancel out, `want` has an unknown modality, k < 1, or `min_probability` is not in
-                0..1 or the model has no calibration for it.
+            ValueError: The terms cancel out, `want` has an unknown modality, k < 1, or `min_probability` is out of 0..1
+                or the model has no calibration for it.
 
         Example:
-            >>> hits = library.search("image:dog.jpg + audio:rain.wav - text:indoors", k=10, want=["video"])
-            >>> hits[0].path, hits[0].score
+            >>> hits = library.search("image:dog.jpg - text:indoors", k=2, want=["image"])
+            >>> len(hits), hits[0].modality
+            (2, 'image')
         """
         embedding, words, modality = queries.embed(self.model, self._items, query, keywords)
         return self.find(
@@ -184,9 +189,10 @@ class Library(Folders):
         modality: str | None = None,
         min_probability: float | None = None,
     ) -> list[Hit]:
-        """As `search`, for one embedding, with the `words` to look for in names, captions and metadata.
+        """The k best hits for one embedding, otherwise as `search`; `words` are looked for in names, captions and
+        metadata.
 
-        `modality` is what was embedded, None for a mixture: probabilities are known of one modality only.
+        `modality` is the modality of the query, None for a mixture: only a single modality has probabilities.
         """
         return self._search.find(
             query,
@@ -203,13 +209,13 @@ class Library(Folders):
     def similar(
         self, item_id: int, k: int = 10, want: Sequence[str] | None = None, where: str | None = None
     ) -> list[Hit]:
-        """The k best hits for an item of the library, its own file left out. Raises UnknownItemError."""
+        """The k best hits for an item of the library, without its own file. Raises UnknownItemError."""
         own = self.item(item_id)
         hits = self.find(self.vectors([item_id]), k + 1, want, where, modality=own.modality)
         return [hit for hit in hits if hit.path != own.path and hit.path not in own.also][:k]
 
     def item(self, item_id: int) -> Item:
-        """The item with an id that a hit told. Raises UnknownItemError when there is none (any more)."""
+        """The item with the id of a hit. Raises UnknownItemError when there is none (any more)."""
         return self._items.item(item_id)
 
     def vectors(self, item_ids: Sequence[int]) -> Embeddings:
@@ -217,7 +223,7 @@ class Library(Folders):
         return self._items.vectors(item_ids)
 
     def related(self, item_id: int) -> list[Item]:
-        """All items of the content that an item is of, itself too: the stretches of a film, and its sound track.
+        """All items of the content of an item, itself included: the stretches of a film, and its sound track.
 
         Raises UnknownItemError when there is no such item (any more).
         """
@@ -230,11 +236,7 @@ class Library(Folders):
         return Path(path)
 
     def open_original(self, item_id: int) -> BufferedReader:
-        """A file with the content of an item, exactly as it was indexed, open. What is read is what was checked.
-
-        Raises UnknownItemError when there is no such item, and when its file is gone or another one by now: what lies
-        at its path then was never put into this library.
-        """
+        """As `Items.open_original`: the open file of an item, exactly as it was indexed. Raises UnknownItemError."""
         return self._items.open_original(item_id)
 
     def sample(self, limit: int) -> list[tuple[Item, np.ndarray]]:
@@ -257,15 +259,15 @@ class Library(Folders):
     ) -> list[Item]:
         """Copies a file into the library and makes it searchable -> its items. Adding it again changes nothing.
 
-        Either all of the file is there afterwards or, also after a power cut, nothing of it.
+        Afterwards all of the file is in the library or, also after a power cut, nothing of it.
 
         Args:
             content: The open file. With `embed` it is read twice, so it must be seekable.
-            name: What the file is called; a path in the name is dropped.
-            metadata: What the file's sidecar would say.
+            name: The name of the file; a path in the name is dropped.
+            metadata: The keys that the file's sidecar would have.
             limits: Bounds on the file.
             embed: Reads and encodes in place of `pipeline.embed`, where that is scheduled elsewhere; others may write
-                meanwhile.
+                then.
 
         Raises:
             MediaError: The file cannot be used.
@@ -273,17 +275,19 @@ class Library(Folders):
             LibraryError: The disk is full.
 
         Example:
-            >>> with open("dog.jpg", "rb") as file:
-            ...     items = library.add(file, "dog.jpg", {"caption": "a dog on the beach"})
+            >>> with open("cat.png", "rb") as file:
+            ...     (item,) = library.add(file, "cat.png", {"caption": "a cat"})
+            >>> item.modality, item.metadata
+            ('image', {'caption': 'a cat'})
         """
         return self._changes.add(content, name, metadata, limits, embed=embed)
 
     def remove(self, item_id: int) -> list[Item]:
         """Removes the file that an item belongs to, with all its items -> those items.
 
-        An upload is deleted. A file of a folder, and the files with the same content, are forgotten and not deleted:
-        indexing the folder again brings them back. Removing an upload leaves a folder's file with the same content
-        alone, and vice versa.
+        An upload is deleted. A file of a folder, and the files with the same content, are removed from the library and
+        not deleted: indexing the folder again brings them back. Removing an upload does not affect a folder's file with
+        the same content, and vice versa.
 
         Args:
             item_id: The id of any item of the file.
@@ -293,7 +297,9 @@ class Library(Folders):
             WriterBusyError: Another process or thread is writing.
 
         Example:
-            >>> library.remove(hits[0].item_id)
+            >>> hit = library.search("a dog", k=1)[0]
+            >>> [item.path for item in library.remove(hit.item_id)] == [hit.path]
+            True
         """
         return self._changes.remove(item_id)
 
@@ -312,8 +318,8 @@ class Library(Folders):
     def duplicates(self, threshold: float = 0.98) -> list[Duplicates]:
         """Groups of files that are the same or nearly so, largest first.
 
-        Two files of a modality are when every stretch of one of them has one in the other at a cosine of `threshold`
-        or more: so a clip is a near-duplicate of the film it was cut from. Sound tracks do not count, and only the 16
-        nearest neighbours of a stretch are looked at.
+        Two files of a modality belong together when every stretch of one of them has a stretch of the other at a cosine
+        of `threshold` or more. So a clip is a near-duplicate of the film that it was cut from. Sound tracks do not
+        count, and only the 16 nearest neighbours of a stretch are considered.
         """
         return near_duplicates.find(self._catalogue, self._live_index.current(), threshold)

@@ -1,4 +1,4 @@
-"""The vector index of a library, brought to each revision of its catalogue, and written to its folder."""
+"""The vector index of a library, updated to each revision of its catalogue, and written to its folder."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 SAVE_SHARE = 0.02
-"""The index is written again when more than this share of it changed; until then opening catches up."""
+"""The index is written again when more than this share of it changed; until then, opening replays the changes."""
 VERIFY_BYTES = 2**28
-"""Vectors of an index up to this size are compared with their checksums when a library is opened; `check`: always."""
+"""The largest size of an index whose vectors are compared with their checksums on opening; `check` compares all."""
 _INDEX = "index"
 
 
@@ -35,12 +35,12 @@ class LiveIndex:
         self._revision = -1
         self._pending = 0
         self._stored = -1
-        # Held by whoever brings the index up to date or writes it. Searching takes the index as it is then.
+        # Whoever updates or writes the index holds this lock. Searching takes the index as it is, without the lock.
         self.lock = threading.RLock()
         self._folders = OwnedFolder(catalogue.folder, _INDEX)
 
     def open(self) -> None:
-        """Loads the newest stored index that fits, and brings it to the revision of the catalogue."""
+        """Loads the newest stored index that fits, and updates it to the revision of the catalogue."""
         with self.lock, self._catalogue.snapshot():
             self._load()
             self._refresh()
@@ -52,18 +52,18 @@ class LiveIndex:
             if revision > newest:
                 continue  # the catalogue was restored from a backup
             try:
-                # A small one is compared with its checksums; reading a large one takes longer than people wait.
+                # A small index is compared with its checksums; reading a large one would take longer than people wait.
                 small = sum(self._catalogue.count().values()) * self.index.dim * 4 <= VERIFY_BYTES
                 loaded = Index.load(self._folders.folder(str(revision)), self.index.device, verify=small)
             except (OSError, ValueError, LookupError, RuntimeError):
-                continue  # derived data: it is made anew from the catalogue
+                continue  # the index is derived data, so it is made again from the catalogue
             same_space = (loaded.space, loaded.dim) == (self.index.space, self.index.dim)
             if same_space and self._factory in (None, loaded.factory):
                 self.index, self._revision, self._stored, self._pending = loaded, revision, revision, 0
                 return
 
     def current(self) -> Index:
-        """An index that does not change any more: of this revision or, while somebody makes that, of the one before."""
+        """An index that does not change any more: of this revision or, while it is being updated, of the one before."""
         if self._catalogue.revision != self._revision and self.lock.acquire(blocking=False):
             try:
                 with self._catalogue.snapshot():
@@ -73,14 +73,14 @@ class LiveIndex:
         return self.index
 
     def refresh(self) -> None:
-        """Brings the index up to date before a change, of whoever may write."""
+        """Updates the index before a change; only for the process that may write."""
         with self.lock, self._catalogue.snapshot():
             self._refresh()
 
     def follow(self, writer: Writer, save: bool = True) -> None:
-        """Brings the index up to date after a change, and writes it where it is due.
+        """Updates the index after a change, and writes it where it is due.
 
-        One upload does not write it (`save` False): opening reads what came since, and `tidy` writes it.
+        One upload does not write it (`save` False): opening replays the changes, and `tidy` writes the index.
         """
         with self.lock:
             with self._catalogue.snapshot():
@@ -89,10 +89,10 @@ class LiveIndex:
                 self._save(writer)
 
     def _refresh(self, own: bool = False) -> None:
-        """Brings the index to the revision of the catalogue, which another process may have changed.
+        """Updates the index to the revision of the catalogue, which another process may have changed.
 
-        By whoever holds the lock, and has taken a snapshot after it. After an `own` change to a revision that it had,
-        nothing can have been missed: all need not be counted.
+        The caller holds the lock and has taken a snapshot after that. After an `own` change to a revision that the
+        index had, no change can have been missed, so the items need not be counted.
         """
         revision = self._catalogue.revision
         if revision == self._revision:
@@ -116,7 +116,7 @@ class LiveIndex:
         return self._catalogue.count() == {name: index.count(name) for name in index.modalities}
 
     def _catch_up(self, index: Index, revision: int) -> int:
-        """Follows all changes after a revision -> how many there were."""
+        """Applies all changes after a revision to an index -> their number."""
         changes = index.remove(self._catalogue.removed_since(revision))
         for modality, ids, vectors in self._catalogue.added_since(revision):
             index.add(ids, Embeddings(vectors, self._space), modality)
@@ -131,7 +131,7 @@ class LiveIndex:
         try:
             self._folders.make().delete(name)
             self.index.save(place)
-            # Memory-mapped, it takes the place of the vectors that this run brought.
+            # A memory-mapped index takes the place of the vectors that this run brought.
             self.index = Index.load(place, self.index.device)
         except OSError as error:
             raise LibraryError(

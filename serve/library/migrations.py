@@ -1,6 +1,6 @@
-"""Catalogues of older formats, brought to the present one: a step from each format to the next.
+"""Migrations: catalogues of older formats are brought to the present one, one step from each format to the next.
 
-All steps of a migration are one transaction, so that a library is of the old format or of the new one, whole.
+All steps of a migration are one transaction, so that a library has the old format or the new one, completely.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ Step = Callable[[sqlite3.Connection, Path], None]
 
 
 def migrate(connection: sqlite3.Connection, folder: Path) -> None:
-    """Does the steps that a catalogue lacks, by its writer. Raises LibraryError when the disk is full."""
+    """Applies the steps that a catalogue lacks; its writer calls this. Raises LibraryError when the disk is full."""
     with transaction(connection):
         (found,) = connection.execute("SELECT value FROM facts WHERE key = 'format'").fetchone()
         for step in range(found, FORMAT):
             STEPS[step](connection, folder)
         connection.execute("UPDATE facts SET value = ? WHERE key = 'format'", (FORMAT,))
-        for table in CHECKSUMS:  # after all steps, so that none of them has to think of it
+        for table in CHECKSUMS:  # checksums are signed after all steps, so that no step has to do it
             sign(connection, table)
         facts = dict(connection.execute("SELECT key, value FROM facts"))
     note_commit(folder, facts["library"], facts["revision"])
 
 
 def _version_2(connection: sqlite3.Connection, folder: Path) -> None:
-    """1 -> 2: rows have checksums, kept files relative paths, uploads items of their own, the library an identity.
+    """1 -> 2: rows get checksums, kept files relative paths, uploads items of their own, and the library an identity.
 
-    What was kept before also answers to its old item ids.
+    Uploads also answer to their old item ids.
     """
     uploads.make_upload_paths_relative(connection, folder)
     for table in CHECKSUMS:

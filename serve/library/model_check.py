@@ -1,4 +1,4 @@
-"""Whether a library was made with the model that it is opened with."""
+"""The check that a library is opened with the model that it was made with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class OtherModelError(SpaceError):
-    """A library was opened with a model of another space than it was made with."""
+    """A library was opened with a model of another space than the one it was made with."""
 
     def __init__(self, expected: str, got: str, advice: str = "") -> None:
         super().__init__(expected, got)
@@ -29,7 +29,7 @@ class OtherModelError(SpaceError):
 
 
 def check_space(folder: Path, facts: Mapping[str, Any], name: str, model: BindModel) -> None:
-    """Raises OtherModelError where the facts of a library tell of another space than that of a model."""
+    """Raises OtherModelError where a library's facts name another space than a model's."""
     if facts["space"] != model.space:
         made, now = json.loads(facts.get("revisions", "{}")), revisions(model.modalities)
         anew = [name for name in now if now[name] != made.get(name, 1)]
@@ -41,6 +41,16 @@ def check_space(folder: Path, facts: Mapping[str, Any], name: str, model: BindMo
                 f"{folder}: this library was made with another revision of the preprocessing ({changed}), so that its "
                 "vectors and new ones cannot be compared; index your folders into a new library, or go on with the "
                 "version of Crossbind that made it",
+            )
+        if facts["model"] == model.origin:
+            clip = ""
+            if str(facts["model"]).startswith("clip-"):
+                clip = " (earlier versions gave every model of open_clip the picture settings of OpenAI's CLIP)"
+            raise OtherModelError(
+                facts["space"],
+                model.space,
+                f"{folder}: this library was made with {facts['model']!r} while its weights or settings were others"
+                f"{clip}, so that its vectors and new ones cannot be compared; index your folders into a new library",
             )
         raise OtherModelError(
             facts["space"],

@@ -9,30 +9,31 @@ import numpy as np
 from preprocess.extras import needs
 
 AXES = 32
-"""Principal axes that t-SNE gets to see: further ones are mostly noise, and cost time."""
+"""The number of principal axes that t-SNE gets; further axes are mostly noise, and cost time."""
 PERPLEXITY = 30.0
 _ITERATIONS = 500
-_FEWEST = 8  # fewer points have no neighbourhoods: their principal axes say all there is
+_FEWEST = 8  # fewer points have no neighbourhoods, so their principal axes are enough
 _SHORTEST = 1e-9
 
 
 def lay_out(vectors: np.ndarray, groups: Sequence[str]) -> np.ndarray:
-    """(n, D) vectors and the group (modality) of each -> (n, 2) float32 places in -1..1; the same for the same input.
+    """(n, D) vectors and the group (modality) of each -> (n, 2) float32 places in -1..1, the same for the same input.
 
-    Each group is moved to the common centre first: otherwise the plane shows nothing but that modalities lie apart
-    (arXiv 2203.02053). Then the principal axes, and t-SNE (van der Maaten and Hinton, JMLR 9, 2008) over them.
+    Each group is moved to the common centre first, because otherwise the map would only show that modalities lie apart
+    (arXiv 2203.02053). Then the principal axes are computed, and t-SNE (van der Maaten and Hinton, JMLR 9, 2008) over
+    them.
     """
     centred = np.array(vectors, np.float64)
     names = np.asarray(groups)
     for name in np.unique(names):
         rows = names == name
         centred[rows] -= centred[rows].mean(0)
-    _, axes = np.linalg.eigh(centred.T @ centred)  # (D, D) costs the same however many points there are
+    _, axes = np.linalg.eigh(centred.T @ centred)  # (D, D) takes the same time however many points there are
     flat = centred @ axes[:, ::-1][:, :AXES]
     spread = float(np.abs(flat).max(initial=0.0))
     if len(flat) >= _FEWEST and spread > _SHORTEST:
         with needs("page", "the map of a library"):
-            from sklearn.manifold import TSNE  # here: it takes half a second to import
+            from sklearn.manifold import TSNE  # imported here, because the import takes half a second
 
         flat = TSNE(
             init="pca",

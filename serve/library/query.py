@@ -26,7 +26,7 @@ from serve.library.items import Hit, Items
 
 
 def modalities_of(query: str) -> set[str] | None:
-    """A query -> the modalities that a model must have to embed it; None where only the content of a file tells.
+    """A query -> the modalities that a model needs to embed it; None where only the content of a file decides.
 
     Raises QueryError.
     """
@@ -98,7 +98,7 @@ def _embedded(model: BindModel, items: Items, given: Sequence[ParsedTerm | Term]
 
 
 def _resolved(term: ParsedTerm) -> ParsedTerm:
-    """A term without a modality: a file where there is one, else text."""
+    """A term without a modality -> a term with a file where one exists, else with text."""
     if term.modality is not None:
         return term
     given = os.path.expanduser(term.value)

@@ -1,4 +1,4 @@
-"""The rows of a catalogue as values: what is read from it, and what is written to it."""
+"""The rows of a catalogue as values, for reading and writing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class FileRow:
-    """What is known of a path. `content` is None for a file that could not be used, for `reason`, by `reader`."""
+    """The row of a path. `content` is None for a file that `reader` could not use, for `reason`."""
 
     id: int
     content: int | None
@@ -25,7 +25,7 @@ class FileRow:
 
 @dataclass(frozen=True)
 class Entry:
-    """A segment together with one of the files that contain it (`also` are the others)."""
+    """A segment with one of the files that contain it; `also` are the others."""
 
     segment: int
     content: int
@@ -36,12 +36,12 @@ class Entry:
     end_s: float | None
     metadata: dict[str, Any]
     item: int = -1
-    """The id of an upload's item; -1 where it is that of the segment."""
+    """The id of an upload's item; -1 where the id is that of the segment."""
 
 
 @dataclass(frozen=True)
 class NewFile:
-    """The columns of a file to be written. `content` and `reason` as in `FileRow`."""
+    """The columns of a file that is to be written. `content` and `reason` are as in `FileRow`."""
 
     path: str
     folder: str
@@ -56,7 +56,7 @@ class NewFile:
 
 @dataclass(frozen=True)
 class NewSegment:
-    """A segment to be written: `vector` (D,) float32 of norm 1."""
+    """A segment that is to be written: `vector` (D,) float32 of norm 1."""
 
     modality: str
     start_s: float | None
@@ -66,7 +66,7 @@ class NewSegment:
 
 @dataclass(frozen=True)
 class ContentKey:
-    """What makes two files the same content: SHA-256, the modality they are read as, their hints as JSON."""
+    """The key of a content: SHA-256, the modality that the file is read as, and its hints as JSON."""
 
     digest: bytes
     modality: str

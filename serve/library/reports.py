@@ -1,4 +1,4 @@
-"""What comes of indexing, checking and backing up a library."""
+"""The reports of indexing, checking and backing up a library."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is not as it was written: where, what, and `action`, what was done or what is to be done."""
+    """A difference from what was written: where, what, and `action`, which was done or is to be done."""
 
     part: str
     what: str
@@ -17,20 +17,21 @@ class Finding:
 
 @dataclass
 class CheckReport:
-    """All findings, and how many rows, index files, kept files and thumbnails were looked at."""
+    """All findings, and the numbers of rows, index files, kept files and thumbnails that were checked."""
 
     findings: list[Finding] = field(default_factory=list)
     looked_at: dict[str, int] = field(default_factory=dict)
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is left to be done."""
+        """Whether no finding is left to be repaired."""
         return all(finding.repaired for finding in self.findings)
 
 
 @dataclass
 class IndexReport:
-    """What a run did, in numbers of files: `added` and `updated` are in the library now, `renamed` ones were moved.
+    """The result of a run, as numbers of files: `added` and `updated` are in the library now, `renamed` files were
+    moved.
 
     `embedded` counts contents that were decoded and encoded (a copy of a known file needs neither). `skipped` are
     (path, reason) of files that could not be used, as no run before said; `skipped_before` those that one said already

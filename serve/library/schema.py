@@ -34,7 +34,10 @@ _TYPES = {
     "files": "typeof({0}path) = 'blob' AND typeof({0}name) = 'text' AND typeof({0}caption) = 'text' "
     "AND is_object({0}metadata)",
 }
-"""What SQLite does not hold to by itself: whoever made a library can also write text as a time, and sign it."""
+"""Table -> SQL that checks the types of a row.
+
+SQLite does not enforce them, and a library's maker could sign any row.
+"""
 _SCHEMA = """
 CREATE TABLE facts (key TEXT PRIMARY KEY, value, checksum INTEGER) WITHOUT ROWID;
 CREATE TABLE contents (
@@ -75,19 +78,19 @@ def statements_of(table: str = "") -> list[str]:
 
 
 def checksum(*values: Any) -> int:
-    """A row's values as SQLite gives them -> CRC-32, which finds every change of up to 32 neighbouring bits."""
+    """A row's values as SQLite returns them -> CRC-32, which detects every change of up to 32 neighbouring bits."""
     if len(values) == 2 and isinstance(values[1], bytes):
-        return zlib.crc32(values[1], zlib.crc32(repr(values[0]).encode()))  # a vector: not written out as text
+        return zlib.crc32(values[1], zlib.crc32(repr(values[0]).encode()))  # a vector is added as bytes and not as text
     return zlib.crc32(repr(values).encode("utf-8", "surrogatepass"))
 
 
 def signature(table: str, alias: str = "") -> str:
-    """SQL of the checksum that the row of a table should have."""
+    """The SQL of the checksum that a table's row should have."""
     return f"checksum({', '.join(f'{alias}{column}' for column in CHECKSUMS[table])})"
 
 
 def is_whole(table: str, alias: str = "") -> str:
-    """SQL that is true for a row that matches its checksum and whose values have their types."""
+    """The SQL that is true for a row that matches its checksum and whose values have their types."""
     types = f" AND {_TYPES[table].format(alias)}" if table in _TYPES else ""
     return f"({alias}checksum IS {signature(table, alias)}{types})"
 

@@ -24,17 +24,17 @@ from serve.library.items import Hit, item_of
 from serve.library.live_index import LiveIndex
 
 RANK_OFFSET = 60
-"""k of reciprocal rank fusion, 1 / (k + rank) (Cormack, Clarke, Buettcher: SIGIR 2009)."""
+"""The constant k of reciprocal rank fusion, 1 / (k + rank) (Cormack, Clarke, Buettcher: SIGIR 2009)."""
 EXACT_ITEMS = 4096
-"""Up to this many items that pass a filter are scored one by one, without the index."""
+"""The largest number of filtered items that are scored one by one, without the index."""
 _KEYWORD_SEGMENTS = 4096
 _MOST_SEGMENTS_A_HIT = 64
-_FETCHED_FOR_A_FILTER = 4  # times as many as are wanted, before all that pass it are listed
+_FETCHED_FOR_A_FILTER = 4  # as a multiple of the wanted number, before all items that pass a filter are listed
 
 
 @dataclass
 class _Candidate:
-    """A segment that may become a hit: `cosine` to the query, the calibrated `score` made of it."""
+    """A segment that may become a hit: its `cosine` with the query, and the calibrated `score`."""
 
     segment: int
     content: int
@@ -66,9 +66,10 @@ class Search:
         modality: str | None = None,
         min_probability: float | None = None,
     ) -> list[Hit]:
-        """As `search`, for one embedding, with the `words` to look for in names, captions and metadata.
+        """The k best hits for one embedding, with `words` to look for in names, captions and metadata; otherwise as
+        `search`.
 
-        `modality` is what was embedded, None for a mixture: probabilities are known of one modality only.
+        `modality` is the modality of the query, None for a mixture: only a single modality has probabilities.
         """
         self._check_arguments(query, k, min_probability)
         filtered = self._parse_where(where)
@@ -80,7 +81,7 @@ class Search:
                     f"search: model {self._model.description.name!r} has no probabilities for "
                     f"{modality or 'a mixture'} -> {', '.join(scales)}; leave out min_probability"
                 )
-            # A candidate further down in both rankings than this cannot come before the k best of one of them.
+            # A candidate below this place in both rankings cannot reach the first k of the fused ranking.
             depth = RANK_OFFSET + 2 * k if words else k
             candidates = self._candidates(index, query, scales, depth, filtered, every_segment)
             matched: dict[int, int] = {}
@@ -92,7 +93,7 @@ class Search:
                 matched = {content: rank for rank, content in enumerate(by_words, 1)}
                 shown = set(by_words.values())
                 known = {candidate.content for candidate in candidates}
-                # One that only this ranking has reaches the k best only from a place among its first k.
+                # A candidate of this ranking alone reaches the first k only from a place among its first k.
                 missing = [content for content in list(by_words)[:k] if content not in known]
                 candidates += self._score(missing, query, scales, filtered)
             if min_probability is not None:
@@ -137,7 +138,7 @@ class Search:
         where: Where,
         every_segment: bool,
     ) -> list[_Candidate]:
-        """The `depth` nearest of each modality that pass a filter, with their scores."""
+        """The `depth` nearest candidates of each modality that pass a filter, with their scores."""
         candidates: list[_Candidate] = []
         passing: dict[str, np.ndarray] | None = None
         for name, scale in scales.items():
@@ -185,7 +186,7 @@ class Search:
             order = np.lexsort((ids, -cosines))
             return self._first_of_each(ids[order], cosines[order], depth, every_segment)
         share = 1.0 if allowed is None else len(allowed) / total
-        # A file may have many segments among the best; how many there are, the last search tells.
+        # A file may have many segments among the best; the last search tells how many.
         factor = self._segments_a_hit.get(modality, 1)
         while True:
             fetch = min(int(factor * depth / share) + 1, total)
@@ -203,9 +204,9 @@ class Search:
     def _nearest_mostly(
         self, index: Index, embedding: Embeddings, modality: str, depth: int, where: Where, every_segment: bool
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """As `_nearest`, of what passes a filter that most items pass: without a list of all of those.
+        """As `_nearest`, for a filter that most items pass: the items that pass are not listed.
 
-        None where too few of the best pass, so that the list is needed.
+        The result is None where too few of the best pass, so that the list is needed.
         """
         total = index.count(modality)
         fetch = min(_FETCHED_FOR_A_FILTER * depth, total)
@@ -217,7 +218,7 @@ class Search:
     def _first_of_each(
         self, ids: np.ndarray, cosines: np.ndarray, depth: int, every_segment: bool
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of ranked segments, the first `depth`, of each content only the best unless `every_segment`."""
+        """The first `depth` of ranked segments, only the best segment of each content unless `every_segment`."""
         known = self._catalogue.contents_of(ids.tolist())
         contents = np.array([known.get(number, -1) for number in ids.tolist()], np.int64)
         chosen = np.flatnonzero(contents >= 0)
@@ -229,7 +230,7 @@ class Search:
     def _score(
         self, contents: Sequence[int], embedding: Embeddings, scales: Mapping[str, Scale], where: Where
     ) -> list[_Candidate]:
-        """The best segment of each content, for contents that the vector search did not bring."""
+        """The best segment of each content, for contents that the vector search did not find."""
         segments = [number for number, modality in self._catalogue.segments_of(contents) if modality in scales]
         del segments[_KEYWORD_SEGMENTS:]
         entries = self._catalogue.entries(segments, where)
@@ -244,7 +245,7 @@ class Search:
         return list(best.values())
 
     def _sample(self, index: Index, modality: str) -> np.ndarray:
-        """(n, D) vectors spread evenly over a modality's items; taken again when their number has changed much."""
+        """(n, D) vectors spread evenly over a modality's items; drawn again when their number has changed much."""
         total = index.count(modality)
         known = self._samples.get(modality)
         if known is None or not 0.8 * known[0] <= total <= 1.25 * known[0] or total != known[0] < calibration.SAMPLE:
@@ -287,7 +288,7 @@ def _scored(ids: np.ndarray, cosines: np.ndarray, contents: np.ndarray, scale: S
 def _rank(
     found: list[_Candidate], matched: Mapping[int, int], calibrate: bool, every_segment: bool
 ) -> list[_Candidate]:
-    """All candidates, best first; of each content only the best unless `every_segment`. `matched`: content -> rank."""
+    """All candidates, best first, only the best of each content unless `every_segment`. `matched`: content -> rank."""
     ordered = sorted(found, key=lambda c: (-(c.score if calibrate else c.cosine), c.segment))
     first: dict[int, _Candidate] = {}
     for candidate in ordered:

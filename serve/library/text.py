@@ -49,7 +49,7 @@ _SCRIPTS = re.compile("|".join(f"(?P<{name}>[{letters}]+)" for name, letters in 
 
 
 def encode_path(path: str) -> bytes:
-    """A path as the file system has it: the key of a file, whatever its encoding."""
+    """A path as the file system stores it: the key of a file, whatever its encoding."""
     return os.fsencode(path)
 
 
@@ -183,7 +183,7 @@ def _flat(values: Any) -> str:
     """All words of a JSON value: keys and values alike."""
     found: list[str] = []
     waiting = [values]
-    while waiting:  # a deep one must not meet the recursion limit
+    while waiting:  # without recursion, because a deep value would exceed its limit
         value = waiting.pop()
         if isinstance(value, dict):
             found.extend(value)

@@ -1,4 +1,4 @@
-"""Digests of uploads: the name that the folder of an upload has, made of its content."""
+"""Digests of uploads, which name their folders and are computed from their content."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bind.owned import OwnedFolder
 
 
 def folder_name_of(place: OwnedFolder) -> str:
-    """The name that the folder of an upload should have (see `serve.library.uploads`); '' where it is not one."""
+    """The name that the folder of an upload should have (see `serve.library.uploads`); '' for another folder."""
     try:
         names = sorted(place.names(), key=len)
         if not names or names[1:] not in ([], [f"{names[0]}.json"]):
@@ -18,7 +18,7 @@ def folder_name_of(place: OwnedFolder) -> str:
             with place.open(names[1]) as file:
                 sidecar = file.read()
         return folder_digest(place, names[0], sidecar)
-    except OSError:  # deleted meanwhile, or not to be read
+    except OSError:  # the file was deleted in the meantime, or cannot be read
         return ""
 
 

@@ -1,8 +1,9 @@
-"""Uploads: files in the library's own folder. Each has a folder of its own, which appears with all its files or never.
+"""Uploads: files in the library's own folder. Each has a folder of its own, which appears complete or not at all.
 
 A file is written to `files/.incoming-ID/`, entered into the catalogue as `files/ID/NAME`, and only then does its folder
-get that name. So whatever is still called `.incoming-` and is not in the catalogue was never finished, and nothing else
-is ever swept. The catalogue has paths relative to the library, which may be moved, copied or reached through a link.
+get that name. So a folder that is still called `.incoming-` and is not in the catalogue was never finished, and only
+such folders are deleted. Paths in the catalogue are relative to the library, which may be moved, copied or reached
+through a link.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _INCOMING = ".incoming-"
 _ID = re.compile(r"[0-9a-f]{32}")
 _CHUNK_BYTES = 2**20
 _NAME_BYTES = 180
-"""File systems take 255; the sidecar's suffix and a little more must fit."""
+"""The largest length of a name: file systems allow 255 bytes, and the sidecar's suffix and more must fit."""
 
 
 def safe_name(name: str) -> str:
@@ -54,7 +55,7 @@ def key_of(path: str, library: Path) -> bytes:
 
 
 def path_of(key: bytes, library: Path) -> str:
-    """What `key_of` made of a path -> the path, where the library lies now."""
+    """A key that `key_of` made -> the absolute path, where the library lies now."""
     return os.fsdecode(key) if key.startswith(b"/") else os.path.join(library, os.fsdecode(key))
 
 
@@ -66,9 +67,10 @@ class Uploads:
         self._owned = OwnedFolder(library, FOLDER)
 
     def put(self, content: IO[bytes], name: str, metadata: Mapping[str, Any], limits: Limits) -> Path:
-        """Stores a file with its sidecar -> where it is until `finish`; the same for the same file, name and metadata.
+        """Stores a file with its sidecar -> its path until `finish`, which is the same for the same file, name and
+        metadata.
 
-        Raises MediaError for what is empty, above `limits.max_bytes` or has unusable metadata; OSError.
+        Raises MediaError for a file that is empty, above `limits.max_bytes` or has unusable metadata; OSError.
         """
         name = safe_name(name)
         sidecar = _sidecar(name, metadata)
@@ -103,7 +105,7 @@ class Uploads:
     def finish(self, incoming: Path) -> Path:
         """Gives what `put` stored, and the catalogue has now, its name -> its path. Raises OSError."""
         name = incoming.parent.name.removeprefix(_INCOMING)
-        self._owned.delete(name)  # an earlier copy, which may be damaged
+        self._owned.delete(name)  # an earlier copy may be damaged
         self._owned.replace(incoming.parent.name, self._owned, name)
         self._owned.sync()
         return self.folder / name / incoming.name
@@ -116,13 +118,13 @@ class Uploads:
                 raise ValueError
             try:
                 return self._owned.folder(place).open(name)
-            except FileNotFoundError:  # committed, and not yet renamed
+            except FileNotFoundError:  # the upload is committed, and not yet renamed
                 return self._owned.folder(_INCOMING + place).open(name)
         except ValueError:
             raise FileNotFoundError(f"{os.fsdecode(key)} is no file that the library keeps") from None
 
     def drop(self, path: Path) -> None:
-        """Deletes an upload with its sidecar; a path that is not one of an upload is left alone."""
+        """Deletes an upload with its sidecar; a path that is not an upload's is not touched."""
         if path.parent.parent == self.folder:
             name = path.parent.name.removeprefix(_INCOMING)
             for place in (name, _INCOMING + name):
@@ -134,7 +136,7 @@ class Uploads:
             self._owned.delete(incoming.parent.name)
 
     def sweep(self, is_wanted: Callable[[Path], bool]) -> None:
-        """Finishes or deletes what interrupted calls left unfinished. Nothing else is touched. Raises OSError."""
+        """Finishes or deletes what interrupted calls left unfinished; nothing else is touched. Raises OSError."""
         for place in self._owned.names():
             if not place.startswith(_INCOMING):
                 continue
@@ -150,9 +152,9 @@ class Uploads:
 
 
 def make_upload_paths_relative(connection: sqlite3.Connection, folder: Path) -> None:
-    """Catalogues of format 1 have absolute paths of uploads. They become relative, wherever the library lay then.
+    """Makes absolute paths of uploads in catalogues of format 1 relative, wherever the library lay then.
 
-    A row is one of them when the library still has its file. Called inside of a transaction.
+    A row is an upload's when the library still has its file. The caller has begun a transaction.
     """
     owned = OwnedFolder(folder, FOLDER)
     for number, path in connection.execute("SELECT id, path FROM files WHERE substr(path, 1, 1) = X'2F'").fetchall():
@@ -167,7 +169,7 @@ def make_upload_paths_relative(connection: sqlite3.Connection, folder: Path) -> 
         key = "/".join(parts)
         stored = os.fsencode(key)
         if connection.execute("SELECT 1 FROM files WHERE path = ?", (stored,)).fetchone():
-            # The library was moved and the same uploaded again: one of them is enough.
+            # The library was moved and the same file was uploaded again: one of them is enough.
             connection.execute("DELETE FROM words WHERE rowid = ?", (number,))
             connection.execute("DELETE FROM files WHERE id = ?", (number,))
             continue

@@ -1,4 +1,4 @@
-"""Files are given to a client only with the content that was indexed, whatever lies at their path by now."""
+"""Files that are given to a client only with the content that was indexed, whatever lies at their path by now."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _SETTLED_S = 2.0
 
 
 class VerifiedFiles:
-    """Which open files have which content: each is hashed when first asked for, and again when it has changed."""
+    """The content of open files: each is hashed when first asked for, and again when it has changed."""
 
     def __init__(self) -> None:
         self._digests: OrderedDict[tuple[int, ...], bytes] = OrderedDict()
         self._lock = threading.Lock()
 
     def check(self, file: BufferedReader, name: str, size: int, digest: bytes) -> None:
-        """Returns when an open file has these many bytes and this SHA-256, at its start. Raises MediaError, OSError."""
+        """Returns when an open file has this size and this SHA-256, at its start. Raises MediaError, OSError."""
         stamp = _stamp(file)
         if stamp[2] == size:
             with self._lock:
@@ -43,6 +43,6 @@ class VerifiedFiles:
 
 
 def _stamp(file: BufferedReader) -> tuple[int, ...]:
-    # No program can choose a file's time of change (ctime), unlike that of its last modification.
+    # No program can choose a file's time of change (ctime), unlike its time of modification.
     status = os.fstat(file.fileno())
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

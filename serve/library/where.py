@@ -37,10 +37,12 @@ COLUMNS: Mapping[str, str] = {
 """Name in a filter -> column of the catalogue's join of segments s, contents c and files f."""
 MAX_LENGTH = 10_000
 MAX_VALUES = 500
-"""Together these keep an expression below SQLite's own limits (depth 1,000, 32,766 bound values)."""
+"""The largest number of values in a filter, which keeps it below SQLite's own limits (depth 1,000, 32,766 values)."""
 MAX_DEPTH = 50
 MAX_PATTERN = 256
-"""Characters after `like`: SQLite compares a text of n characters with a pattern of m in n x m steps, in one go."""
+"""The longest pattern after `like`: SQLite compares n characters with a pattern of m in n x m steps, without a
+break.
+"""
 
 _TOKEN = re.compile(
     r"""\s*(?:
@@ -57,7 +59,7 @@ _INTEGERS = range(-(2**63), 2**63)
 
 
 class WhereError(PointedError):
-    """A filter that cannot be read."""
+    """A filter cannot be read."""
 
     @property
     def where(self) -> str:
@@ -67,7 +69,7 @@ class WhereError(PointedError):
 
 @dataclass(frozen=True)
 class Where:
-    """A parsed filter: an SQL condition, the values to bind, and the metadata keys it names with their positions."""
+    """A parsed filter: an SQL condition, the values to bind, and the metadata keys in it with their positions."""
 
     sql: str
     values: tuple[str | int | float, ...]
@@ -135,7 +137,7 @@ class _Parser:
         return self.tokens[self.at]
 
     def take(self, *texts: str) -> str | None:
-        """The next token's text if it is one of these marks or words, which is passed over then."""
+        """The next token's text if it is one of these marks or words, which is then consumed; else None."""
         if self.token.kind in ("mark", "word") and self.token.text in texts:
             self.at += 1
             return self.tokens[self.at - 1].text
@@ -212,7 +214,7 @@ class _Parser:
             if isinstance(value, int) and value not in _INTEGERS:
                 value = float(value)
         elif token.kind == "word" and token.text in ("true", "false"):
-            value = int(token.text == "true")  # what SQLite makes of JSON's
+            value = int(token.text == "true")  # SQLite turns JSON's true and false into these
         else:
             hint = f"; put quotes around {token.text}" if token.kind == "name" else ""
             self.fail(f"expected a text in quotes or a number{hint}", token.position)

@@ -1,4 +1,4 @@
-"""Changes to a catalogue."""
+"""The writer of a catalogue."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from serve.library.text import WORDS_REVISION, encode_path, search_texts, shown
 
 
 class Writer:
-    """Changes to a catalogue, made inside of `with writer.transaction()`. Given out by `Catalogue.write`."""
+    """Changes a catalogue, inside of `with writer.transaction()`. `Catalogue.write` returns it."""
 
     def __init__(self, connection: sqlite3.Connection, folder: Path) -> None:
         self.connection = connection
@@ -31,7 +31,7 @@ class Writer:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Commits what is written inside as one, with a new revision where it changed what can be searched."""
+        """A block whose writes are committed together, with a new revision where they change what can be searched."""
         self._changed = False
         with transaction(self.connection):
             yield
@@ -43,7 +43,7 @@ class Writer:
             note_commit(self._folder, facts["library"], facts["revision"])
 
     def file(self, path: str) -> FileRow | None:
-        """What the catalogue knows of a path."""
+        """The row of a path, or None for an unknown path."""
         row = self._one(
             "SELECT f.id, f.content, f.size_bytes, f.mtime_ns, f.sidecar, c.modality, c.parts, f.reason, f.reader, "
             "f.caption, f.metadata FROM files f LEFT JOIN contents c ON c.id = f.content WHERE f.path = ?",
@@ -55,7 +55,7 @@ class Writer:
         return FileRow(row[0], row[1], (row[2], row[3], row[4]), row[5] or "", parts, *row[7:])
 
     def content(self, key: ContentKey) -> tuple[int, tuple[str, ...]] | None:
-        """The id of a stored content, and the modalities it was looked at for."""
+        """The id of a stored content, and the modalities that it was read as."""
         row = self._one(
             "SELECT id, parts FROM contents WHERE digest = ? AND modality = ? AND hints = ?",
             (key.digest, key.modality, key.hints),
@@ -65,7 +65,7 @@ class Writer:
     def put_content(
         self, key: ContentKey, parts: Sequence[str], segments: Sequence[NewSegment], notes: Sequence[str]
     ) -> int:
-        """Stores a content with all its segments (in place of the ones it had) -> its id."""
+        """Stores a content with all its segments (in place of its earlier ones) -> its id."""
         ends = [segment.end_s for segment in segments if segment.end_s is not None]
         content = self._one(
             "INSERT INTO contents (digest, modality, hints, parts, duration_s, notes) VALUES (?, ?, ?, ?, ?, ?) "
@@ -89,7 +89,7 @@ class Writer:
         return int(content)
 
     def put_file(self, file: NewFile) -> int:
-        """Stores a file under its path, in place of what was known of it -> its id."""
+        """Stores a file under its path, in place of its earlier row -> its id."""
         name = os.path.basename(file.path)
         path = uploads.key_of(file.path, self._folder)
         text = {"shown": shown(os.fsdecode(path)), "name": shown(name), "folder": shown(file.folder), "date": file.date}
@@ -123,7 +123,7 @@ class Writer:
         self._execute("INSERT INTO words (rowid, name, caption, metadata) VALUES (?, ?, ?, ?)", row)
 
     def wrong_words(self) -> list[str]:
-        """The names of (a few) files that the search for words has otherwise than their rows say, or not at all."""
+        """The names of (a few) files whose words in the search for keywords differ from their rows, or are missing."""
         rows = self._execute(
             "SELECT f.name, f.caption, f.metadata, w.rowid, w.name, w.caption, w.metadata FROM files f "
             "LEFT JOIN words w ON w.rowid = f.id "
@@ -137,7 +137,7 @@ class Writer:
         return [*found, *(f"file {row[0]}, which is not there" for row in self._execute(extra))]
 
     def rebuild_words(self) -> None:
-        """Makes the search for words anew from the files' rows."""
+        """Makes the search for keywords anew from the files' rows."""
         self._execute("DROP TABLE words")
         for statement in statements_of("words"):
             self._execute(statement)
@@ -147,7 +147,7 @@ class Writer:
         self.set_fact("words_revision", WORDS_REVISION)
 
     def drop_contents(self, numbers: Sequence[int], reason: str) -> None:
-        """Removes contents with their segments; their files stay, as ones that cannot be used for this reason."""
+        """Removes contents with their segments; their files stay, as files that cannot be used for this reason."""
         chosen = f"({', '.join(str(int(number)) for number in numbers)})"
         self._drop_segments(f"content IN {chosen}", ())
         self._execute(f"DELETE FROM words WHERE rowid IN (SELECT id FROM files WHERE content IN {chosen})")
@@ -158,7 +158,7 @@ class Writer:
         self._changed |= bool(self._execute(f"DELETE FROM contents WHERE id IN {chosen}").rowcount)
 
     def set_folder(self, path: str, folder: str) -> None:
-        """Says of a file which folder it is in, as the run that indexed that folder did."""
+        """Records which folder a file is in, as the run that indexed that folder does."""
         self._execute("UPDATE files SET folder = ? WHERE path = ?", (folder, encode_path(path)))
         sign(self.connection, "files", "path = ?", (encode_path(path),))
 
@@ -190,7 +190,7 @@ class Writer:
         sign(self.connection, "facts", "key = ?", (key,))
 
     def remove_files(self, numbers: Iterable[int]) -> None:
-        """Forgets files. Their contents go with `drop_orphans`."""
+        """Removes files. `drop_orphans` removes their contents."""
         for number in numbers:
             self._execute("DELETE FROM uploads WHERE file = ?", (number,))
             self._execute("DELETE FROM words WHERE rowid = ?", (number,))
@@ -198,7 +198,9 @@ class Writer:
             self._changed = True
 
     def drop_orphans(self, among: int | None = None) -> None:
-        """Removes contents that no file has any more, with their segments and vectors: all of them, or this one."""
+        """Removes contents that no file has any more, with their segments and vectors: all such contents, or
+        this one.
+        """
         orphans = "SELECT c.id FROM contents c WHERE NOT EXISTS (SELECT 1 FROM files f WHERE f.content = c.id)"
         values = () if among is None else (among,)
         orphans += "" if among is None else " AND c.id = ?"
@@ -207,7 +209,7 @@ class Writer:
             self._changed = True
 
     def _name_uploads(self, content: int | None) -> None:
-        """Gives the uploads of a content an id for each of its segments, from the same sequence as theirs."""
+        """Gives the uploads of a content an id for each of its segments, from the sequence of segment ids."""
         nameless = self._execute(
             "SELECT s.id, f.id FROM files f JOIN segments s ON s.content = f.content "
             "LEFT JOIN uploads u ON u.segment = s.id AND u.file = f.id "
@@ -220,13 +222,13 @@ class Writer:
             self._execute("INSERT INTO uploads VALUES (?, ?, ?, ?)", (*row, checksum(*row)))
 
     def name_all_uploads(self) -> None:
-        """Gives every upload that has none its items."""
+        """Gives items to every upload that has none."""
         kept_ones = "SELECT DISTINCT content FROM files WHERE content IS NOT NULL AND substr(path, 1, 1) <> X'2F'"
         for (content,) in self._execute(kept_ones).fetchall():
             self._name_uploads(content)
 
     def duplicates(self, folder: str) -> Iterator[tuple[str, ...]]:
-        """The paths, sorted, of each content that several files have, one of them at least below the folder."""
+        """The paths, sorted, of each content that several files have, at least one of them below the folder."""
         below = encode_path(folder).rstrip(b"/") + b"/"
         query = (
             "SELECT content, path FROM files WHERE content IN (SELECT content FROM files WHERE content IS NOT NULL "
@@ -244,7 +246,7 @@ class Writer:
             yield tuple(group)
 
     def forget_removed(self, revision: int) -> None:
-        """Drops the record of removals that the stored index, made at this revision, has followed."""
+        """Deletes the record of removals that the stored index, made at this revision, contains already."""
         self._execute("DELETE FROM removed WHERE revision <= ?", (revision,))
 
     def _drop_segments(self, condition: str, values: Sequence[Any]) -> None:
@@ -264,5 +266,5 @@ class Writer:
         return self.connection.execute(sql, values)
 
     def _one(self, sql: str, values: Sequence[Any] = ()) -> Any:
-        rows = self._execute(sql, values).fetchall()  # a RETURNING clause is only done when all its rows are read
+        rows = self._execute(sql, values).fetchall()  # a RETURNING clause is finished only when all its rows are read
         return rows[0] if rows else None

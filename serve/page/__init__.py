@@ -1,1 +1,1 @@
-"""The web page. The only place that imports gradio."""
+"""The web page. Only this folder imports gradio."""

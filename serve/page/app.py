@@ -1,8 +1,8 @@
 """The web page: one gradio component of our own (`page.html`, `page.css`, `page.js`) over a `Service`.
 
-Nothing of a user stays here. A query is a list of terms that the browser keeps; what is uploaded becomes a vector,
-which the browser gets to keep too. So there are no files to be served to others, and no sessions to fill up. The page
-talks to the functions in `_functions` only; of gradio's own routes just those few answer that this takes.
+The server keeps no data of a user. A query is a list of terms that the browser keeps. An upload becomes a vector, which
+the browser keeps too. So there are no files that others could be served, and no sessions that fill memory. The page
+calls the functions in `_functions` only; of gradio's own routes, only those answer that these calls need.
 """
 
 from __future__ import annotations
@@ -48,10 +48,13 @@ if TYPE_CHECKING:
     from serve.engine.service import Service
 
 MAP_ITEMS = 2000
-"""Items on the map: more would be a blot, and take long to lay out."""
+"""The number of items on the map: more points could not be told apart, and would take long to lay out."""
 MAX_CALL_BYTES = 2**20
 MAX_CALL_VALUES = 2000
-"""Of one call of the page that is JSON, as its longest is: 64 terms, each of which may be a vector."""
+"""The largest number of JSON values in one call of the page.
+
+The longest call has 64 terms, each of which may be a vector.
+"""
 _EXAMPLE_ITEMS = 100
 _GLIMPSE_ITEMS = 14
 
@@ -60,9 +63,9 @@ _FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "
 _FONT_MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 _CALLS = "/gradio_api/component_server/"
 _OPEN = re.compile(rf"/|/config|/theme\.css|/robots\.txt|/favicon\.ico|/(?:assets|static)/.*|{_CALLS}")
-"""The paths that answer. Left out are gradio's uploads, its file and proxy routes, its queue and its tools."""
+"""The paths that are answered. gradio's uploads, its file and proxy routes, its queue and its tools are left out."""
 _INLINE = re.compile(rb"<script(?![^>]*\bsrc=)[^>]*>(.*?)</script>", re.DOTALL)
-"""Inline scripts of gradio's page, which holds nothing of a library."""
+"""The inline scripts of gradio's page, which hold nothing of a library."""
 _HERE = Path(__file__).parent
 
 log = logging.getLogger("crossbind.serve")
@@ -72,7 +75,7 @@ Function = Callable[[Any], Awaitable[Answer]]
 
 
 def page(service: Service) -> gr.Blocks:
-    """The page over a service. `mount` is how it is served."""
+    """The page over a service, as a gradio app; `mount` serves it."""
     blocks = gr.Blocks(title="Crossbind", analytics_enabled=False, fill_width=True)
     with blocks:
         gr.HTML(
@@ -82,7 +85,7 @@ def page(service: Service) -> gr.Blocks:
             apply_default_css=False,
             elem_id="crossbind",
         )
-    # Nothing here takes gradio's queue; should anything ever, it is bounded.
+    # No function uses gradio's queue; should one ever do, the queue is bounded.
     blocks.queue(max_size=64, default_concurrency_limit=2, api_open=False)
     return blocks
 
@@ -110,9 +113,9 @@ def mount(app: FastAPI, service: Service) -> None:
 
 
 class _OnlyOpen:
-    """Answers 404 to whatever the page does not take, and 400 to calls that gradio cannot read.
+    """Answers 404 for paths that the page does not need, and 400 for calls that gradio cannot read.
 
-    A call that is JSON is read here first, within bounds: gradio has none.
+    A JSON call is parsed here first, within bounds, because gradio has none.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -136,7 +139,7 @@ class _OnlyOpen:
 
         async def look(message: Message) -> None:
             nonlocal unreadable
-            # Our functions answer whatever happens (see `_with_problems`), so it was gradio, before it came to them.
+            # Our functions never raise (see `_with_problems`), so gradio raised before it called them.
             if scope["path"] == _CALLS and message.get("status") == 500:
                 unreadable = True
             if not unreadable:
@@ -151,7 +154,7 @@ class _OnlyOpen:
 
 
 async def _with_hashes(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers with a page of gradio's and a policy that allows the inline scripts that it has now, and no other."""
+    """Answers with a page of gradio, and a policy that allows exactly the inline scripts of that page."""
     head = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
     started: Message = {}
     parts: list[bytes] = []
@@ -177,7 +180,10 @@ def _is_form(scope: Scope) -> bool:
 
 
 async def _checked_call(receive: Receive) -> Receive:
-    """Receives a call of the page -> what receives the same again. Raises RequestError for too large a one."""
+    """The `receive` of a call -> a `receive` that returns the same message.
+
+    Raises RequestError for too large a call.
+    """
     parts: list[bytes] = []
     size = 0
     while True:
@@ -193,7 +199,7 @@ async def _checked_call(receive: Receive) -> Receive:
     request = read_json(b"".join(parts), MAX_CALL_VALUES)
     if not isinstance(request, dict):
         raise RequestError(400, "bad_call", "expected an object")
-    # Gradio keeps a state for every session that it hears of; ours has none.
+    # Gradio keeps a state for every session that a call names; our calls name none.
     content = json.dumps(request | {"session_hash": "page"}).encode()
     waiting = [{"type": "http.request", "body": content, "more_body": False}]
 
@@ -204,7 +210,9 @@ async def _checked_call(receive: Receive) -> Receive:
 
 
 def _functions(service: Service) -> list[Function]:
-    """What page.js calls: each takes one JSON value and answers with an object, with `problem` where it failed."""
+    """The functions that page.js calls: each maps one JSON value to an object, which has a `problem` where it
+    failed.
+    """
     figures = views.Figures(service)
     overview, details, explore, about = _library_functions(service, figures)
     search, embed = _query_functions(service, figures)
@@ -274,7 +282,7 @@ def _query_functions(service: Service, figures: views.Figures) -> tuple[Function
             hits = await service.search(terms, k=k, want=want, where=where)
         except WhereError as error:
             return {"where_error": str(error)}
-        # Words that stand in a name or caption are a match, whatever it looks like.
+        # An item whose name or caption has the words is a match, whatever it looks like.
         unlikely = bool(hits) and all(
             hit.probability is not None and hit.probability < LIKELY and not hit.keyword for hit in hits
         )
@@ -301,7 +309,7 @@ def _query_functions(service: Service, figures: views.Figures) -> tuple[Function
 
 
 def _with_problems(function: Callable[[Any], Awaitable[Answer]]) -> Callable[[Any], Awaitable[Answer]]:
-    """A function -> the same, whose errors become a `problem` that the page shows."""
+    """A function -> the same function, whose errors become a `problem` that the page shows."""
 
     @wraps(function)
     async def answered(sent: Any) -> Answer:
@@ -318,7 +326,7 @@ def _with_problems(function: Callable[[Any], Awaitable[Answer]]) -> Callable[[An
             return {"problem": _problem("A term cannot be used", error.reason)}
         except _UnreadableError:
             return {"problem": _problem("This request cannot be read", "Load the page again.")}
-        except ValueError as error:  # terms that cancel out, k out of range
+        except ValueError as error:  # terms that cancel out, or k out of range
             return {"problem": _problem("This query cannot be searched for", str(error).rpartition(": ")[2])}
         except Exception as error:
             log.error("failed", exc_info=error, extra={"fields": {"function": function.__name__}})
@@ -328,12 +336,12 @@ def _with_problems(function: Callable[[Any], Awaitable[Answer]]) -> Callable[[An
 
 
 class _UnreadableError(Exception):
-    """What came is nothing that page.js sends."""
+    """A call is not one that page.js sends."""
 
 
 @contextmanager
 def _reading() -> Iterator[None]:
-    """Errors inside say that a request is not as it should be."""
+    """A block whose errors become _UnreadableError."""
     try:
         yield
     except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
@@ -345,7 +353,7 @@ def _problem(title: str, reason: str, kind: str = "failed") -> Answer:
 
 
 def _term(sent: Mapping[str, Any]) -> Term:
-    """What page.js sends of a term -> the term. Raises ValueError for something else."""
+    """A term as page.js sends it -> the term. Raises ValueError for something else."""
     weight = float(sent["weight"])
     if "words" in sent:
         return Term(str(sent["words"]), weight=weight)
@@ -359,7 +367,7 @@ def _term(sent: Mapping[str, Any]) -> Term:
 
 
 def _also(name: str) -> tuple[str, ...]:
-    """What a file of this name may be that its content does not tell: what sensors write has no type of its own."""
+    """The modalities that a file of this name may have although its content does not say so, as for sensors' files."""
     suffix = PurePath(name).suffix.lower()
     if suffix in (".npy", ".exr"):
         return ("depth", "thermal", "imu")
@@ -367,7 +375,7 @@ def _also(name: str) -> tuple[str, ...]:
 
 
 def _library(service: Service) -> str:
-    """Where the library lies, as one would type it; only its name where others may see the page."""
+    """The folder of the library as a person would type it; only its name where other machines can see the page."""
     folder = service.library.folder
     if not service.settings.is_loopback:
         return shlex.quote(shown(folder.name))

@@ -1,4 +1,4 @@
-"""Queries that the page offers as examples."""
+"""The example queries that the page offers."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ PICTURED = ("image", "video")
 
 
 def examples(items: Sequence[Item], understood: Sequence[str]) -> list[Answer]:
-    """Queries that a library with these items and a model of these modalities can answer.
+    """Items of a library and the modalities of its model -> example queries that they can answer.
 
-    As page.js takes them: `terms`, and the kind to `want`.
+    The queries have the form that page.js takes: `terms`, and the modality to `want`.
     """
-    held: dict[str, list[Item]] = {}
+    by_modality: dict[str, list[Item]] = {}
     for item in sorted(items, key=lambda item: _FIRST.index(item.modality) if item.modality in _FIRST else len(_FIRST)):
-        held.setdefault(item.modality, []).append(item)
-    if not held:
+        by_modality.setdefault(item.modality, []).append(item)
+    if not by_modality:
         return []
-    kind, (first, *_) = next(iter(held.items()))
-    worded = [(label, item) for item in held[kind] if (label := label_of(item))] if "text" in understood else []
+    kind, (first, *_) = next(iter(by_modality.items()))
+    named = [(label, item) for item in by_modality[kind] if (label := label_of(item))] if "text" in understood else []
     found: list[Answer] = []
-    if worded:
-        found.append(_example(None, words_term(worded[0][0])))
-    for modality, (item, *_) in held.items():
-        wanted = next((name for name in held if name != modality and name != "text"), None)
+    if named:
+        found.append(_example(None, words_term(named[0][0])))
+    for modality, (item, *_) in by_modality.items():
+        wanted = next((name for name in by_modality if name != modality and name != "text"), None)
         if modality != "text":
             found.append(_example(wanted, item_term(item)))
-    others = [label for label, item in worded if item.path != first.path]
+    others = [label for label, item in named if item.path != first.path]
     if others:
         found.append(_example(None, item_term(first), words_term(others[0])))
         found.append(_example(kind, item_term(first), words_term(others[-1], -0.5)))
@@ -49,7 +49,7 @@ def _example(want: str | None, *terms: Answer) -> Answer:
 
 
 def label_of(item: Item) -> str:
-    """What a person would call an item: its caption, else the words of its name, '' where those say nothing."""
+    """A person's name for an item: its caption, else the words of its file name, '' where those say nothing."""
     caption = item.metadata.get("caption")
     if isinstance(caption, str) and 0 < len(caption) <= 60:
         return views.printable(caption)
@@ -58,11 +58,11 @@ def label_of(item: Item) -> str:
 
 
 def words_term(words: str, weight: float = 1.0) -> Answer:
-    """Words as a term that page.js takes."""
+    """Words -> a term as page.js takes it."""
     return {"words": words, "weight": weight}
 
 
 def item_term(item: Item) -> Answer:
-    """An item as a term that page.js takes."""
+    """An item -> a term as page.js takes it."""
     name = views.name_of(item) if item.modality in PICTURED else label_of(item) or views.name_of(item)
     return {"item": item.item_id, "name": name, "modality": item.modality, "weight": 1.0}

@@ -1,6 +1,7 @@
-"""What sound, depth maps, thermal images and motion look like: small pictures with a scale, for people.
+"""Small pictures with a scale, for people: plots of sound and motion, and colour maps of depth and thermal images.
 
-The readers run in decode workers (see `preprocess.decoding`), so that a bad file costs no more here than in a search.
+The readers run in decode workers (see `preprocess.decoding`), so that a bad file does no more harm here than in a
+search.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from preprocess.source import Limits, Plan, Segment, Source
 
 SIDE = 360
 """The longer side of a colour map, in pixels."""
-_BUCKETS = 120  # a plot shows the least and the greatest value of each
+_BUCKETS = 120  # a plot shows the least and the greatest value in each bucket
 _BARS = 64
-_LOUDNESS = audio.AudioConfig(rate_hz=8000, clip_s=24 * 3600.0, clips=1)  # one clip, as long as it may be
+_LOUDNESS = audio.AudioConfig(rate_hz=8000, clip_s=24 * 3600.0, clips=1)  # one clip, as long as the limits allow
 
-# Every 32nd entry of the colour maps viridis and inferno (van der Walt and Smith, CC0): both read well without hue.
+# Every 32nd entry of the colour maps viridis and inferno (van der Walt and Smith, CC0), which people can read without
+# seeing hues.
 _STOPS = {
     "viridis": "440154 472d7b 3b528b 2c728e 21918c 28ae80 5ec962 addc30 fde725",
     "inferno": "000004 210c4a 57106e 8a226a bc3754 e45a31 f98e09 f9cb35 fcffa4",
@@ -32,7 +34,7 @@ _STANDARD_GRAVITY = 9.80665  # m/s2 in one g
 
 @dataclass(frozen=True)
 class ColourMap:
-    """A picture as a `data:` address, and what its colours mean: `low` and `high` are labels with their unit."""
+    """A picture as a `data:` address, and the meaning of its colours: `low` and `high` are labels with their unit."""
 
     address: str
     low: str
@@ -53,9 +55,10 @@ def thermal_map(source: Source, config: None, limits: Limits, plan: Plan) -> lis
 
 
 def motion(source: Source, config: None, limits: Limits, plan: Plan) -> list[Segment]:
-    """A motion recording -> one segment with views (1, 6, 2 n): the least and greatest value of each moment, SI units.
+    """A motion recording -> one segment with views (1, 6, 2 n): the least and greatest value in each bucket, in SI
+    units.
 
-    `source.hints.start_s` and `end_s` confine it. Raises MediaError.
+    `source.hints.start_s` and `end_s` confine the recording. Raises MediaError.
     """
     series = imu.read_imu(source, limits)
     start_s = source.hints.start_s or 0.0
@@ -69,9 +72,10 @@ def motion(source: Source, config: None, limits: Limits, plan: Plan) -> list[Seg
 
 
 def loudness(source: Source, config: None, limits: Limits, plan: Plan) -> list[Segment]:
-    """A sound, or a video with one -> one segment with views (1, `_BARS`) float32: the greatest amplitudes in turn.
+    """A sound, or a video with a sound track -> one segment with views (1, `_BARS`) float32: the greatest amplitudes in
+    turn.
 
-    `source.hints.start_s` and `end_s` confine it. Raises MediaError.
+    `source.hints.start_s` and `end_s` confine the recording. Raises MediaError.
     """
     (segment,) = audio.read(source, _LOUDNESS, limits, "whole")
     parts = np.array_split(np.abs(segment.views[0]), _BARS)
@@ -80,14 +84,14 @@ def loudness(source: Source, config: None, limits: Limits, plan: Plan) -> list[S
 
 
 def sound_picture(segment: Segment) -> str:
-    """What `loudness` read -> an SVG of bars, the loudest one as high as there is room."""
+    """A segment of `loudness` -> an SVG of bars, the loudest of which has the full height."""
     peaks = segment.views[0] / max(float(segment.views[0].max()), 1e-6)
     bars = "".join(f"M{5 * place + 2.5} {50 - 46 * peak:.1f}V{50 + 46 * peak:.1f}" for place, peak in enumerate(peaks))
     return f'<svg class="wave" viewBox="0 0 {5 * len(peaks)} 100" aria-hidden="true"><path d="{bars}"/></svg>'
 
 
 def depth_picture(segment: Segment) -> ColourMap:
-    """What `depth_map` read -> its picture: near is bright."""
+    """A segment of `depth_map` -> its picture, in which near is bright."""
     low, high = _range(segment.views[0])
     return ColourMap(
         _address(segment.views[0], high, low, "viridis"), f"{low:.3g} m", f"{high:.3g} m", _gradient("viridis", True)
@@ -95,7 +99,7 @@ def depth_picture(segment: Segment) -> ColourMap:
 
 
 def thermal_picture(segment: Segment, unit: str | None) -> ColourMap:
-    """What `thermal_map` read, and the unit that the file's hints name -> its picture: warm is bright."""
+    """A segment of `thermal_map`, and the unit in the file's hints -> its picture, in which warm is bright."""
     values = segment.views[0]
     if unit in ("kelvin", "centikelvin"):
         values = (values / 100 if unit == "centikelvin" else values) - np.float32(273.15)
@@ -107,7 +111,9 @@ def thermal_picture(segment: Segment, unit: str | None) -> ColourMap:
 
 
 def motion_picture(segment: Segment) -> str:
-    """What `motion` read -> an SVG: acceleration in g above rotation in degrees a second (left out where it is 0)."""
+    """A segment of `motion` -> an SVG: acceleration in g above rotation in degrees a second (left out where it
+    is 0).
+    """
     acceleration = segment.views[0][:3] / _STANDARD_GRAVITY
     rotation = np.degrees(segment.views[0][3:])
     panels = [("acceleration", "g", acceleration)]
@@ -133,7 +139,7 @@ def motion_picture(segment: Segment) -> str:
 
 
 def _short(value: float) -> str:
-    """1.23 and 123, never 1.2e+02."""
+    """A number as a short text: 1.23 and 123, never 1.2e+02."""
     return f"{value:.0f}" if abs(value) >= 10 else f"{value:.1f}" if abs(value) >= 1 else f"{value:.2f}"
 
 
@@ -166,13 +172,13 @@ def _small(values: np.ndarray) -> np.ndarray:
 
 
 def _range(values: np.ndarray) -> tuple[float, float]:
-    """What the colours span: a few wild pixels must not make the rest one colour."""
+    """The range that the colours span; a few outliers among the pixels do not extend it."""
     low, high = (float(value) for value in np.percentile(values, (1, 99)))
     return (low, high) if low < high else (low - 0.5, high + 0.5)
 
 
 def _colours(name: str) -> np.ndarray:
-    """(256, 3) uint8."""
+    """A colour map, (256, 3) uint8."""
     stops = np.array([[int(stop[i : i + 2], 16) for i in (0, 2, 4)] for stop in _STOPS[name].split()])
     places = np.linspace(0, 255, len(stops))
     return np.stack([np.interp(np.arange(256), places, stops[:, i]) for i in range(3)], 1).astype(np.uint8)

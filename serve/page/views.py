@@ -1,4 +1,4 @@
-"""What the page shows of the library, as HTML. Everything that comes from files or metadata is escaped here."""
+"""The HTML of the page. Everything that comes from files or metadata is escaped here."""
 
 from __future__ import annotations
 
@@ -37,14 +37,17 @@ _NAMES = {
     "thermal": ("thermal", "thermal images"),
     "imu": ("motion", "motion"),
 }
-"""What people call one and several; any other modality is called by its name."""
+"""Modality -> its name for one item and for several; any other modality is called by its own name."""
 _MEANINGS = (
     (0.8, 5.0, "strong", "strong match"),
     (0.5, 3.0, "likely", "likely match"),
     (0.2, 2.0, "weak", "weak match"),
     (0.0, float("-inf"), "chance", "may be chance"),
 )
-"""From which probability on which words hold and, without one, from which score on; see `serve.library.calibration`."""
+"""Words for a hit, the least probability from which they hold and, without a probability, the least score.
+
+`serve.library.calibration` explains both.
+"""
 
 
 def text(value: object) -> str:
@@ -53,17 +56,17 @@ def text(value: object) -> str:
 
 
 def printable(value: str) -> str:
-    """A text without what is no valid Unicode (half a pair, as JSON may bring it)."""
+    """A text without characters that are no valid Unicode, such as lone surrogates in JSON."""
     return value.encode("utf-8", "replace").decode()
 
 
 def name_of(item: Item) -> str:
-    """The file's name as valid text."""
+    """The name of an item's file, as valid text."""
     return shown(PurePath(item.path).name)
 
 
 def singular(modality: str) -> str:
-    """`imu` -> `motion`: what people call a modality."""
+    """`imu` -> `motion`: the name of a modality for people."""
     return _NAMES.get(modality, (modality, modality))[0]
 
 
@@ -73,7 +76,7 @@ def plural(modality: str) -> str:
 
 
 def span(item: Item) -> str:
-    """`0:05 to 0:15` for a stretch of a recording, '' for what has no time."""
+    """`0:05 to 0:15` for a stretch of a recording, '' for an item without times."""
     if item.start_s is None or item.end_s is None:
         return ""
     return " to ".join(f"{int(t // 60)}:{int(t % 60):02}" for t in (item.start_s, item.end_s))
@@ -85,7 +88,7 @@ def _from(item: Item) -> str:
 
 
 def meaning(score: float, probability: float | None = None) -> tuple[str, str]:
-    """A calibrated score, and how likely it is right where that is known -> its CSS class and its words."""
+    """A calibrated score, and the probability where it is known -> a CSS class and words."""
     for likely, standing_out, name, words in _MEANINGS:
         if score >= standing_out if probability is None else probability >= likely:
             return name, words
@@ -101,15 +104,17 @@ def quote(path: Path, limits: Limits) -> str:
 
 
 class Figures:
-    """What shows the items of a service's library. What had to be read for them is kept for the next time."""
+    """Makes the HTML of a service's items. Results of reading their files are kept for the next time."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
         self._kept: OrderedDict[int, str] = OrderedDict()
 
     async def figure(self, item: Item) -> str:
-        """An item -> the HTML that shows it: a picture, a player that starts at its stretch, a colour map, a plot,
-        a quote. A file that can no longer be read is shown as that.
+        """An item -> the HTML that shows it: a picture, a player that starts at its stretch, a colour map, a plot or a
+        quote.
+
+        For a file that can no longer be read, the HTML says so.
         """
         name = text(name_of(item))
         media, thumbnail = f"/v1/items/{item.item_id}/media", f"/v1/items/{item.item_id}/thumbnail"
@@ -129,13 +134,13 @@ class Figures:
         return read
 
     async def cards(self, hits: Sequence[Hit]) -> str:
-        """Hits -> a list of cards. What has to be read for them is read at the same time."""
+        """Hits -> a list of cards; their files are read in parallel."""
         shows = await asyncio.gather(*(self.figure(hit) for hit in hits))
         listed = "".join(card(hit, rank, shown) for rank, (hit, shown) in enumerate(zip(hits, shows, strict=True), 1))
         return f'<ol class="cards">{listed}</ol>'
 
     async def details(self, item: Item) -> str:
-        """An item -> everything known of it, for the dialog."""
+        """An item -> all facts about it, for the dialog."""
         if item.modality == "image":
             place = f"/v1/items/{item.item_id}"
             shows = f'<img src="{place}/media" alt="{text(name_of(item))}" data-instead="{place}/thumbnail">'
@@ -144,7 +149,7 @@ class Figures:
         return _details(item, shows)
 
     async def _read(self, item: Item) -> str:
-        """What only the file itself tells."""
+        """The HTML for which the file itself must be read."""
         if item.item_id in self._kept:
             self._kept.move_to_end(item.item_id)
             return self._kept[item.item_id]
@@ -196,7 +201,7 @@ def _icon(name: str) -> str:
 
 
 def card(hit: Hit, rank: int, shows: str) -> str:
-    """A hit, its rank from 1 on, and its figure -> a card with what it is, what its score means, and what to do."""
+    """A hit, its rank from 1 on, and its figure -> a card with its name, the meaning of its score, and its actions."""
     name, folder = text(name_of(hit)), text(shown(PurePath(hit.path).parent.name))
     style, words = meaning(hit.score, hit.probability)
     number = f"{round(hit.score, 1) + 0.0:.1f}".replace("-", "\N{MINUS SIGN}")
@@ -304,7 +309,7 @@ This page loads nothing from other hosts.</p></section>
 
 
 def where_help() -> str:
-    """What can be written as a filter."""
+    """The help on filters."""
     names = ", ".join(f"<code>{text(name)}</code>" for name in COLUMNS)
     examples = (
         "folder like '%trip%'",

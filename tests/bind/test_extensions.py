@@ -67,12 +67,3 @@ def test_a_package_adds_an_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         encoders.build({"module": "convnet"})
     with pytest.raises(ValueError, match=r"no_such_module \(senses\) cannot be loaded"):
         encoders.build({"module": "gone"})
-
-
-def test_doctor_shows_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from serve.cli import doctor
-
-    install(tmp_path, monkeypatch, "modalities", "smell = senses_of_mine:SPEC", "taste = no_such_module:SPEC")
-    shown = {check.name: check for check in doctor._extensions()}
-    assert shown["crossbind.modalities: smell"].state == "ok"
-    assert "no_such_module" in shown["crossbind.modalities: taste"].detail

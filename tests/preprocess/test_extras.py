@@ -86,7 +86,7 @@ def test_two_packages_of_faiss_are_refused(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_plot_and_map(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from serve.library.projection import lay_out
-    from train.evaluate.evaluation import plot
+    from train.evaluate.report import plot
 
     hide(monkeypatch, "matplotlib")
     hide(monkeypatch, "sklearn")

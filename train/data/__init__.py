@@ -1,1 +1,1 @@
-"""Manifests -> batches: datasets, augmentation, the feature cache."""
+"""Data for training: manifests -> batches, augmentation, and the cache of features."""

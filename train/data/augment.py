@@ -1,4 +1,4 @@
-"""Augmentation on prepared views. Every random number is a function of the item and its variant, not of its batch."""
+"""Augmentation of prepared views. Every random number is a function of the item and its variant, not of its batch."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ from torch import Tensor
 from train.trainer.schema import Augment
 
 _ASPECTS = (3 / 4, 4 / 3)
-"""Of random crops, as torchvision's RandomResizedCrop."""
+"""The least and greatest aspect ratio of random crops, as in torchvision's RandomResizedCrop."""
 _ERASED = (0.02, 1 / 3)
-"""Least and most share that a blanked rectangle covers, as torchvision's RandomErasing (arXiv 1708.04896)."""
+"""The least and greatest share of a picture that a blanked rectangle covers, as in torchvision's RandomErasing (arXiv
+1708.04896).
+"""
 
 
 def is_picture(shape: tuple[int, ...]) -> bool:
-    """Whether views of this shape are rasters of places: their last two sizes are equal (a spectrogram's are not)."""
+    """Whether views of this shape are pictures: their last two sizes are equal (those of a spectrogram differ)."""
     return len(shape) >= 3 and shape[-1] == shape[-2]
 
 
 def variant(digest: bytes, view: int, settings: Augment) -> np.ndarray:
     """An item's digest and the number of a variant -> (7,) float32.
 
-    They are scale x, y, centre x, y (in the coordinates of `grid_sample`), flip (-1 or 1), contrast, brightness.
+    The numbers are scale x, y, centre x, y (in the coordinates of `grid_sample`), flip (-1 or 1), contrast and
+    brightness.
     """
     rng = np.random.default_rng([*np.frombuffer(digest[:16], np.uint32).tolist(), view])
     area = rng.uniform(settings.crop, 1)
@@ -40,7 +43,9 @@ def variant(digest: bytes, view: int, settings: Augment) -> np.ndarray:
 
 
 def crop(x: Tensor, variants: Tensor) -> Tensor:
-    """(B, ..., H, W) views and (B, 7) variants -> the same shape, each cut, flipped and resized back, bilinear."""
+    """(B, ..., H, W) views and (B, 7) variants -> the same shape: each view is cropped, flipped and resized,
+    bilinearly.
+    """
     if bool((variants[:, :5] == variants.new_tensor([1, 1, 0, 0, 1])).all()):
         return x
     theta = x.new_zeros(len(x), 2, 3)
@@ -53,16 +58,19 @@ def crop(x: Tensor, variants: Tensor) -> Tensor:
 
 
 def jitter(x: Tensor, variants: Tensor) -> Tensor:
-    """(B, ..., H, W) normalised views -> contrast about each one's own mean, then brightness in standard deviations."""
+    """(B, ..., H, W) normalised views -> the same shape: contrast about each view's mean, then brightness in
+    deviations.
+    """
     contrast, brightness = (variants[:, column].view(-1, *[1] * (x.ndim - 1)) for column in (5, 6))
     mean = x.flatten(1).mean(1).view_as(contrast)
     return (x - mean) * contrast + mean + brightness
 
 
 def blank(x: Tensor, seeds: list[list[int]], settings: Augment) -> Tensor:
-    """(B, ..., H, W) views of the trained side, changed in place: rectangles, rows and columns set to 0, the mean.
+    """Blanks parts of (B, ..., H, W) views of the trained side, in place, by setting them to 0, the mean.
 
-    `seeds` has one entry an item. Pictures are blanked in rectangles, other views in rows (frequencies) and columns.
+    `seeds` has one entry for each item. Pictures are blanked in rectangles, other views in rows (frequencies) and
+    columns (times).
     """
     if not (settings.erase or settings.frequency_mask or settings.time_mask):
         return x
@@ -88,10 +96,11 @@ def blank(x: Tensor, seeds: list[list[int]], settings: Augment) -> Tensor:
 
 
 def sense(x: Tensor, modality: str, config: Any, seeds: list[list[int]], settings: Augment) -> Tensor:
-    """(B, *shape) views of the trained side -> the same scene by a sensor that is worn or adjusted otherwise.
+    """(B, *shape) views of the trained side -> the same scenes, as a sensor with another mounting or setting measures
+    them.
 
-    In the sensor's own units: `config` has the mean and std by which `prepare` normalised. Order: turned, shifted,
-    scaled or louder, then noise.
+    The changes are in the sensor's own units: `config` has the mean and std with which `prepare` normalised. The order
+    is: rotation, shift, scale or loudness, then noise.
     """
     on = (settings.noise, settings.scale, settings.gain_db, settings.turn_deg, settings.tilt_deg, settings.shift)
     if not any(on):
@@ -104,9 +113,9 @@ def sense(x: Tensor, modality: str, config: Any, seeds: list[list[int]], setting
     if modality == "imu":
         values = _shifted(_turned(values, draws, settings), draws[:, 5], settings.shift)
     factors = torch.from_numpy(1 + settings.scale * draws[:, 6:8]).to(values)
-    if modality == "imu":  # accelerometer and gyroscope
+    if modality == "imu":  # an accelerometer and a gyroscope
         values = values * factors.repeat_interleave(3, 1)[..., None]
-    elif modality == "audio":  # natural logarithms of power
+    elif modality == "audio":  # values are natural logarithms of power
         louder = torch.from_numpy(draws[:, 6] * settings.gain_db * np.log(10) / 10).to(values)
         values = values + louder.view(-1, *[1] * (x.ndim - 1))
     else:
@@ -121,9 +130,11 @@ def sense(x: Tensor, modality: str, config: Any, seeds: list[list[int]], setting
 
 
 def mix(x: Tensor, others: Tensor, config: Any, seeds: list[list[int]], settings: Augment) -> Tensor:
-    """(B, 1, H, W) log-mel views and as many of other sounds -> some with the other sound behind, 0 to 20 dB softer.
+    """(B, 1, H, W) log-mel views and as many of other sounds -> some views with the other sound added, 0 to 20 dB
+    softer.
 
-    Powers add, not their logarithms. The loudness of a view is its mean logarithm. What is heard best stays the item.
+    Powers are added, not their logarithms. The loudness of a view is its mean logarithm. The louder sound stays the
+    item's.
     """
     draws = torch.from_numpy(np.stack([np.random.default_rng([*seed, 4]).random(2) for seed in seeds])).to(x)
     own, behind = (sounds * config.std + config.mean for sounds in (x, others))
@@ -138,7 +149,7 @@ def _turned(values: Tensor, draws: np.ndarray, settings: Augment) -> Tensor:
     """(B, 6, T) accelerations and rates -> both rotated alike: about gravity, then about an axis of any direction."""
     if not (settings.turn_deg or settings.tilt_deg):
         return values
-    # What a body that comes to rest again accelerates by, on average, is gravity.
+    # A body that starts and ends at rest accelerates by gravity on average.
     gravity = values[:, :3].mean(2).double().cpu().numpy()
     heights = draws[:, 1]
     rings = np.sqrt(1 - heights**2)
@@ -152,14 +163,14 @@ def _turned(values: Tensor, draws: np.ndarray, settings: Augment) -> Tensor:
 
 
 def _shifted(values: Tensor, draws: np.ndarray, most: float) -> Tensor:
-    """(B, C, T) -> each moved in time by up to `most` of the window, mirrored where nothing was recorded."""
+    """(B, C, T) -> each window shifted in time by up to `most` of its length, mirrored where nothing was recorded."""
     length = values.shape[2]
     places = torch.arange(length)[None] + torch.from_numpy(np.rint(draws * most * length)).long()[:, None]
-    places = places % (2 * length)  # there and back, again and again
+    places = places % (2 * length)  # this reflects at both ends, again and again
     places = torch.where(places < length, places, 2 * length - 1 - places).to(values.device)
     return values.gather(2, places[:, None].expand(values.shape))
 
 
 def variants(digests: Sequence[bytes], views: Sequence[int], settings: Augment) -> Tensor:
-    """Items and the numbers of their variants -> (B, 7) float32, see `variant`."""
+    """Items' digests and the numbers of their variants -> (B, 7) float32, see `variant`."""
     return torch.from_numpy(np.stack([variant(d, v, settings) for d, v in zip(digests, views, strict=True)]))

@@ -1,8 +1,9 @@
-"""Tables on disk: digest of a content -> the arrays computed from it, memory-mapped and only ever appended to.
+"""Tables on disk: the digest of a content -> the arrays computed from it, memory-mapped and only ever appended to.
 
-A table is a folder of shards, each written by one process: `NAME.rows` holds rows of one shape and type, `NAME.keys`
-says which belong to which digest. Rows reach the disk before the key that names them, so a process that is killed
-leaves a table that is valid and only shorter. Processes fill a table at the same time without knowing of each other.
+A table is a folder of shards, each written by one process. `NAME.rows` holds rows of one shape and type; `NAME.keys`
+says which rows belong to which digest. Rows reach the disk before the key that names them. So a process that is killed
+leaves a valid table that is only shorter. Several processes can fill a table at the same time without knowing of each
+other.
 """
 
 from __future__ import annotations
@@ -48,13 +49,16 @@ def content_digest(source: Source, limits: Limits) -> bytes:
 
 
 def table_name(kind: str, parts: Mapping[str, Any]) -> str:
-    """What a table's rows depend on besides their content -> its folder's name."""
+    """The inputs of a table's rows besides their content -> the name of its folder, which is a cache key."""
     text = json.dumps(parts, sort_keys=True, default=str)
     return f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 class Table:
-    """Digest -> (count, *shape) array. `with table:` opens it for `add`; `refresh` shows what others have added."""
+    """Digest -> (count, *shape) array.
+
+    `with table:` opens a shard for `add`; `refresh` shows rows that others have added.
+    """
 
     def __init__(self, folder: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self.folder = folder
@@ -94,12 +98,15 @@ class Table:
         shard, first, count = self._places[digest]
         if shard not in self._maps:
             file = self.folder / f"{shard}.rows"
-            whole = file.stat().st_size // self._row_bytes  # a last one may be cut off
+            whole = file.stat().st_size // self._row_bytes  # the last row may be incomplete
             self._maps[shard] = np.memmap(file, self.dtype, "r", shape=(whole, *self.shape))
         return self._maps[shard][first : first + count]
 
     def add(self, digest: bytes, rows: np.ndarray) -> None:
-        """Appends (count, *shape) rows; they can be read after `with` ends. Raises ValueError for another shape."""
+        """Appends (count, *shape) rows, which can be read after the `with` block.
+
+        Raises ValueError for another shape.
+        """
         if rows.shape[1:] != self.shape or len(rows) == 0:
             raise ValueError(f"{self.folder.name}: expected (count, {self.shape}), got {rows.shape}")
         if self._files is None:

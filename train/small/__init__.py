@@ -1,1 +1,1 @@
-"""How the default model is made and measured. This package may import the trainer, never the reverse."""
+"""The making and measuring of the default model. This package may import the trainer, never the reverse."""

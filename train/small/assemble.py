@@ -1,9 +1,9 @@
-"""Joins what several runs added to one base: a named model with its weights in half precision.
+"""Adds modalities that several runs trained to one model, whose weights are stored in half precision.
 
     python -m train.small.assemble bind/zoo/small depth=out/small-depth/model imu=out/small-imu/model ...
 
-The first argument is the model that is widened, NAME.toml beside the folder NAME, and is written again; the others say
-which modality comes from which checkpoint folder.
+The first argument is the model that is extended: NAME.toml beside the folder NAME. Both are written again. The other
+arguments say which modality comes from which checkpoint folder.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from bind.model.towers import Tower
 
 
 def assemble(model: Path, additions: Mapping[str, Path]) -> None:
-    """`model`.toml and the folder `model`, widened in place by {modality: checkpoint folder that has it}.
+    """Adds {modality: checkpoint folder} to the model `model`.toml and its folder `model`, in place.
 
-    Raises ValueError where a checkpoint's frozen modalities are not the model's own: then it is of another space.
+    Raises ValueError where a checkpoint's frozen modalities are not the model's own, because its space is another then.
     """
     base_description = description.read(model.with_suffix(".toml"))
     base = loading.load_described(base_description, model)

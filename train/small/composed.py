@@ -38,6 +38,7 @@ from tqdm import tqdm
 import bind
 from bind import combine, modalities
 from bind.model.model import BindModel
+from bind.model.pooling import mean_of_views
 from bind.space import Embeddings, unit
 from data_manifests.simulation.motion import MIDDLE_S
 from data_manifests.simulation.render import Stage, photograph, prominent
@@ -191,8 +192,9 @@ class Pictures:
         with np.load(file) as stored:
             names, views = stored["names"].tolist(), torch.from_numpy(stored["features"]).float()
         with torch.inference_mode():
-            each = F.normalize(self._tower.head(views.flatten(0, 1)), dim=1).unflatten(0, views.shape[:2])
-        return dict(zip(names, F.normalize(each.mean(1), dim=1).numpy(), strict=True))
+            each = F.normalize(self._tower.head(views.flatten(0, 1)), dim=1)
+            means = mean_of_views(each, [views.shape[1]] * len(views))
+        return dict(zip(names, means.numpy(), strict=True))
 
     @torch.inference_mode()
     def _features(self, pictures: Iterator[tuple[str, Image.Image]]) -> tuple[list[str], np.ndarray]:

@@ -1,9 +1,9 @@
 """A folder of manifests -> the real data sets in it, filtered by licence, and their folds.
 
-    python -m train.small.data DATA [free]        # prints what is there, what is left out, and why
+    python -m train.small.data DATA [free]        # prints which sets are there, which are left out, and why
 
-`data.toml` says what each set is for and under which licence. Manifests are found by the name in their header, so it
-does not matter where below the folder they lie. Recipes ask for a set and a part:
+`data.toml` states the use and the licence of each set. Manifests are found by the name in their header, so they may lie
+anywhere below the folder. Recipes ask for a set and a part:
 
     data = find("DATA", licence="free")
     data.events("wisdm", "train")                       # () where the set is not there or not free
@@ -13,6 +13,7 @@ does not matter where below the folder they lie. Recipes ask for a set and a par
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
@@ -61,11 +62,11 @@ class Dataset(Terms):
     overlaps: tuple[str, ...] = ()
 
     def terms(self, event: Event) -> Terms:
-        """The licence of one event: that of its group where the table has it."""
+        """The licence of one event: that of its group, where the table has one for it."""
         return self.groups.get(event.group, self)
 
     def part(self, name: str) -> Part | None:
-        """Which part a manifest of this name (in its header) is, None where it is not of this set."""
+        """The part that a manifest of this name (in its header) is, or None where it is not of this set."""
         patterns: dict[Part, tuple[str, ...]] = {"train": self.train, "dev": self.dev, "test": self.test}
         return next((part for part in PARTS if any(fnmatchcase(name, one) for one in patterns[part])), None)
 
@@ -78,9 +79,9 @@ def datasets() -> dict[str, Dataset]:
 
 @dataclass(frozen=True)
 class Data:
-    """What lies in a folder: `manifests` by set and part, only with rows of the licence asked for.
+    """The data sets in a folder: `manifests` by set and part, only with rows of the wanted licence.
 
-    `left_out` says what was not taken, one sentence each.
+    `left_out` has one sentence for each set that was not taken.
     """
 
     manifests: Mapping[tuple[str, Part], tuple[Manifest, ...]]
@@ -149,14 +150,14 @@ class Data:
 
 
 def group_of(name: str, event: Event) -> str:
-    """What must stay on one side of a split: the event's group, else the event itself."""
+    """The name that must stay on one side of a split: the event's group, or else the event itself."""
     return event.group or f"{name}/{event.id}"
 
 
 def find(folder: str | os.PathLike[str], licence: Licence = "all") -> Data:
-    """A folder -> its known data sets. With `licence="free"` only rows whose licence is stated and free.
+    """A folder -> its known data sets. With `licence="free"`, only rows whose licence is stated and free.
 
-    Raises ManifestError for a manifest of a known set that breaks the format, OSError, ValueError for an unknown
+    Raises ManifestError for a manifest of a known set that breaks the format, OSError, and ValueError for an unknown
     licence.
     """
     if licence not in get_args(Licence):
@@ -184,12 +185,12 @@ def find(folder: str | os.PathLike[str], licence: Licence = "all") -> Data:
             left_out.append(f"{where}: its own header says of the licence: {found.license}")
             continue
         if licence == "free":
-            kept = tuple(event for event in found.events if dataset.terms(event).free)
-            if lost := len(found.events) - len(kept):
+            free_events = tuple(event for event in found.events if dataset.terms(event).free)
+            if lost := len(found.events) - len(free_events):
                 left_out.append(
                     f"{where}: {lost:,} of {len(found.events):,} rows: licence of {name}: {dataset.license}"
                 )
-            found = replace(found, events=kept)
+            found = replace(found, events=free_events)
         if found.events:
             taken.setdefault((name, part), []).append(found)
     lacking = [name for name, one in datasets().items() if not any(map(one.part, seen))]
@@ -214,7 +215,7 @@ def _headers(folder: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _balanced(keys: Sequence[str], k: int) -> dict[str, int]:
-    """Group of each row -> the fold of each group: large groups first, each to the fold that has the fewest rows.
+    """The group of each row -> the fold of each group: large groups first, each to the fold with the fewest rows.
 
     Groups of one size come in the order of their hashes, so that neighbours in a file do not share a fold.
     """
@@ -230,8 +231,29 @@ def _balanced(keys: Sequence[str], k: int) -> dict[str, int]:
     return assigned
 
 
+def command(
+    parser: argparse.ArgumentParser, arguments: Sequence[str], *, space: str, folds: str
+) -> tuple[argparse.Namespace, Data]:
+    """The command line of an experiment that binds a sensor -> its arguments, and the data sets of `data`.
+
+    It takes the folders `data` and `packages`, the model `space`, the folder `out`, `--licence` and `--folds`; `space`
+    and `folds` are the help of two of them. What was left out of the data is told on stderr.
+    """
+    parser.add_argument("data", type=Path)
+    parser.add_argument("packages", type=Path)
+    parser.add_argument("space", help=space)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--licence", choices=get_args(Licence), default="all")
+    parser.add_argument("--folds", action="store_true", help=folds)
+    parsed = parser.parse_args(arguments)
+    found = find(parsed.data, parsed.licence)
+    for reason in found.left_out:
+        print(f"left out: {reason}", file=sys.stderr)
+    return parsed, found
+
+
 def main() -> None:
-    """Prints the sets of the folder named on the command line; `free` behind it takes only free ones."""
+    """Prints the sets of the folder named on the command line; with `free` behind it, only the free ones."""
     folder, *rest = sys.argv[1:]
     data = find(folder, licence="free" if rest == ["free"] else "all")
     print("| set | rows: train, dev, test | modalities | licence |\n|---|---|---|---|")

@@ -1,11 +1,12 @@
-"""The experiment behind the method: what was never paired meets in the space all the same.
+"""The experiment behind the method: modalities that were never trained together can still be compared.
 
     python -m train.small.emergence RUN.toml TEST.jsonl OUT --seeds 0 1 2
 
-RUN.toml binds several sensors to pictures or video only (`train/runs/emergence.toml`). For each seed it is trained as
-it stands; then the other pairs of TEST.jsonl are measured on it, and beside each the same pair trained directly: the
-same encoders from new weights, the same data, as many steps, but bound to each other (a sensor to text: to the base's
-frozen one). The command goes on where it was interrupted; seeds may run in processes of their own, with one OUT.
+RUN.toml binds several sensors to pictures or video only (`train/runs/emergence.toml`). For each seed, the run is
+trained as it stands, and the other pairs of TEST.jsonl are measured on the result. For comparison, each of these pairs
+is also trained directly: with the same encoders from new weights, the same data and as many steps, but bound to each
+other (a sensor and text: the sensor to the base's frozen text tower). The command continues an interrupted experiment;
+seeds may run in processes of their own, with one OUT.
 """
 
 from __future__ import annotations
@@ -27,18 +28,21 @@ from bind import zoo
 from bind.model.model import BindModel
 from preprocess import manifest
 from preprocess.manifest import Event
-from train.evaluate.evaluation import RECALLS, bootstrap, pair_kind, ranks
+from train.evaluate.evaluation import pair_kind
+from train.evaluate.metrics import RECALLS, bootstrap, ranks
 from train.trainer import loop
 from train.trainer import run as runs
 
 RANKS = "ranks.json"
 EMERGENT = (("depth", "thermal"), ("depth", "text"), ("thermal", "text"), ("imu", "text"), ("imu", "depth"))
-"""The pairs that are asked about."""
+"""The pairs of modalities that are measured without training on them."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One direction of one pair: recall@k as the mean over seeds, its 95% interval over the held-out events, chance."""
+    """One direction of one pair: the mean recall@k over seeds, its 95 % interval over the held-out events, and
+    chance.
+    """
 
     query: str
     target: str
@@ -53,14 +57,14 @@ class Row:
 
 
 def table_of(whole: Mapping[str, Any], first: str, second: str) -> dict[str, Any]:
-    """The run file that binds several sensors -> the one that binds `first` to `second` and nothing else.
+    """The run file that binds several sensors -> the run file that binds `first` to `second` and nothing else.
 
-    A `second` that is a sensor of the file is trained along. Raises KeyError where the file does not bind `first`.
+    A `second` that is a sensor of the file is trained too. Raises KeyError where the file does not bind `first`.
     """
     pairs = {pair["modality"]: pair for pair in whole["train"]["pairs"]}
     augment = dict(pairs[first].get("augment", {}))
     if second not in pairs or first == "imu":
-        # Variants of a picture are aligned with its anchor's; a text or a movement has none.
+        # Variants of a picture are aligned with those of its anchor; a text or a movement has no such variants.
         augment = {key: value for key, value in augment.items() if key in ("erase", "time_mask", "frequency_mask")}
     pair = pairs[first] | {"anchor": second, "augment": augment}
     tables = {name: whole["modalities"][name] for name in (first, second) if name in whole["modalities"]}
@@ -105,7 +109,7 @@ def rows_of(query: str, target: str, kind: str, of_seeds: np.ndarray, items: np.
 
 
 def trained(table: Mapping[str, Any], folder: Path, out: Path, seed: int) -> BindModel:
-    """Trains (or finishes, or only loads) a run, with its output in `out` and a cache beside all seeds."""
+    """Trains a run, continues it, or loads its result; its output is in `out`, beside a cache that all seeds share."""
     whole = {**table, "out": str(out), "seed": seed, "cache": {"folder": str(out.parents[1] / "cache")}}
     run = runs.parse(whole, folder, str(table["name"]))
     result = loop.train(run)
@@ -116,23 +120,23 @@ def trained(table: Mapping[str, Any], folder: Path, out: Path, seed: int) -> Bin
 
 
 def measured(run_file: Path, test_file: Path, out: Path, seed: int) -> dict[str, list[int]]:
-    """All trainings of one seed -> ranks by "QUERY TARGET KIND" and item labels by "QUERY TARGET".
+    """Trains everything for one seed -> ranks by "QUERY TARGET KIND" and item labels by "QUERY TARGET".
 
-    They are kept in OUT/seedN/ranks.json. Raises TrainError where that was measured with another run file or test set.
+    The results are stored in OUT/seedN/ranks.json. Raises TrainError where those are of another run file or test set.
     """
     whole = tomllib.loads(run_file.read_text())
     test = manifest.read(test_file)
     folder = out.resolve() / f"seed{seed}"
     identity = {"run": whole, "test": test.sha256}
     if (folder / RANKS).is_file():
-        kept: dict[str, Any] = json.loads((folder / RANKS).read_text())
-        if {key: kept[key] for key in identity} != identity:
+        stored: dict[str, Any] = json.loads((folder / RANKS).read_text())
+        if {key: stored[key] for key in identity} != identity:
             raise loop.TrainError(f"{folder / RANKS} is of another run file or test set; choose another OUT")
-        return dict(kept["found"])
+        return dict(stored["found"])
     bound = [(pair["modality"], pair["anchor"]) for pair in whole["train"]["pairs"]]
     known = {sensor for sensor, _ in bound} | {"text"}
-    asked = [pair for pair in EMERGENT if set(pair) <= known & set(test.modalities)]
-    needed = {name for pair in (*bound, *asked) for name in pair}
+    emergent = [pair for pair in EMERGENT if set(pair) <= known & set(test.modalities)]
+    needed = {name for pair in (*bound, *emergent) for name in pair}
     events = [event for event in test.events if needed <= set(event.media)]
     found: dict[str, list[int]] = {}
 
@@ -144,9 +148,9 @@ def measured(run_file: Path, test_file: Path, out: Path, seed: int) -> dict[str,
 
     model = trained(whole, run_file.parent, folder / "bound", seed)
     vectors = embedded(model, events, needed)
-    for first, second in [*bound, *asked]:
+    for first, second in [*bound, *emergent]:
         measure(vectors, first, second, pair_kind(model.description, first, second))
-    for pair in asked:
+    for pair in emergent:
         table = table_of(whole, *pair)
         model = trained(table, run_file.parent, folder / table["name"], seed)
         measure(embedded(model, events, pair), *pair, "direct")
@@ -155,7 +159,9 @@ def measured(run_file: Path, test_file: Path, out: Path, seed: int) -> dict[str,
 
 
 def experiment(run_file: Path, test_file: Path, out: Path, seeds: Sequence[int]) -> list[Row]:
-    """A run file, held-out events and seeds -> all rows: pairs that were trained, emergent ones, and these trained."""
+    """A run file, held-out events and seeds -> all rows: trained pairs, emergent pairs, and emergent pairs trained
+    directly.
+    """
     of_seeds = [measured(run_file, test_file, out, seed) for seed in seeds]
     rows = []
     for key in of_seeds[0]:
@@ -167,7 +173,7 @@ def experiment(run_file: Path, test_file: Path, out: Path, seeds: Sequence[int])
 
 
 def report(rows: list[Row]) -> str:
-    """Rows -> a table, one direction of a pair a line, emergent beside direct."""
+    """Rows -> a table with one line for each direction of a pair, emergent beside direct."""
     lines = [f"{'pair':22}{'kind':10}" + "".join(f"{f'R@{k} [95%] (chance)':32}" for k in RECALLS) + "n"]
     by = {(row.query, row.target, row.kind, row.k): row for row in rows}
     for query, target, kind in dict.fromkeys((row.query, row.target, row.kind) for row in rows):

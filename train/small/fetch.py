@@ -1,10 +1,10 @@
-"""The pictures that `small`'s image and text heads are trained on, by package name, each from its own client.
+"""The pictures that the image and text heads of `small` are trained on, fetched as packages with their own clients.
 
     python -m train.small.fetch FOLDER
 
-unpacks into FOLDER what `crossbind manifest` takes, 1.2 GB: `stamps`, `clipart` and the nouns of WordNet (Debian,
-`apt-get download`), `emoji` and `icons` (`npm pack`). What is there already is left alone. Drawings that are SVG only
-are rendered to PNG beside them, which needs the package resvg-py (pip install 'crossbind[data]').
+unpacks into FOLDER the inputs of `crossbind manifest`, 1.2 GB: `stamps`, `clipart` and the nouns of WordNet (Debian,
+`apt-get download`), `emoji` and `icons` (`npm pack`). Files that are there already are not changed. Drawings that exist
+as SVG only are rendered to PNG beside them, which needs the package resvg-py (pip install 'crossbind[data]').
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ DEBIAN = {
     "wordnet-base": "icons/wordnet",
     "fonts-symbola": "emoji/fonts-symbola",
 }
-"""Package -> folder; Debian 12 has 2022.06.04-1, 1:0.18+dfsg-19 (both of openclipart), 1:3.0-37 and 2.60-1.1."""
+"""Package -> folder.
+
+Debian 12 has the versions 2022.06.04-1, 1:0.18+dfsg-19 (both of openclipart), 1:3.0-37 and 2.60-1.1.
+"""
 EMOJI = (
     "emoji-datasource-google@16.0.0",
     "emoji-datasource-twitter@16.0.0",
@@ -80,20 +83,22 @@ _FONTS = {
     "expo-google-fonts-noto-emoji": "500Medium/NotoEmoji_500Medium.ttf",
     "fonts-symbola": "usr/share/fonts/truetype/ancient-scripts/Symbola_hint.ttf",
 }
-"""Folder of a package below `emoji` -> its font, whose emoji are drawings by another hand."""
+"""The folder of a package below `emoji` -> its font, whose emoji are drawings by another artist."""
 _PIXELS = 224
 _NO_LETTERS, _UNASSIGNED = 0x200, "\U0010ffff"
-"""Above Latin letters and digits; and a code point of which every font draws what it draws when it has none."""
+"""The first code point above Latin letters and digits, and an unassigned one, which shows how a font draws a missing
+glyph.
+"""
 _PREFIX, _VARIANT = re.compile(r"^u[0-9a-f]{4,6}-"), re.compile(r"-(\d|filled)$")
 
 
 class FetchError(RuntimeError):
-    """A package that could not be obtained. The message has what its client said."""
+    """A package could not be obtained. The message has its client's output."""
 
 
 def fetch(folder: Path) -> None:
-    """Downloads, unpacks and renders what is not yet in `folder`. Raises FetchError."""
-    folder = folder.resolve()  # the clients are run in folders of their own
+    """Downloads, unpacks and renders everything that is missing in `folder`. Raises FetchError."""
+    folder = folder.resolve()  # clients run in other folders
     for package, place in DEBIAN.items():
         _once(folder / place, package, _debian)
     for place, wanted in (("emoji", EMOJI), ("icons", ICONS)):
@@ -136,13 +141,13 @@ def _run(command: list[str], folder: Path) -> None:
 
 
 def render_stamps(folder: Path) -> int:
-    """Stamps that are SVG only -> a PNG beside each; those that say no size are left out. The number rendered."""
+    """Renders stamps that are SVG only, a PNG beside each -> their number. Drawings without a size are left out."""
     drawings = [path for path in folder.rglob("*.svg") if not path.with_suffix(".png").exists()]
     return sum(_rendered(path.read_text("utf-8", "replace"), path.with_suffix(".png")) for path in sorted(drawings))
 
 
 def render_emoji(folder: Path) -> int:
-    """OpenMoji's SVG -> `color/618x618`, icon collections and fonts -> `png`, named by code. The number rendered."""
+    """Renders OpenMoji's SVG to `color/618x618`, icon collections and fonts to `png`, named by code -> their number."""
     count = 0
     names: dict[str, str] = {}
     for entry in json.loads((folder / "openmoji/data/openmoji.json").read_bytes()):
@@ -167,7 +172,7 @@ def render_emoji(folder: Path) -> int:
 
 
 def render_icons(folder: Path) -> int:
-    """Icon collections: those that show a thing -> `png`, under the icon's name. The number rendered."""
+    """Renders the icons that show a thing to `png`, under the icon's name -> their number."""
     known = wordnet(folder)
     if known is None:
         raise FetchError(
@@ -186,7 +191,7 @@ def _slug(name: str) -> str:
 
 
 def _svg(icon: dict[str, Any], icons: dict[str, Any]) -> str:
-    """An icon of a collection, which keeps what several have in common at its top, as a whole SVG."""
+    """An icon of a collection -> a whole SVG; attributes that several icons share are stored once in the collection."""
     width, height = (icon.get(side, icons.get(side, 16)) for side in ("width", "height"))
     box = f"{icon.get('left', 0)} {icon.get('top', 0)} {width} {height}"
     spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
@@ -196,7 +201,7 @@ def _svg(icon: dict[str, Any], icons: dict[str, Any]) -> str:
 def _rendered(svg: str, target: Path) -> bool:
     if target.exists():
         return False
-    import resvg_py  # needed only where there is something to render
+    import resvg_py  # imported here, because it is needed only where there is something to render
 
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -208,7 +213,10 @@ def _rendered(svg: str, target: Path) -> bool:
 
 
 def _drawn(font: ImageFont.FreeTypeFont, code: str, target: Path) -> bool:
-    """An emoji as a font draws it, black on white and as large as fits. No letters, and no sequences of several."""
+    """Writes an emoji as a font draws it, black on white and as large as fits -> whether it did.
+
+    Letters and sequences of several characters are not drawn.
+    """
     if target.exists() or "-" in code or int(code, 16) < _NO_LETTERS:
         return False
     ink = _ink(font, chr(int(code, 16)))
@@ -223,7 +231,7 @@ def _drawn(font: ImageFont.FreeTypeFont, code: str, target: Path) -> bool:
 
 
 def _ink(font: ImageFont.FreeTypeFont, character: str) -> Image.Image | None:
-    """White on black, without a margin; None of what leaves no ink."""
+    """A character, white on black without a margin, or None where the font draws nothing."""
     left, top, right, bottom = map(int, font.getbbox(character))
     ink = Image.new("L", (max(right - left, 1), max(bottom - top, 1)))
     ImageDraw.Draw(ink).text((-left, -top), character, "white", font)
@@ -232,7 +240,7 @@ def _ink(font: ImageFont.FreeTypeFont, character: str) -> Image.Image | None:
 
 
 def main() -> None:
-    """Fetches into the folder that is named on the command line."""
+    """Fetches everything into the folder that is named on the command line."""
     fetch(Path(sys.argv[1]))
 
 

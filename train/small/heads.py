@@ -1,15 +1,16 @@
-"""The image and text heads of `small`: two maps that are linear in what frozen trunks say.
+"""The image and text heads of `small`: two linear maps of the features of frozen trunks.
 
-One map is learned by InfoNCE: between pictures and what is said of them, in sixteen languages, between two hands or two
-views of the same thing, and between the classifier's class directions and its class names; besides, a picture should
-name ImageNet's classes as the trunk's own classifier does. The other map is closed: the class probabilities p_c weight
-the vectors a_c of the class names, less their mean. A picture is [W x, b sum_c p_c a_c], a text is [V t, c a(t)]; of
-these 768 directions the 384 are kept that hold most of pictures and texts, the most of them first, so that the first
-64, 128 or 256 may be used alone. To a photograph, not to a drawing, the names of those classes are added that the
-trunk is certain of (`certain`).
+The learned map is trained with InfoNCE on four kinds of pairs: pictures and their captions in sixteen languages,
+drawings of one thing by two artists, two views of one picture, and the classifier's class directions and class names.
+In addition, a picture should give ImageNet's classes the probabilities that the trunk's own classifier gives.
 
-A text is heard by MiniLM, which knows English, and by a sentence encoder of sixteen languages. A gate tells whether a
-text is English, and lets MiniLM through as far as it is.
+The closed map has no training: the class probabilities p_c weight the vectors a_c of the class names, less their mean.
+So a picture is [W x, b sum_c p_c a_c] and a text is [V t, c a(t)]. Of these 768 directions, the 384 with the most
+variance over pictures and texts are kept, in descending order, so that the first 64, 128 or 256 may be used alone. For
+photographs, but not for drawings, the names of those classes are added of which the trunk is certain (`certain`).
+
+A text is encoded by MiniLM, which knows English, and by a sentence encoder of sixteen languages. A gate estimates
+whether a text is English, and multiplies MiniLM's features by that probability.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ DIM = 384
 POOLED, CLASSES, SENTENCE, GATED, UNIVERSAL = 1280, 1000, 384, 1536, 512
 """Widths: the trunk's pooled features and classes; MiniLM's sentence, all of MiniLM, the multilingual encoder."""
 
-# Chosen by cross-validation (LOG.md): directions of the pooled features, steps, batch, learning rate, dropout, how
-# often a picture is replaced by a view.
+# Chosen by cross-validation (LOG.md): directions of the pooled features, steps, batch, learning rate, dropout, and the
+# share of pictures that are replaced by a view.
 _KEPT, _STEPS, _BATCH, _RATE, _DROPOUT, _VIEWED = 800, 300, 3072, 5e-4, 0.5, 0.5
 _WHITENED, _TEXT_RATE, _TAU = 0.5, 1.0, 0.07
 _CLASS_WEIGHT, _CLASS_EVIDENCE, _CLASSES_AT_ONCE = 0.5, 0.4, 256
 _NAMING = 0.25
-"""Weight of naming classes as the classifier does."""
+"""The weight of the loss that names classes as the classifier does."""
 OFTEN = {
     "emoji": 1.0,
     "stamps": 1.5,
@@ -51,21 +52,23 @@ OFTEN = {
     "grocery-train": 2.0,
     "clothing-train": 2.0,
 }
-"""How often a name of each set is drawn, or a picture of a set that has no names."""
+"""Set -> how often a name of the set is drawn, or a picture of a set without names."""
 _OTHER = 1.0
 """The same for a set that is not listed."""
 _TOGETHER = 16
-"""Pictures of one name that are drawn as one; a name of more is drawn so much more often."""
+"""The number of pictures of one name that are drawn as one; a name with more pictures is drawn more often in
+proportion.
+"""
 _FOREIGN = 0.4
-"""How often what is said is said in another language, where there is one."""
+"""The share of captions that are drawn in another language, where there is one."""
 _SPREAD = 10.0
-"""What the block of class probabilities is multiplied with, so that its gradients are of the size of the others'."""
+"""The factor on the block of class probabilities, which gives its gradients the size of the others'."""
 _WORDS = 1.0
-"""Size of what MiniLM's layers and the multilingual encoder say beside MiniLM's sentence vector."""
+"""The size of the features of MiniLM's layers and the multilingual encoder beside MiniLM's sentence vector."""
 _GAIN, _CLOSED_IMAGE, _CLOSED_TEXT = 2.0, 1.5, 1.0
-"""Weight of the learned map's class probabilities after training, and of the closed map on both sides."""
+"""The weights of the learned map's class probabilities after training, and of the closed map on both sides."""
 _CERTAIN = 1.25
-"""How much the names of classes count that the trunk is certain of."""
+"""The weight of the names of classes of which the trunk is certain."""
 _SHUT = 20.0
 _RIDGE = 3e-3
 SEEDS = (0, 1, 2, 3, 4)
@@ -97,7 +100,7 @@ def _gated(state: Mapping[str, Tensor], x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Classes:
-    """The classifier: `weight` (1000, 1280), the vectors `names` (M, V) of its class names, and whose name each is.
+    """The classifier: `weight` (1000, 1280), the vectors `names` (M, V) of its class names, and the class of each name.
 
     `of` (M,) counts up from 0 to 999; a class may have several names.
     """
@@ -108,10 +111,11 @@ class Classes:
 
 
 class Coordinates:
-    """Features as the learned map sees them: (N, W) -> (N, 800 + 384 + the rest), and the way back for its weights.
+    """The coordinates of the learned map: (N, W) features -> (N, 800 + 384 + the rest), and the way back for its
+    weights.
 
-    Pooled features: the directions of most variance, half whitened. Class probabilities: as mixtures of class names.
-    What the stages say: each value standardised.
+    Pooled features are projected to the directions of most variance and half whitened. Class probabilities become
+    mixtures of class names. The features of the stages are standardised.
     """
 
     def __init__(self, train: Tensor, weight: Tensor, names: Tensor) -> None:
@@ -123,7 +127,7 @@ class Coordinates:
         self.rotate = self.rotate / (centred @ self.rotate).std()
         self.mixture = 2 * _SPREAD * (names - names.mean(0))
         self.deviation = train[:, POOLED + CLASSES :].std(0) + 1e-3
-        # A class's own features: its direction among those pictures have, its probability spread over no other class.
+        # The features of a class itself: its direction among those of pictures, and its probability of 1.
         weight = (weight - weight.mean(0)) @ self.rotate
         evidence = _CLASS_EVIDENCE * self.mixture
         rest = torch.zeros(CLASSES, len(self.deviation), device=train.device)
@@ -150,25 +154,25 @@ class Coordinates:
 
 
 class Words:
-    """Vectors of texts as the learned map sees them, (N, V) -> (N, V), and the way back for its weights.
+    """The coordinates of texts in the learned map: (N, V) vectors -> (N, V), and the way back for its weights.
 
-    MiniLM's part is let through as far as a text is English; the rest is standardised to the same size.
+    MiniLM's part is multiplied by the probability that a text is English; the rest is standardised to the same size.
     """
 
     def __init__(self, english: Tensor, foreign: Tensor, names: Tensor) -> None:
         """Vectors (N, V) of English texts, of texts in other languages (none: the gate is open), of class names."""
         device = english.device
         self.gate = _logistic(english, foreign) if len(foreign) else (torch.zeros(english.shape[1], device=device), 9.0)
-        # The mean of a sentence vector is that of class names, whose mixtures pictures are compared with.
+        # The mean of a sentence vector is that of class names, because pictures are compared with mixtures of these.
         mean = english.mean(0)
         mean[:SENTENCE] = names[:, :SENTENCE].mean(0)
         self.mean = mean
         size = english[:, :SENTENCE].std(0).mean()
         self.scale = _WORDS * size / english.std(0).clamp(min=1e-6)
         self.scale[:SENTENCE] = 1
-        # Where the multilingual encoder's vector of an English text lies among MiniLM's.
-        said = self(english)
-        u, m = said[:, GATED:], said[:, :SENTENCE]
+        # This predicts MiniLM's vector of an English text from the multilingual encoder's vector.
+        vectors = self(english)
+        u, m = vectors[:, GATED:], vectors[:, :SENTENCE]
         among = u.T @ u / len(u)
         ridge = _RIDGE * among.diagonal().mean() * torch.eye(len(among), device=device)
         to = torch.linalg.solve(among + ridge, u.T @ m / len(u))
@@ -183,7 +187,7 @@ class Words:
         return torch.cat([x[:, :GATED] * gate, x[:, GATED:]], 1)
 
     def back(self, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
-        """A linear map of these -> the `bind.heads.Gated` of the texts' vectors that is the same."""
+        """A linear map of these coordinates -> the `bind.heads.Gated` of the texts' vectors that computes the same."""
         weight = weight * self.scale[:, None]
         gate, shift = self.gate
         return {
@@ -196,7 +200,7 @@ class Words:
 
 
 def _logistic(yes: Tensor, no: Tensor) -> tuple[Tensor, float]:
-    """Two sets of vectors (N, V) -> weight (V,) and bias of the logistic regression that tells them apart."""
+    """Two sets of vectors (N, V) -> weight (V,) and bias of the logistic regression that separates them."""
     x = torch.cat([yes, no])
     mean, deviation = x.mean(0), x.std(0).clamp(min=1e-6)
     x = (x - mean) / deviation
@@ -219,7 +223,7 @@ def _logistic(yes: Tensor, no: Tensor) -> tuple[Tensor, float]:
 
 @dataclass(frozen=True)
 class Learned:
-    """The learned map: weight and bias from coordinates, weight and bias from `Words`."""
+    """The learned map: weight and bias for coordinates of pictures, weight and bias for `Words`."""
 
     weight: Tensor
     bias: Tensor
@@ -234,10 +238,10 @@ def fit(
     classes: Classes,
     seeds: tuple[int, ...] = SEEDS,
 ) -> Heads:
-    """Pictures to train on, features (1 + views, N, W) of them, vectors (V,) of all that is said -> both heads.
+    """Pictures to train on, their features (1 + views, N, W), and vectors (V,) of all their captions -> both heads.
 
-    Of the features, certainties stand first. The learned map is the mean over all seeds. Runs on the device of the
-    features.
+    The first features are the certainties. The learned map is the mean over all seeds. Everything runs on the device of
+    the features.
     """
     rest = features[..., CLASSES:]
     own = rest[0].float()
@@ -252,16 +256,16 @@ def fit(
 def certain(
     weight: Tensor, bias: Tensor, text: Mapping[str, Tensor], own: Tensor, photographs: Tensor, classes: Classes
 ) -> Heads:
-    """A linear head of pictures and the text's head -> both, the pictures' with certainties before its features.
+    """A linear head of pictures and the text's head -> both, with certainties before the features of pictures.
 
-    What a certainty adds is the vector of its class's name. A logistic regression on what the stages say, from features
-    `own` (N, W) and which of them are `photographs` (N,), lets it through for photographs only: of a drawing the trunk
-    is certain of the wrong class. Without photographs nothing is let through.
+    A certainty adds the vector of its class's name. A gate lets it through for photographs only, because for a drawing
+    the trunk is certain of the wrong class. The gate is a logistic regression on the features of the stages, fitted to
+    features `own` (N, W) and which of them are `photographs` (N,). Without photographs, nothing is let through.
     """
     device = own.device
-    said = F.normalize(_gated(text, classes.names.to(device).float()), dim=1)
+    name_vectors = F.normalize(_gated(text, classes.names.to(device).float()), dim=1)
     of = classes.of.to(device)
-    names = torch.zeros(CLASSES, said.shape[1], device=device).index_add_(0, of, said)
+    names = torch.zeros(CLASSES, name_vectors.shape[1], device=device).index_add_(0, of, name_vectors)
     names /= torch.bincount(of, minlength=CLASSES)[:, None]
     gate, shift = torch.zeros(CLASSES + len(weight), device=device), -_SHUT
     if photographs.any() and not photographs.all():
@@ -278,17 +282,19 @@ def certain(
 
 
 class Material:
-    """What both heads are learned from: pictures, what is said of them, and the coordinates of both."""
+    """The training data of both heads: pictures, their captions, and the coordinates of both."""
 
     def __init__(self, items: Sequence[Item], own: Tensor, vectors: Mapping[str, Tensor], classes: Classes) -> None:
-        """Pictures and their features `own` (N, W), vectors (V,) of all that is said of them, the classifier."""
+        """Takes pictures and their features `own` (N, W), the vectors (V,) of all their captions, and the
+        classifier.
+        """
         device = own.device
         english = sorted({caption for item in items for caption in item.captions})
         foreign = sorted({caption for item in items for caption in item.foreign} - set(english))
         texts = torch.stack([vectors[caption] for caption in (*english, *foreign)]).to(device).float()
         names = classes.names.to(device).float()
         self.words = Words(texts[: len(english)], texts[len(english) :], names)
-        self.texts, self.said = texts, self.words(texts)
+        self.texts, self.text_vectors = texts, self.words(texts)
         self.class_texts = self.words(names)
         self._names, self._first, self._of = _ragged(_listed(classes.of.tolist()))
         anchors = self.class_texts @ self.words.anchor
@@ -304,21 +310,21 @@ class Material:
         return self.class_texts[torch.from_numpy(chosen).to(self.class_texts.device)]
 
     def start(self) -> Learned:
-        """The map that training starts from: the closed one."""
-        device = self.said.device
+        """The map that training starts from, which is the closed one."""
+        device = self.text_vectors.device
         weight = torch.zeros(self.coordinates.prototypes.shape[1], SENTENCE, device=device)
         weight[_KEPT : _KEPT + SENTENCE] = torch.eye(SENTENCE) / _SPREAD
         none = torch.zeros(SENTENCE, device=device)
         return Learned(weight, none, self.words.anchor.clone(), none.clone())
 
     def joined(self, learned: Learned, own: Tensor) -> tuple[tuple[Tensor, Tensor], dict[str, Tensor]]:
-        """The learned map and the closed one, side by side, of their directions those kept that hold most.
+        """The learned map and the closed one, side by side, projected to the directions with the most variance.
 
-        -> weight (W, D) and bias (D,) of pictures, and the head of texts.
+        Returns weight (W, D) and bias (D,) of pictures, and the head of texts.
         """
         device = own.device
         size = (self.coordinates(own) @ learned.weight + learned.bias).norm(dim=1).mean()
-        text_size = (self.said @ learned.text_weight + learned.text_bias).norm(dim=1).mean()
+        text_size = (self.text_vectors @ learned.text_weight + learned.text_bias).norm(dim=1).mean()
         weight = learned.weight.clone()
         weight[_KEPT : _KEPT + SENTENCE] *= _GAIN
         weight, bias = self.coordinates.back(weight, learned.bias)
@@ -329,19 +335,19 @@ class Material:
         text_weight = torch.cat([learned.text_weight / text_size, _CLOSED_TEXT * self.words.anchor], 1)
         text_bias = torch.cat([learned.text_bias / text_size, none])
         a = F.normalize(own @ image[0] + image[1], dim=1)
-        b = F.normalize(self.said @ text_weight + text_bias, dim=1)
+        b = F.normalize(self.text_vectors @ text_weight + text_bias, dim=1)
         _, directions = torch.linalg.eigh(a.T @ a / len(a) + b.T @ b / len(b))
         kept = directions[:, -DIM:].flip(1)
-        # Rows then have a norm of about 1 before they are normalised, which float16 likes.
+        # Rows then have a norm of about 1 before they are normalised, which suits float16.
         weight, bias = image[0] @ kept, image[1] @ kept
         size = (own @ weight + bias).norm(dim=1).mean()
         text_weight, text_bias = text_weight @ kept, text_bias @ kept
-        text_size = (self.said @ text_weight + text_bias).norm(dim=1).mean()
+        text_size = (self.text_vectors @ text_weight + text_bias).norm(dim=1).mean()
         return (weight / size, bias / size), self.words.back(text_weight / text_size, text_bias / text_size)
 
 
 class Drawn:
-    """What is drawn in a batch: names, of each a picture and another of the same, and what is said of the first."""
+    """The items of a batch: drawn names, two pictures of each, and captions of the first."""
 
     def __init__(self, items: Sequence[Item], numbers: Mapping[str, int]) -> None:
         groups: dict[tuple[str, str, int], list[int]] = defaultdict(list)
@@ -362,20 +368,22 @@ class Drawn:
         self.size = min(_BATCH, len(groups))
 
     def batch(self, rng: np.random.Generator, size: int | None = None) -> tuple[np.ndarray, ...]:
-        """-> rows of pictures, of others of the same names, numbers of what is said, numbers of the names' keys."""
+        """Rows of pictures, of other pictures of the same names, numbers of captions, and numbers of the names'
+        keys.
+        """
         chosen = rng.choice(len(self._often), min(size or self.size, self.size), replace=False, p=self._often)
         rows, others = (self._rows[_one(rng, self._starts[chosen], self._counts[chosen])] for _ in range(2))
-        return rows, others, self.said(rows, rng), self._keys[chosen]
+        return rows, others, self.sample_captions(rows, rng), self._keys[chosen]
 
-    def said(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Rows of pictures -> numbers of what is said of each."""
+    def sample_captions(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Rows of pictures -> the number of a random caption of each."""
         english, foreign = (values[_one(rng, starts[rows], counts[rows])] for values, starts, counts in self._captions)
         chosen: np.ndarray = np.where(rng.random(len(rows)) < _FOREIGN, foreign, english)
         return chosen
 
 
 def _listed(of: Sequence[int]) -> list[list[int]]:
-    """Whose each is -> those of 0, those of 1, and so on."""
+    """(N,) owners -> the positions of owner 0, those of owner 1, and so on."""
     found: list[list[int]] = [[] for _ in range(max(of) + 1)]
     for number, owner in enumerate(of):
         found[owner].append(number)
@@ -383,7 +391,7 @@ def _listed(of: Sequence[int]) -> list[list[int]]:
 
 
 def _ragged(lists: Collection[Collection[int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Lists -> their values in one row, where each starts, how many it has."""
+    """Lists -> their values in one array, the start of each list, and its length."""
     counts = np.array([len(values) for values in lists])
     return np.concatenate([np.array(values) for values in lists]), np.cumsum(counts) - counts, counts
 
@@ -394,10 +402,10 @@ def _one(rng: np.random.Generator, starts: np.ndarray, counts: np.ndarray) -> np
 
 
 class Losses:
-    """The losses of a batch, with the parameters of the learned map in them; for heads alone and for a tuned trunk."""
+    """The losses of a batch, with the learned map's parameters; used for heads alone and for a tuned trunk."""
 
     def __init__(self, material: Material, learned: Learned) -> None:
-        device = material.said.device
+        device = material.text_vectors.device
         self._material = material
         scale = torch.tensor(1 / _TAU, device=device).log()
         parts = (learned.weight, learned.bias, learned.text_weight, learned.text_bias, scale)
@@ -425,8 +433,10 @@ class Losses:
         probabilities: Tensor,
         rng: np.random.Generator,
     ) -> Tensor:
-        """Coordinates of pictures and of others of the same names; where these are not the very same; what is said and
-        the keys of the names; the classifier's probabilities (B, 1000) -> loss.
+        """A batch -> its loss.
+
+        The batch is the coordinates of pictures and of other pictures of the same names; where these are different
+        pictures; captions and the keys of the names; and the classifier's probabilities (B, 1000).
         """
         device, material = x.device, self._material
         same = torch.from_numpy(keys[:, None] == keys).fill_diagonal_(False).to(device)
@@ -434,8 +444,8 @@ class Losses:
         target = torch.arange(len(x), device=device)
         sharpness = self.scale.exp().clamp(max=100)
         shown = self._picture(F.dropout(x, _DROPOUT))
-        said = self._text(material.said[torch.from_numpy(captions).to(device)])
-        loss = _nce((shown @ said.T * sharpness).masked_fill(same, -1e4))
+        text_vectors = self._text(material.text_vectors[torch.from_numpy(captions).to(device)])
+        loss = _nce((shown @ text_vectors.T * sharpness).masked_fill(same, -1e4))
         if again.any():
             alike = (shown @ self._picture(y).T * sharpness).masked_fill(same, -1e4)
             loss = loss + F.cross_entropy(alike[again], target[again])
@@ -464,7 +474,7 @@ def learn(material: Material, features: Tensor, seed: int) -> Learned:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=_STEPS, pct_start=0.1)
 
     def look(rows: np.ndarray) -> tuple[np.ndarray, Tensor]:
-        """Rows -> which view of each is taken, 0 is the picture itself, and its features."""
+        """Rows -> the view that is taken of each (0 is the picture itself), and its features."""
         views = rng.integers(1, max(len(features), 2), len(rows)) * (rng.random(len(rows)) < _VIEWED)
         views = np.minimum(views, len(features) - 1)
         return views, features[torch.from_numpy(views), torch.from_numpy(rows)].float()

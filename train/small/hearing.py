@@ -1,11 +1,11 @@
-"""What a model hears: spoken descriptions and sound effects of held-out stamps against pictures and English captions.
+"""Retrieval by sound: spoken captions and sound effects of held-out stamps, against pictures and English captions.
 
     python -m train.small.hearing MODEL FOLDER
 
 FOLDER holds the manifests that `crossbind manifest stamps` and `spoken` make and `train.small.splits` divides:
-`stamps-test` (pictures, captions, effects), `stamps-spoken-test` (recordings), and, where they are there, to tell which
-words were heard in training, `stamps-spoken-train` (by people) and `spoken-train` (from a synthesiser). Languages of
-fewer than twenty recordings are in the rows of all speech only.
+`stamps-test` (pictures, captions, effects) and `stamps-spoken-test` (recordings). Where they are there,
+`stamps-spoken-train` (by people) and `spoken-train` (from a synthesiser) tell which words the model heard in training.
+Languages with fewer than twenty recordings are only in the rows of all speech.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from data_manifests.datasets.spoken import core
 from preprocess import manifest
 from preprocess.manifest import Event
 from preprocess.source import Source
-from train.evaluate.evaluation import ranks
+from train.evaluate.metrics import ranks
 
 K = 10
 _RESAMPLES = 1000
 _LANGUAGE = re.compile(r"_([a-z]{2,3}(?:_[A-Za-z]{2})?(?:@\w+)?)\.\w+$")
 SIGNS = re.compile(r"The (Spanish )?letter |(Zero|One|Two|Three|Four|Five|Six|Seven|Eight|Nine)\.")
-"""Captions of which many begin alike: to hear "letter" is enough to have one of few."""
+"""Captions that share a beginning with many others: a model that recognises "letter" has already found one of few."""
 FEWEST = 20
-"""Recordings of a language of which a row of its own can say something; English always has one."""
+"""The least number of recordings for which a language has a row of its own; English always has one."""
 HEADER = f"{'sounds':<34} {'targets':<9} {'R@10':<5}  {'95 % interval':<14}  chance  times      n names"
 
 
 @dataclass(frozen=True)
 class Row:
-    """Recall@10 of `n` sounds of `things` names, its 95 % interval (bootstrap over names), and what chance gives."""
+    """Recall@10 of `n` sounds of `things` names, its 95 % interval (bootstrap over names), and chance."""
 
     sounds: str
     targets: str
@@ -60,7 +60,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Sounds:
-    """Vectors (N, D) of recordings, of each its language, what is shown, and whether its words were heard before."""
+    """Vectors (N, D) of recordings, and for each its language, its name, and whether its words were heard in
+    training.
+    """
 
     vectors: np.ndarray
     languages: np.ndarray
@@ -79,34 +81,34 @@ def rows(model: BindModel, folder: Path) -> Iterator[Row]:
     galleries = (("pictures", pictures, picture_names), ("captions", texts, captions))
 
     effects = [event for event in shown if "audio" in event.media]
-    heard = embed(model, "audio", [event.media["audio"] for event in effects])
+    effect_vectors = embed(model, "audio", [event.media["audio"] for event in effects])
     names = np.array([event.group for event in effects])
     for target, vectors, labels in galleries:
-        yield score("sound effects", target, heard, names, vectors, labels)
+        yield score("sound effects", target, effect_vectors, names, vectors, labels)
 
-    said = spoken(model, folder, set(captions.tolist()))
-    fresh = ~(said.by_people | said.by_synthesiser)
+    speech = spoken(model, folder, set(captions.tolist()))
+    unheard = ~(speech.by_people | speech.by_synthesiser)
     wholes = [
-        ("speech", np.ones(len(said.names), bool)),
-        ("speech, no letters and digits", np.array([not SIGNS.match(name) for name in said.names])),
-        ("speech, word not heard in training", fresh),
-        ("speech, word heard from people", said.by_people),
-        ("speech, word heard synthesised", said.by_synthesiser & ~said.by_people),
+        ("speech", np.ones(len(speech.names), bool)),
+        ("speech, no letters and digits", np.array([not SIGNS.match(name) for name in speech.names])),
+        ("speech, word not heard in training", unheard),
+        ("speech, word heard from people", speech.by_people),
+        ("speech, word heard synthesised", speech.by_synthesiser & ~speech.by_people),
     ]
-    counts = zip(*np.unique(said.languages, return_counts=True), strict=True)
-    kept = [language for language, count in counts if count >= FEWEST or language == "en"]
-    wholes += [(f"speech, {language}", said.languages == language) for language in kept]
+    counts = zip(*np.unique(speech.languages, return_counts=True), strict=True)
+    frequent = [language for language, count in counts if count >= FEWEST or language == "en"]
+    wholes += [(f"speech, {language}", speech.languages == language) for language in frequent]
     for target, vectors, labels in galleries:
         for title, chosen in wholes:
             if chosen.any():
-                yield score(title, target, said.vectors[chosen], said.names[chosen], vectors, labels)
+                yield score(title, target, speech.vectors[chosen], speech.names[chosen], vectors, labels)
         # The control: the same sounds, each with the name of another.
-        shuffled = np.random.default_rng(0).permutation(said.names)
-        yield score("speech, names shuffled", target, said.vectors, shuffled, vectors, labels)
+        shuffled = np.random.default_rng(0).permutation(speech.names)
+        yield score("speech, names shuffled", target, speech.vectors, shuffled, vectors, labels)
 
 
 def spoken(model: BindModel, folder: Path, names: set[str]) -> Sounds:
-    """The recordings of what is among `names`; words count without articles, in the recording's language."""
+    """The recordings of the things in `names`; words count without articles, in the recording's language."""
     events = [e for e in manifest.read(folder / "stamps-spoken-test.jsonl").events if e.group in names]
     events = [e for e in events if "audio" in e.media]
     by_people, by_synthesiser = (_words(folder / f"{name}-train.jsonl") for name in ("stamps-spoken", "spoken"))
@@ -142,8 +144,8 @@ def score(
 def hits(
     queries: np.ndarray, names: np.ndarray, gallery: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As `score` -> (Q,) whether each sound is a hit, (Q,) what chance gives it."""
-    # Chance: that ten drawn of all targets hold one of the right ones.
+    """As `score` -> (Q,) whether each sound is a hit, and (Q,) the probability of a hit by chance."""
+    # Chance: ten targets drawn at random include a right one.
     right = (names[:, None] == labels).sum(1)
     chances = hypergeom.sf(0, len(labels), right, min(K, len(labels)))
     return ranks(queries, gallery, names, labels) <= K, chances
@@ -151,7 +153,7 @@ def hits(
 
 def row(sounds: str, targets: str, found: np.ndarray, chances: np.ndarray, names: np.ndarray) -> Row:
     """(Q,) hits and chances of sounds with names (Q,) -> their row of the table."""
-    # Recordings of one name rise and fall together: names are drawn, not recordings.
+    # Recordings of one name are not independent, so the bootstrap draws names and not recordings.
     groups = np.unique(names, return_inverse=True)[1]
     counts = np.stack([np.bincount(groups, found), np.bincount(groups)], 1)
     drawn = counts[np.random.default_rng(0).integers(len(counts), size=(_RESAMPLES, len(counts)))].sum(1)
@@ -161,7 +163,7 @@ def row(sounds: str, targets: str, found: np.ndarray, chances: np.ndarray, names
 
 
 def embed(model: BindModel, modality: str, sources: Sequence[Source]) -> np.ndarray:
-    """Sources -> (N, D) unit rows. Raises the first one's MediaError where some cannot be read."""
+    """Sources -> (N, D) unit rows. Raises the MediaError of the first source that cannot be read."""
     vectors = np.zeros((len(sources), model.dim), np.float32)
     for result in model.stream(sources, modality, 64, None):
         if isinstance(result, Failed):

@@ -1,14 +1,14 @@
-"""Cross-validation of what a model hears: each recording is scored once, by an encoder that never heard its name.
+"""Cross-validated retrieval by sound: each recording is scored once, by an encoder that was not trained on its name.
 
     python -m train.small.hearing_folds RUN.toml FOLDER OUT [FOLD ...]
 
 FOLDER holds the whole manifests `stamps`, `stamps-spoken` and any others whose `-train` or `-validation` parts the run
-names. Each of five folds (`splits.fold`; fold 0 is the side test) is trained as the run says, without validation,
-on all sounds whose names are in the other four, in every language. Its held-out recordings are then scored against all
-stamps' pictures, and captions, of its names. OUT keeps what is done, so that folds may run side by side, each named on
-a command line of its own; once all are there the table is printed.
+names. There are five folds (`splits.fold`; fold 0 is the test side). For each, the run is trained without validation on
+all sounds whose names are in the other four, in every language. The held-out recordings are then scored against all
+stamps' pictures and captions of the fold's names. OUT stores finished folds, so that folds may run side by side, each
+named on a command line of its own. Once all are there, the table is printed.
 
-The heads of pictures and texts were trained on names of the folds 1 to 4. Fold 0 alone is new to them.
+The heads of pictures and texts were trained on names of the folds 1 to 4, so only fold 0 is new to them.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ TARGETS = ("pictures", "captions")
 
 @dataclass(frozen=True)
 class Heard:
-    """Held-out sounds (N,): kind ("speech", "effect", "effect elsewhere"), language, caption, key, and for each of
-    `TARGETS` (N, 2) whether it was a hit and what chance gives it.
+    """Held-out sounds (N,): kind ("speech", "effect", "effect elsewhere"), language, caption, key, and the results.
+
+    For each of `TARGETS`, (N, 2) says whether the sound was a hit, and the probability of a hit by chance.
     """
 
     kinds: np.ndarray
@@ -48,21 +49,21 @@ class Heard:
 
 
 def model_without(run_file: Path, folder: Path, out: Path, held_out: Sequence[int]) -> Path:
-    """Trains the run on whole manifests in `folder` less the names of some folds -> the model, `OUT/run/model`.
+    """Trains the run on the manifests in `folder` without the names of some folds -> the model, `OUT/run/model`.
 
-    Raises RunError where the run names a manifest that does not end in `-train` or `-validation`; TrainError where it
-    was stopped by a signal; see also `train`.
+    Raises RunError where the run names a manifest that does not end in `-train` or `-validation`, TrainError where a
+    signal stopped the training, and the errors of `train`.
     """
     table = tomllib.loads(run_file.read_text())
     for pair in table["train"]["pairs"]:
         stems = [Path(path).stem.rpartition("-") for path in pair["manifests"]]
-        if strange := [stem for stem, _, part in stems if part not in ("train", "validation")]:
-            raise runs.RunError(f"{run_file}: expected manifests NAME-train.jsonl or -validation, got {strange}")
+        if unexpected := [stem for stem, _, part in stems if part not in ("train", "validation")]:
+            raise runs.RunError(f"{run_file}: expected manifests NAME-train.jsonl or -validation, got {unexpected}")
         # A manifest that is named twice counts twice.
-        kept = [stem for stem, _, part in stems if part == "train" or (stem, "-", "train") not in stems]
-        for stem in kept:
+        chosen = [stem for stem, _, part in stems if part == "train" or (stem, "-", "train") not in stems]
+        for stem in chosen:
             write(folder / f"{stem}.jsonl", out, lambda name: None if fold(name) in held_out else "train")
-        pair["manifests"] = [f"{stem}-train.jsonl" for stem in kept]
+        pair["manifests"] = [f"{stem}-train.jsonl" for stem in chosen]
     table.pop("evaluate", None)
     result = train(runs.parse(table | {"out": "run"}, out, run_file.name))
     if result.model is None or result.reason != "finished":
@@ -73,7 +74,7 @@ def model_without(run_file: Path, folder: Path, out: Path, held_out: Sequence[in
 
 
 def hear(model: BindModel, folder: Path, number: int) -> Heard:
-    """A model and the number of a fold -> what it makes of the fold's sounds, of which a stamp has the key."""
+    """A model and the number of a fold -> its results for the sounds of the fold whose key is that of a stamp."""
     stamps = [
         e for e in manifest.read(folder / "stamps.jsonl").events if "image" in e.media and fold(e.group) == number
     ]
@@ -91,7 +92,7 @@ def hear(model: BindModel, folder: Path, number: int) -> Heard:
     own = {str(event.media["audio"].content) for event in stamps if "audio" in event.media}
     for event in manifest.read(elsewhere).events if elsewhere.is_file() else ():
         place = str(event.media["audio"].content)
-        if place not in own:  # once, however many drawings it goes with
+        if place not in own:  # a sound is taken once, however many drawings it belongs to
             named.append(("effect elsewhere", event))
             own.add(place)
     found = [(k, e) for k, e in named if "audio" in e.media and fold(e.group) == number and key(e.group) in keys]
@@ -109,7 +110,7 @@ def hear(model: BindModel, folder: Path, number: int) -> Heard:
 
 
 def rows(parts: Sequence[Heard]) -> Iterator[Row]:
-    """What was heard in some folds -> the table's rows over all their sounds."""
+    """The results of some folds -> the table's rows over all their sounds."""
     whole = Heard(*(np.concatenate([getattr(part, name) for part in parts]) for name in Heard.__annotations__))
     speech = whole.kinds == "speech"
     signs = np.array([bool(SIGNS.match(caption)) for caption in whole.captions])
@@ -131,18 +132,18 @@ def rows(parts: Sequence[Heard]) -> Iterator[Row]:
 
 
 def save(heard: Heard, file: Path) -> None:
-    """Writes what was heard, for `load`."""
+    """Writes results to a file, for `load`."""
     np.savez(file, **{name: getattr(heard, name) for name in Heard.__annotations__})
 
 
 def load(file: Path) -> Heard:
-    """What `save` wrote."""
+    """Reads the results that `save` wrote."""
     with np.load(file) as stored:
         return Heard(*(stored[name] for name in Heard.__annotations__))
 
 
 def main() -> None:
-    """Trains and scores the folds that are named, or all; prints the table once all are there."""
+    """Trains and scores the named folds, or all; prints the table once all are there."""
     run_file, folder, out = map(Path, sys.argv[1:4])
     files = [out / f"fold-{number}" / "heard.npz" for number in range(FOLDS)]
     for number in map(int, sys.argv[4:] or range(FOLDS)):

@@ -1,4 +1,4 @@
-"""What things are called in the sixteen languages of `small`, from packages that `train.small.fetch` obtains."""
+"""The names of things in the sixteen languages of `small`, from packages that `train.small.fetch` obtains."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ STAMPS = {
     "zh": "zh_CN",
     "zh-Hant": "zh_TW",
 }
-"""Languages besides English, as CLDR names them (package cldr-annotations-full) -> as Tux Paint does."""
+"""Languages other than English: the name in CLDR (package cldr-annotations-full) -> the name in Tux Paint."""
 _KEYWORDS = 4
 
 
 def emoji(folder: Path) -> dict[str, dict[str, list[str]]]:
     """The folder of cldr-annotations-full -> {code of an emoji: {language: [its name, its first keywords as a list]}}.
 
-    A language whose file is missing is left out; English is one of them.
+    A language whose file is missing is left out. English is one of the languages.
     """
     found: dict[str, dict[str, list[str]]] = {}
     for language in (ENGLISH, *STAMPS):
@@ -43,13 +43,13 @@ def emoji(folder: Path) -> dict[str, dict[str, list[str]]]:
         entries: Mapping[str, Mapping[str, list[str]]] = json.loads(file.read_bytes())["annotations"]["annotations"]
         for character, entry in entries.items():
             code = code_of("-".join(f"{ord(part):x}" for part in character))
-            said = [*entry.get("tts", ()), ", ".join(entry.get("default", ())[:_KEYWORDS])]
-            found.setdefault(code, {})[language] = [text for text in said if text]
+            phrases = [*entry.get("tts", ()), ", ".join(entry.get("default", ())[:_KEYWORDS])]
+            found.setdefault(code, {})[language] = [text for text in phrases if text]
     return found
 
 
 def stamp(picture: Path) -> dict[str, list[str]]:
-    """A stamp's picture -> {language: [its caption]}, by the text file beside it; not the English one."""
+    """A stamp's picture -> {language: [its caption]} from the text file beside it, without English."""
     file = picture.with_suffix(".txt")
     if not file.is_file():
         return {}

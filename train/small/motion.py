@@ -1,13 +1,13 @@
-"""The motion encoder of `small`: statistics of windows and a small network, trained against what all sets say.
+"""The motion encoder of `small`: statistics of windows and a small network, trained against the texts of all sets.
 
     python -m train.small.motion DATA PACKAGES SPACE OUT [--licence free] [--folds]
 
-DATA holds the real sets (`train.small.data`), PACKAGES what `train.small.fetch` leaves (seglearn, basicmotions and
-simulated scenes, each where it is there), SPACE is a model with the texts to train against. OUT gets the folder
-`model`, SPACE and the motion encoder, and with `--folds` the table of five folds by person.
+DATA holds the real sets (`train.small.data`). PACKAGES is what `train.small.fetch` leaves (seglearn, basicmotions and
+simulated scenes, each where it is there). SPACE is a model with the texts to train against. OUT gets the folder
+`model`, which is SPACE with the motion encoder, and with `--folds` the table of five folds by person.
 
-Watch, waist and wrist, 20 to 200 Hz, with and without gyroscope, with and without gravity, worn otherwise: training
-sees every recording in all these forms (`worn_otherwise`), so that a device it never met is one more of them.
+Recordings come from sensors at waist and wrist, at 20 to 200 Hz, with and without gyroscope and gravity. Training sees
+every recording in all these forms (`worn_otherwise`), so that an unknown device is just another form.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from preprocess.source import Limits, MediaError
 from train.small import data as datasets
 
 RATE_HZ, WINDOW_S = 50.0, 6.0
-"""A fall with what comes before and after it fits the window; a watch of 20 Hz loses nothing at this rate."""
+"""A window holds a fall with the moments before and after it; a watch of 20 Hz loses nothing at this rate."""
 CONFIG = imu.ImuConfig(rate_hz=RATE_HZ, window_s=WINDOW_S)
 SETS = ("utd", "wisdm", "sisfall")
 PACKAGED = ("seglearn", "basicmotions", "simulated")
@@ -44,12 +44,12 @@ WIDTHS = (384, 256)
 ENCODER = {"module": "motion", "shape": list(imu.shape(CONFIG)), "rate_hz": RATE_HZ, "widths": list(WIDTHS)}
 HEAD = {"type": "linear", "bias": True}
 EVERYDAY = ("a person {}", "someone {}", "{}", "motion of a person {}")
-"""Said of a class beside the templates of its set."""
+"""The templates for a class, besides those of its set."""
 
 # Chosen by five folds over the persons of all sets (LOG.md).
 _STEPS, _BATCH, _RATE, _DECAY, _DROPOUT, _TAU, _EVERYTHING = 1200, 256, 2e-3, 0.05, 0.3, 0.04, 0.3
 _VARIANTS = 16
-"""How many forms of each window are drawn before training, besides itself."""
+"""The number of variants of each window that are drawn before training, besides the window itself."""
 _AVERAGED = 0.995
 _GRAVITY_MS2 = 9.81
 
@@ -58,7 +58,7 @@ _GRAVITY_MS2 = 9.81
 class Recordings:
     """One set: `windows` (N, 6, T) of recordings `row` (N,), whose class is `label` (R,) and person `group` (R,).
 
-    `texts` are what is said of each class; `templates` and `classes` are those the set is measured with.
+    `texts` are the texts of each class; `templates` and `classes` are those with which the set is measured.
     """
 
     name: str
@@ -74,12 +74,12 @@ class Recordings:
         """The recordings (R',) alone."""
         place = torch.full((len(self.label),), -1)
         place[rows] = torch.arange(len(rows))
-        kept = place[self.row] >= 0
+        selected = place[self.row] >= 0
         groups = tuple(self.group[row] for row in rows.tolist())
         return Recordings(
             self.name,
-            self.windows[kept],
-            place[self.row[kept]],
+            self.windows[selected],
+            place[self.row[selected]],
             self.label[rows],
             groups,
             self.classes,
@@ -89,10 +89,13 @@ class Recordings:
 
 
 def read(name: str, events: Sequence[Event], classes: Sequence[str], templates: Sequence[str]) -> Recordings:
-    """Events of a set with motion and one label each -> their windows. What cannot be read is said and left out."""
+    """Events of a set with motion and one label each -> their windows.
+
+    Unreadable recordings are reported and left out.
+    """
     windows, row, group = [], [], []
     label: list[int] = []
-    said: list[dict[str, None]] = [{} for _ in classes]
+    texts_of: list[dict[str, None]] = [{} for _ in classes]
     for event in events:
         try:
             views = imu.read(event.media["imu"], CONFIG, Limits(), "whole")[0].views
@@ -103,10 +106,10 @@ def read(name: str, events: Sequence[Event], classes: Sequence[str], templates: 
         row += [len(label)] * len(views)
         label.append(list(classes).index(event.labels[0]))
         group.append(event.group or event.id)
-        said[label[-1]].update(dict.fromkeys(event.texts))
+        texts_of[label[-1]].update(dict.fromkeys(event.texts))
     for number, entry in enumerate(classes):
         names = entry.split(manifest.OR)
-        said[number].update(dict.fromkeys(t.format(one) for one in names for t in (*templates, *EVERYDAY)))
+        texts_of[number].update(dict.fromkeys(t.format(one) for one in names for t in (*templates, *EVERYDAY)))
     return Recordings(
         name,
         torch.cat(windows),
@@ -115,22 +118,22 @@ def read(name: str, events: Sequence[Event], classes: Sequence[str], templates: 
         tuple(group),
         tuple(classes),
         tuple(templates),
-        tuple(tuple(texts) for texts in said),
+        tuple(tuple(texts) for texts in texts_of),
     )
 
 
 def worn_otherwise(x: Tensor, generator: torch.Generator) -> Tensor:
-    """(B, 6, T) windows in m/s2 and rad/s -> the same movements by another device, worn by somebody else.
+    """(B, 6, T) windows in m/s2 and rad/s -> the same movements by another device, worn by another person.
 
-    Each is turned (mostly a little, at times any way), moved in time, made quicker or slower, stronger or weaker,
-    sampled at 15 to 50 Hz, and given noise and an offset; at times the gyroscope or gravity is missing.
+    Each window is rotated (mostly a little, at times arbitrarily), shifted in time, made quicker or slower, stronger or
+    weaker, sampled at 15 to 50 Hz, and given noise and an offset. At times the gyroscope or gravity is missing.
     """
     count, _, length = x.shape
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return torch.rand(count, *shape, generator=generator) * (high - low) + low
 
-    # In time: stretched, shifted, and read at a coarser rate; mirrored at the ends.
+    # In time: the window is stretched, shifted and read at a coarser rate, and mirrored at its ends.
     speed, shift = uniform(-0.15, 0.15).exp(), uniform(-0.15, 0.15) * length
     places = (torch.arange(length) - length / 2) * speed[:, None] + length / 2 + shift[:, None]
     coarse = torch.where(uniform(0, 1) < 0.4, uniform(1.0, 3.2), torch.ones(count))[:, None]
@@ -141,12 +144,12 @@ def worn_otherwise(x: Tensor, generator: torch.Generator) -> Tensor:
     x = torch.where((speed > 0)[:, None, None] & (torch.arange(6) >= 3)[None, :, None], x * speed[:, None, None], x)
     missing_gyroscope = (x[:, 3:] == 0).flatten(1).all(1) | (uniform(0, 1) < 0.2)
 
-    # Turned: a loose strap for most, any way for some.
+    # Rotation: most windows are rotated a little, as by a loose strap, and some arbitrarily.
     angle = torch.where(uniform(0, 1) < 0.15, uniform(0, torch.pi), uniform(0, 0.35))
     axis = F.normalize(torch.randn(count, 3, generator=generator), dim=1)
     x = (_rotations(axis * angle[:, None])[:, None] @ x.view(count, 2, 3, length)).reshape(x.shape)
 
-    # Somebody else: effort beyond gravity differs.
+    # Another person: the effort beyond gravity differs.
     mean = x.mean(2, keepdim=True)
     x = (x - mean) * uniform(-0.2, 0.2, 2).exp().repeat_interleave(3, 1)[:, :, None] + mean
     no_gravity = (uniform(0, 1) < 0.1)[:, None, None] & (torch.arange(6) < 3)[None, :, None]
@@ -159,7 +162,7 @@ def worn_otherwise(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _sampled(x: Tensor, places: Tensor) -> Tensor:
-    """(B, C, T) at the nearest of `places` (B, T), mirrored beyond the ends."""
+    """(B, C, T) at the nearest of `places` (B, T), mirrored beyond its ends."""
     length = x.shape[2]
     at = places.round().long() % (2 * length)
     at = torch.where(at < length, at, 2 * length - 1 - at)
@@ -176,7 +179,7 @@ def _rotations(vectors: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Bank:
-    """Statistics of all windows of all sets in V forms: `values` (V, N, S) and `known` (V, N, S + 2) float16.
+    """Statistics of all windows of all sets in V variants: `values` (V, N, S) and `known` (V, N, S + 2) float16.
 
     `place` (N,) is the class among those of all sets, `sets` (N,) the set, `row` (N,) the recording of all sets.
     """
@@ -189,7 +192,7 @@ class Bank:
 
 
 def bank(sets: Sequence[Recordings], variants: int = _VARIANTS, seed: int = 0) -> Bank:
-    """Sets -> the statistics of their windows: form 0 is the window itself."""
+    """Sets -> the statistics of their windows; variant 0 is the window itself."""
     generator = torch.Generator().manual_seed(seed)
     windows = torch.cat([one.windows for one in sets])
     values, known = [], []
@@ -208,23 +211,24 @@ def bank(sets: Sequence[Recordings], variants: int = _VARIANTS, seed: int = 0) -
 
 
 def fit(
-    sets: Sequence[Recordings], kept: Bank, train: Tensor, vectors: Mapping[str, Tensor], dim: int, seed: int = 0
+    sets: Sequence[Recordings], windows: Bank, train: Tensor, vectors: Mapping[str, Tensor], dim: int, seed: int = 0
 ) -> Tower:
-    """Sets, the bank of their windows, which windows to train on (N,) bool, vectors (D,) of all texts -> a tower.
+    """Trains a tower on the statistics of sets.
 
-    A window is to find the texts of its class among those of its own set, and among those of all sets.
+    `windows` is the bank of the sets' windows, `train` (N,) bool the windows to train on, `vectors` (D,) those of all
+    texts. A window is to find the texts of its class among those of its own set, and among those of all sets.
     """
     torch.manual_seed(seed)
     encoder = motion.build({k: v for k, v in ENCODER.items() if k != "module"} | {"dropout": _DROPOUT})
     head = nn.Linear(WIDTHS[-1], dim)
     chosen = train.nonzero().flatten()
-    own = kept.values[:, chosen].float().flatten(0, 1)
+    own = windows.values[:, chosen].float().flatten(0, 1)
     encoder.mean, encoder.std = own.mean(0), own.std(0) + 1e-2
-    means, said, counted, allowed, same = _said(sets, vectors)
-    # Every class of a set weighs the same, and every set as the root of its size.
-    counts = torch.bincount(kept.place[chosen], minlength=len(means)).clamp(min=1)
-    sizes = torch.bincount(kept.sets[chosen], minlength=len(sets)).float()
-    weight = (1 / counts[kept.place[chosen]]) * sizes[kept.sets[chosen]].clamp(min=1).sqrt()
+    means, text_vectors, counted, allowed, same = _class_texts(sets, vectors)
+    # Every class of a set has the same weight, and every set the root of its size.
+    counts = torch.bincount(windows.place[chosen], minlength=len(means)).clamp(min=1)
+    sizes = torch.bincount(windows.sets[chosen], minlength=len(sets)).float()
+    weight = (1 / counts[windows.place[chosen]]) * sizes[windows.sets[chosen]].clamp(min=1).sqrt()
     tau = nn.Parameter(torch.tensor(_TAU).log())
     model = nn.ModuleList([encoder, head])
     averaged = torch.optim.swa_utils.AveragedModel(
@@ -234,12 +238,12 @@ def fit(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=_STEPS, pct_start=0.1)
     for _ in range(_STEPS):
         drawn = chosen[torch.multinomial(weight, _BATCH, replacement=True)]
-        form = torch.randint(len(kept.values), (_BATCH,))
-        hidden = encoder.over(kept.values[form, drawn].float(), kept.known[form, drawn].float())
+        form = torch.randint(len(windows.values), (_BATCH,))
+        hidden = encoder.over(windows.values[form, drawn].float(), windows.known[form, drawn].float())
         found = F.normalize(head(hidden), dim=1)
-        one_of_each = said[torch.arange(len(said)), (torch.rand(len(said)) * counted).long()]
-        place = kept.place[drawn]
-        others, twins = ~allowed[kept.sets[drawn]], same[place]
+        one_of_each = text_vectors[torch.arange(len(text_vectors)), (torch.rand(len(text_vectors)) * counted).long()]
+        place = windows.place[drawn]
+        others, twins = ~allowed[windows.sets[drawn]], same[place]
         loss = torch.zeros(())
         for target, share in ((means, 0.6), (one_of_each, 0.4)):
             logits = found @ target.T / tau.exp().clamp(min=0.01)
@@ -256,34 +260,39 @@ def fit(
     return Tower(trained[0], trained[1]).eval()
 
 
-def _said(sets: Sequence[Recordings], vectors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The G classes of all sets: their vectors in zero-shot classification (G, D), everything that is said of them
-    (G, M, D) and how much that is (G,), which are of a set (sets, G), which go by one name (G, G)."""
-    means, said, owner, names = [], [], [], []
+def _class_texts(
+    sets: Sequence[Recordings], vectors: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The texts of the G classes of all sets, as tensors.
+
+    Returns their vectors in zero-shot classification (G, D), the vectors of all their texts (G, M, D) and how many
+    these are (G,), which classes are of a set (sets, G), and which classes have one name (G, G).
+    """
+    means, text_vectors, owner, names = [], [], [], []
     for number, one in enumerate(sets):
         for entry, texts in zip(one.classes, one.texts, strict=True):
             means.append(torch.stack([vectors[text] for text in prompts(entry, one.templates)]).mean(0))
-            said.append(torch.stack([vectors[text] for text in texts]))
+            text_vectors.append(torch.stack([vectors[text] for text in texts]))
             owner.append(number)
             names.append(entry.lower())
     same = torch.tensor([[a == b for b in names] for a in names])
     return (
         F.normalize(torch.stack(means), dim=1),
-        nn.utils.rnn.pad_sequence(said, batch_first=True),
-        torch.tensor([len(texts) for texts in said]),
+        nn.utils.rnn.pad_sequence(text_vectors, batch_first=True),
+        torch.tensor([len(texts) for texts in text_vectors]),
         torch.tensor(owner)[None] == torch.arange(len(sets))[:, None],
         same,
     )
 
 
 def prompts(entry: str, templates: Sequence[str]) -> list[str]:
-    """A class of a manifest (its first name) -> the texts that stand for it in zero-shot classification."""
+    """A class of a manifest (its first name) -> its texts in zero-shot classification."""
     return [template.format(entry.split(manifest.OR)[0]) for template in templates]
 
 
 def vectors_of(sets: Sequence[Recordings], model: BindModel) -> dict[str, Tensor]:
-    """Everything that is said of the classes -> its vector (D,)."""
-    texts = sorted({text for one in sets for said in one.texts for text in said})
+    """Every text of the classes -> its vector (D,)."""
+    texts = sorted({text for one in sets for group in one.texts for text in group})
     found = torch.tensor(model.embed(texts, "text").vectors)
     return dict(zip(texts, found, strict=True))
 
@@ -298,14 +307,16 @@ def named(one: Recordings, tower: Tower, vectors: Mapping[str, Tensor]) -> Tenso
 
 
 def folds(
-    sets: Sequence[Recordings], kept: Bank, vectors: Mapping[str, Tensor], dim: int, count: int = 5
+    sets: Sequence[Recordings], windows: Bank, vectors: Mapping[str, Tensor], dim: int, count: int = 5
 ) -> dict[str, Tensor]:
-    """Sets, the bank of their windows -> by set (R,) whether towers that never met a person name them rightly."""
+    """Cross-validation: sets and the bank of their windows -> by set (R,) whether towers recognise unseen people's
+    motion.
+    """
     fold = [_fold_of(one.group, count) for one in sets]
     of_windows = torch.cat([of[one.row] for one, of in zip(sets, fold, strict=True)])
     right = {one.name: torch.zeros(len(one.label), dtype=torch.bool) for one in sets}
     for number in range(count):
-        tower = fit(sets, kept, of_windows != number, vectors, dim, seed=number)
+        tower = fit(sets, windows, of_windows != number, vectors, dim, seed=number)
         for one, of in zip(sets, fold, strict=True):
             if len(rows := (of == number).nonzero().flatten()):
                 right[one.name][rows] = named(one.of(rows), tower, vectors)
@@ -329,7 +340,7 @@ def interval(right: Tensor, groups: Sequence[str], seed: int = 0) -> tuple[float
 
 
 def found_in(data: datasets.Data, packages: Path) -> list[Recordings]:
-    """All motion sets there are: real ones, and manifests `NAME-train.jsonl` of `PACKAGED` in the other folder."""
+    """All available motion sets: the real ones, and manifests `NAME-train.jsonl` of `PACKAGED` in the other folder."""
     there = [data.manifest(name) for name in SETS]
     there += [manifest.read(file) for name in PACKAGED if (file := packages / f"{name}-train.jsonl").is_file()]
     sets = []
@@ -341,7 +352,7 @@ def found_in(data: datasets.Data, packages: Path) -> list[Recordings]:
 
 
 def widened(space: BindModel, tower: Tower) -> tuple[Description, dict[str, Tower]]:
-    """The space with this motion tower beside its own: description and towers, for `checkpoint.write`."""
+    """The space with this motion tower added: description and towers, for `checkpoint.write`."""
     table = ModalityTable(encoder=dict(ENCODER), head=dict(HEAD), preprocess={"rate_hz": RATE_HZ, "window_s": WINDOW_S})
     own = space.description
     trained = dict.fromkeys([*own.trained, ("text", "imu")])
@@ -354,16 +365,12 @@ def widened(space: BindModel, tower: Tower) -> tuple[Description, dict[str, Towe
 def main(arguments: Sequence[str]) -> int:
     """Command line -> exit status; writes OUT/model, with `--folds` also OUT/folds.json."""
     parser = argparse.ArgumentParser(prog="python -m train.small.motion", description="Trains the motion encoder.")
-    parser.add_argument("data", type=Path)
-    parser.add_argument("packages", type=Path)
-    parser.add_argument("space", help="a model of the zoo or a checkpoint folder, with texts")
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--licence", choices=("all", "free"), default="all")
-    parser.add_argument("--folds", action="store_true", help="measure on persons that were not trained on, too")
-    parsed = parser.parse_args(arguments)
-    data = datasets.find(parsed.data, parsed.licence)
-    for reason in data.left_out:
-        print(f"left out: {reason}", file=sys.stderr)
+    parsed, data = datasets.command(
+        parser,
+        arguments,
+        space="a model of the zoo or a checkpoint folder, with texts",
+        folds="measure on persons that were not trained on, too",
+    )
     sets = found_in(data, parsed.packages)
     if not sets:
         print(f"motion: no set of {', '.join((*SETS, *PACKAGED))} was found", file=sys.stderr)
@@ -371,12 +378,12 @@ def main(arguments: Sequence[str]) -> int:
     space = zoo.load(parsed.space, modalities=None)
     vectors = vectors_of(sets, space)
     parsed.out.mkdir(parents=True, exist_ok=True)
-    kept = bank(sets)
-    tower = fit(sets, kept, torch.ones(len(kept.place), dtype=torch.bool), vectors, space.dim)
+    windows = bank(sets)
+    tower = fit(sets, windows, torch.ones(len(windows.place), dtype=torch.bool), vectors, space.dim)
     checkpoint.write(parsed.out / "model", *widened(space, tower))
     if parsed.folds:
         rows = []
-        for one, right in zip(sets, folds(sets, kept, vectors, space.dim).values(), strict=True):
+        for one, right in zip(sets, folds(sets, windows, vectors, space.dim).values(), strict=True):
             low, high = interval(right, one.group)
             share, persons = float(right.float().mean()), len(set(one.group))
             rows.append((one.name, share, low, high, len(one.classes), len(right), persons))

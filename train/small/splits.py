@@ -1,11 +1,13 @@
-"""Which side of a split something belongs to: by its name alone, so the same in every data set and on every machine.
+"""The side of a split that an event is on.
+
+It depends on the event's name alone, in every data set and on every machine.
 
     python -m train.small.splits MANIFEST.jsonl ... OUT
 
-writes `OUT/NAME-train.jsonl`, `-validation` and `-test` for each manifest. The name of an event is its `group`, else
-its last caption. What only differs by article, number, skin tone or gender ("a frog." and "frogs", "man running" and
-"woman running") has one key, and so have all flags, all clock faces: nothing of a held-out name is trained on, neither
-by another hand nor from another set.
+writes `OUT/NAME-train.jsonl`, `-validation` and `-test` for each manifest. The name of an event is its `group`, or else
+its last caption. Names that differ only by article, number, skin tone or gender ("a frog." and "frogs", "man running"
+and "woman running") have one key. All flags have one key, and so have all clock faces. So nothing with a held-out name
+is trained on, neither by another artist nor from another set.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from preprocess import manifest
 Side = Literal["train", "validation", "test"]
 SIDES: tuple[Side, ...] = ("train", "validation", "test")
 
-# Of all keys; the rest is for training.
+# shares of all keys; the rest is for training
 _TEST, _VALIDATION = 0.20, 0.10
 FOLDS = 5
 
@@ -37,10 +39,10 @@ _CLOCK = re.compile(r"o.?clock|thirty$")
 
 
 def key(name: str) -> str:
-    """A name or caption -> what its twins share: `a man running: dark skin tone` -> `running`.
+    """A name or caption -> the key that it shares with its twins: `a man running: dark skin tone` -> `running`.
 
-    Lower case, without what follows a colon or bracket, articles, words for people beside others, and the plural's s.
-    A name of which nothing would be left is its own key.
+    The key is in lower case, without the part behind a colon or bracket, articles, words for people beside other words,
+    and the plural's s. A name of which nothing would remain is its own key.
     """
     plain = name.strip().lower()
     if _CLOCK.search(plain):
@@ -56,25 +58,25 @@ def key(name: str) -> str:
 
 
 def side(name: str) -> Side:
-    """A name or caption -> its side: 70 % of all keys to train, 10 % to validation, 20 % to test."""
+    """A name or caption -> its side: 70 % of all keys are for training, 10 % for validation, 20 % for the test."""
     place = _place(name)
     return "test" if place < _TEST else "validation" if place < _TEST + _VALIDATION else "train"
 
 
 def fold(name: str) -> int:
-    """A name or caption -> its fold, 0 to 4, a fifth of all keys each. Fold 0 is the side test."""
+    """A name or caption -> its fold, 0 to 4, with a fifth of all keys each. Fold 0 is the test side."""
     return int(_place(name) * FOLDS)
 
 
 def _place(name: str) -> float:
-    """A name -> its place in [0, 1), by its key's hash."""
+    """A name -> its place in [0, 1), computed from its key's hash."""
     return int.from_bytes(hashlib.sha256(key(name).encode()).digest()[:8], "big") / 2**64
 
 
 def name_of(entry: dict[str, Any]) -> str:
     """The name by which an event of a manifest is split: its group, else its last caption, else its id.
 
-    A group that is an emoji's code is no name.
+    A group that is an emoji's code does not count as a name.
     """
     texts = entry.get("text", [])
     last = texts if isinstance(texts, str) else texts[-1] if texts else ""
@@ -83,10 +85,10 @@ def name_of(entry: dict[str, Any]) -> str:
 
 
 def write(path: Path, out: Path, part_of: Callable[[str], str | None] = side) -> dict[str, int]:
-    """A manifest -> `OUT/STEM-PART.jsonl` for each part that `part_of` gives its names; the number of events of each.
+    """A manifest -> `OUT/STEM-PART.jsonl` for each part that `part_of` gives its names; returns the events of each
+    part.
 
-    Names without a part are left out. The media stay where they are. Raises ManifestError for a manifest that cannot
-    be read.
+    Names without a part are left out. Media are not moved. Raises ManifestError for a manifest that cannot be read.
     """
     whole = manifest.read(path)
     header, *entries = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
@@ -104,7 +106,7 @@ def write(path: Path, out: Path, part_of: Callable[[str], str | None] = side) ->
 
 
 def main() -> None:
-    """Splits the manifests that are named on the command line into the folder named last."""
+    """Splits the manifests that are named on the command line; the parts go into the folder that is named last."""
     *paths, out = map(Path, sys.argv[1:])
     for path in paths:
         count = write(path, out)

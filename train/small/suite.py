@@ -1,10 +1,10 @@
-"""A model and a folder of real data -> one table of what it does there, beside chance and ImageBind's own figures.
+"""A model and a folder of real data -> one table of its scores there, beside chance and ImageBind's own figures.
 
     crossbind eval small --suite real --data DIR
 
-A suite is a table, `suite-NAME.toml`, which explains its keys; a data set is a table of `data.toml`. Nothing here knows
-a data set or a model by name. Intervals are 95 %, by bootstrap over groups (a person, a recording, a scene), because
-items of one group are no independent witnesses; over items where a set has no groups.
+A suite is a table, `suite-NAME.toml`, which explains its keys; a data set is a table of `data.toml`. This module knows
+no data set and no model by name. Intervals are 95 %, by bootstrap over groups (a person, a recording, a scene), because
+items of one group are not independent; where a set has no groups, the bootstrap is over items.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from bind.model.model import BindModel
 from preprocess.manifest import Event
 from preprocess.source import Limits
 from train.evaluate import evaluation as evaluate
-from train.evaluate.evaluation import Items, Score
+from train.evaluate.items import Items, embedded, paired
+from train.evaluate.metrics import ranks
+from train.evaluate.report import Score, plot
 from train.small.data import Data, Part, datasets, find, group_of
 
 _RESAMPLES = 1000
@@ -51,7 +53,7 @@ class Row(BaseModel):
 
 @dataclass(frozen=True)
 class Measured(Score):
-    """A score of a suite. `chance` is what random vectors would get, `gallery` the number of items that are searched.
+    """A score of a suite. `chance` is the score of random vectors, `gallery` the number of items that are searched.
 
     `seen` says whether the model's own record has these rows, or another part of the set, among its training data.
     """
@@ -65,7 +67,7 @@ class Measured(Score):
 
 @dataclass
 class Report:
-    """All scores of a suite; `left_out` says which sets were not there or not measured, `skipped` lists bad media."""
+    """All scores of a suite; `left_out` lists sets that were missing or not measured, `skipped` lists bad media."""
 
     suite: str
     model: str
@@ -75,7 +77,7 @@ class Report:
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
     def table(self) -> str:
-        """The scores as aligned text, one a line, and below them what was left out."""
+        """The scores as aligned text, one on a line, and below them what was left out."""
         head = ("set", "part", "task", "pair", "pair is", "this data", "metric", "value", "95 %", "chance", "x chance")
         rows = [(*head, "n", "gallery", "ImageBind, on other data")]
         for s in self.scores:
@@ -88,8 +90,8 @@ class Report:
         return "\n".join([*lines, *(f"left out: {reason}" for reason in self.left_out)])
 
     def plot(self, file: Path) -> None:
-        """Draws the scores; raises as `evaluate.plot`."""
-        evaluate.plot(self.model, self.scores, file)
+        """Draws the scores; raises as `train.evaluate.report.plot` does."""
+        plot(self.model, self.scores, file)
 
     def json(self) -> str:
         """Suite, model, space, scores and what was left out as JSON."""
@@ -97,7 +99,7 @@ class Report:
 
 
 def names() -> list[str]:
-    """The suites there are."""
+    """The names of the suites."""
     return sorted(file.stem.removeprefix("suite-") for file in Path(__file__).parent.glob("suite-*.toml"))
 
 
@@ -123,7 +125,7 @@ def run(
 ) -> Report:
     """A model, a suite and a folder of manifests -> every score of the suite that both allow.
 
-    Raises ValueError for an unknown suite or a folder without any of its sets, ManifestError for a broken manifest,
+    Raises ValueError for an unknown suite or a folder without any of its sets, ManifestError for a broken manifest, and
     OSError where something cannot be read.
     """
     report = Report(name, model.description.name, model.space)
@@ -145,13 +147,15 @@ def run(
 
 
 def parts(data: Data, name: str) -> list[Part]:
-    """Which parts of a set are measured: dev and test, or train where the set has neither."""
+    """The parts of a set that are measured: dev and test, or train where the set has neither."""
     held_out: list[Part] = [part for part in ("dev", "test") if data.manifest(name, part)]
     return held_out or (["train"] if data.manifest(name, "train") else [])
 
 
 def seen(model: BindModel, data: Data, name: str, part: Part) -> Seen:
-    """Whether the model's own record (`trained_on`) has this part of a set, or another, or one it overlaps with."""
+    """Whether the model's own record (`trained_on`) has this part of a set, another part, or one that overlaps
+    with it.
+    """
     patterns = model.description.trained_on
     if not patterns:
         return "not recorded"
@@ -167,7 +171,7 @@ def seen(model: BindModel, data: Data, name: str, part: Part) -> Seen:
 
 
 class _Measure:
-    """One run of a suite: what was embedded is kept, because several rows ask about the same items."""
+    """One run of a suite; embedded items are kept, because several rows need the same items."""
 
     def __init__(
         self, model: BindModel, data: Data, report: Report, batch_size: int, limits: Limits | None, seed: int
@@ -187,17 +191,22 @@ class _Measure:
                 continue
             target = self._items(name, part, row.target)
             if row.task == "class":
-                if row.query == "text":  # a sentence that many events have is one query, and its own witness
+                if row.query == "text":  # a sentence that many events have is one query, and a group of its own
                     query = query.of(_first_of_each(query.contents))
                     groups = np.array([str(content) for content in query.contents])
-                asked, given = _labels(events, query), _labels(events, target)
-                kept, gallery = np.isin(asked, given[given != ""]), given != ""
-                classes = {label: number for number, label in enumerate(np.unique(given))}
-                right, asked = (np.array([classes[label] for label in one]) for one in (given[gallery], asked[kept]))
+                query_labels, target_labels = _labels(events, query), _labels(events, target)
+                usable, gallery = np.isin(query_labels, target_labels[target_labels != ""]), target_labels != ""
+                classes = {label: number for number, label in enumerate(np.unique(target_labels))}
+                right, query_labels = (
+                    np.array([classes[label] for label in one])
+                    for one in (target_labels[gallery], query_labels[usable])
+                )
                 place = (name, part)
-                self._retrieval(row, place, query.of(kept), target.of(gallery), asked, right, groups[kept], None)
+                self._retrieval(
+                    row, place, query.of(usable), target.of(gallery), query_labels, right, groups[usable], None
+                )
                 continue
-            query, target, asked_items, given_items = evaluate.paired(query, target)
+            query, target, asked_items, given_items = paired(query, target)
             groups = _groups(name, events, query)
             galleries = (groups, _groups(name, events, target)) if row.within == "group" else None
             self._retrieval(row, (name, part), query, target, asked_items, given_items, groups, galleries)
@@ -205,7 +214,7 @@ class _Measure:
     def joined(self, row: Row) -> None:
         """Adds the scores of a row whose queries and gallery come from several sets."""
         classes: dict[str, int] = {}
-        # Two kinds of queries (snare drum, bass drum) may have one right answer: they are one class.
+        # Two kinds of queries (snare drum, bass drum) may have one right answer; they are then one class.
         for label, same in row.same.items():
             number = next((classes[one] for one in same if one in classes), len(classes))
             classes.update(dict.fromkeys((label, *same), number))
@@ -213,16 +222,16 @@ class _Measure:
         searched = [(name, part) for name in row.gallery for part in parts(self._data, name)]
         gallery, right = self._classified(searched, row.target, classes)
         for name, part in queried:
-            query, asked = self._classified([(name, part)], row.query, {k: classes[k] for k in row.same})
-            kept = np.isin(asked, right)
-            if kept.sum() and len(right):
-                groups = _groups(name, self._events(name, part), query)[kept]
-                self._retrieval(row, (name, part), query.of(kept), gallery, asked[kept], right, groups, None)
+            query, query_labels = self._classified([(name, part)], row.query, {k: classes[k] for k in row.same})
+            usable = np.isin(query_labels, right)
+            if usable.sum() and len(right):
+                groups = _groups(name, self._events(name, part), query)[usable]
+                self._retrieval(row, (name, part), query.of(usable), gallery, query_labels[usable], right, groups, None)
 
     def _classified(
         self, places: Sequence[tuple[str, Part]], modality: str, classes: dict[str, int]
     ) -> tuple[Items, np.ndarray]:
-        """Parts of sets -> their items whose label is one of the classes, and the number of each one's class."""
+        """Parts of sets -> their items whose label is one of the classes, and the number of each item's class."""
         found: list[tuple[Items, np.ndarray]] = []
         for name, part in places:
             items = self._items(name, part, modality)
@@ -243,9 +252,7 @@ class _Measure:
         if place not in self._known:
             events = self._events(name, part)
             skipped = self._report.skipped
-            self._known[place] = evaluate.embedded(
-                self._model, modality, events, skipped, self._batch_size, self._limits
-            )
+            self._known[place] = embedded(self._model, modality, events, skipped, self._batch_size, self._limits)
         return self._known[place]
 
     def _zero_shot(self, row: Row, name: str, part: Part, items: Items, groups: np.ndarray) -> None:
@@ -272,30 +279,42 @@ class _Measure:
         place: tuple[str, Part],
         query: Items,
         target: Items,
-        asked: np.ndarray,
-        given: np.ndarray,
+        query_labels: np.ndarray,
+        target_labels: np.ndarray,
         groups: np.ndarray,
         galleries: tuple[np.ndarray, np.ndarray] | None,
     ) -> None:
-        """`asked` (Q,) and `given` (T,) are equal where a target is right; `galleries` where it may be searched."""
+        """Adds the recalls of a row on one part of a set.
+
+        `query_labels` (Q,) and `target_labels` (T,) are equal where a target is right; `galleries` are equal where a
+        target may be searched.
+        """
         if len(query.vectors) < 2 or len(target.vectors) < 2:
             return
         parts = np.unique(galleries[0]) if galleries else [None]
-        rank = np.zeros(len(asked), int)
-        size, right = np.zeros(len(asked)), np.zeros(len(asked))
+        rank = np.zeros(len(query_labels), int)
+        size, right = np.zeros(len(query_labels)), np.zeros(len(query_labels))
         for part in parts:
-            q = np.ones(len(asked), bool) if galleries is None else galleries[0] == part
-            t = np.ones(len(given), bool) if galleries is None else galleries[1] == part
-            rank[q] = evaluate.ranks(query.vectors[q], target.vectors[t], asked[q], given[t])
+            q = np.ones(len(query_labels), bool) if galleries is None else galleries[0] == part
+            t = np.ones(len(target_labels), bool) if galleries is None else galleries[1] == part
+            rank[q] = ranks(query.vectors[q], target.vectors[t], query_labels[q], target_labels[t])
             size[q] = t.sum()
-            right[q] = (asked[q, None] == given[t]).sum(1)
-        kept = size > max(row.k)  # in a smaller gallery nothing could be missed
-        if not kept.any():
+            right[q] = (query_labels[q, None] == target_labels[t]).sum(1)
+        usable = size > max(row.k)  # in a smaller gallery every search would succeed
+        if not usable.any():
             self._report.left_out.append(f"{place[0]}: no gallery of more than {max(row.k)} {row.target} items")
             return
         for k in row.k:
-            chance = float(_chance(right[kept], size[kept], k).mean())
-            self._add(row, place, f"recall@{k}", rank[kept] <= k, groups[kept], chance, int(size[kept].mean()))
+            chance = float(_chance(right[usable], size[usable], k).mean())
+            self._add(
+                row,
+                place,
+                f"recall@{k}",
+                rank[usable] <= k,
+                groups[usable],
+                chance,
+                int(size[usable].mean()),
+            )
 
     def _add(
         self,
@@ -349,7 +368,7 @@ def _groups(name: str, events: Sequence[Event], items: Items) -> np.ndarray:
 
 
 def _first_of_each(contents: Sequence[object]) -> np.ndarray:
-    """(N,) contents -> (N,) bool, true where a content stands for the first time."""
+    """(N,) contents -> (N,) bool, true at the first occurrence of each content."""
     first: dict[object, int] = {}
     return np.array([first.setdefault(content, number) == number for number, content in enumerate(contents)])
 
@@ -360,7 +379,7 @@ def _labels(events: Sequence[Event], items: Items) -> np.ndarray:
 
 
 def _chance(right: np.ndarray, size: np.ndarray, k: int) -> np.ndarray:
-    """(Q,) right answers among (Q,) items -> (Q,) how often one is among k drawn at random."""
+    """(Q,) numbers of right answers among (Q,) items -> (Q,) the probability that one is among k drawn at random."""
     missed = np.ones(len(right))
     for drawn in range(k):
         missed *= np.clip((size - right - drawn) / np.maximum(size - drawn, 1), 0, 1)

@@ -1,9 +1,9 @@
-"""How well `small` finds pictures by name, names by picture, one hand's drawing by another's: on names held out.
+"""Retrieval of `small` on held-out names: pictures by name, names by picture, one artist's drawings by another's.
 
     python -m train.small.tables DATA PACKAGES OUT [MODEL]      # MODEL is a checkpoint folder, else `small` as shipped
 
-prints each figure with its interval (95 %, bootstrap over names) and what chance would give. DATA, PACKAGES and OUT are
-those of `train.small.pictures`.
+prints each figure with its 95 % interval (bootstrap over names) and chance. DATA, PACKAGES and OUT are those of
+`train.small.pictures`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from train.small.pictures import Item, features_of, prepared
 from train.small.splits import key
 
 _HANDS = ("google", "twitter", "fluent", "openmoji")
-"""The hands of the emoji tables; the last was not trained on."""
+"""The artists of the emoji tables; the last one was not trained on."""
 _RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A share of right answers over `count` queries, its 95 % interval, and that of an answer at random."""
+    """A share of right answers over `count` queries, its 95 % interval, and the share of random answers."""
 
     name: str
     share: float
@@ -51,29 +51,29 @@ def read_heads(folder: Path) -> Heads:
 
 
 def read_trunk(folder: Path) -> dict[str, Tensor]:
-    """A folder with `image.safetensors` -> the weights of its trunk; none where it is the frozen one."""
+    """A folder with `image.safetensors` -> the weights of its trunk; empty where the trunk is the frozen one."""
     state = load_file(folder / "image.safetensors")
     return {name.removeprefix("encoder."): one.float() for name, one in state.items() if name.startswith("encoder.")}
 
 
 def figures(items: list[Item], features: Tensor, vectors: dict[str, Tensor], heads: Heads) -> Iterator[Figure]:
-    """All items, their features (N, W) -> the figures on the side `test`. One picture a name stands in a gallery."""
+    """All items and their features (N, W) -> the figures on the test side. A gallery has one picture of each name."""
     rows: dict[str, dict[str, int]] = {}
     for row, item in enumerate(items):
         if item.side == "test":
-            gallery = rows.setdefault(item.hand, {})
-            # Of twins ("man X", "woman X") the one with the shortest name.
+            gallery = rows.setdefault(item.artist, {})
+            # Of twins ("man X", "woman X") the one with the shortest name is taken.
             old = gallery.get(key(item.name))
             if old is None or len(item.name) < len(items[old].name):
                 gallery[key(item.name)] = row
     pictures = heads.pictures(features)
-    # OpenMoji has emoji of its own, which no other hand drew.
+    # OpenMoji has emoji of its own, which no other artist drew.
     unicode = rows.get("google", {})
     shown = {
-        hand: [row for name, row in gallery.items() if hand not in _HANDS or name in unicode]
-        for hand, gallery in rows.items()
+        artist: [row for name, row in gallery.items() if artist not in _HANDS or name in unicode]
+        for artist, gallery in rows.items()
     }
-    emoji = [shown[hand] for hand in _HANDS if hand in shown]
+    emoji = [shown[artist] for artist in _HANDS if artist in shown]
     for name, parts, k in (
         ("emoji", emoji, 10),
         ("stamps", [shown["stamps"]], 10),
@@ -93,10 +93,10 @@ def figures(items: list[Item], features: Tensor, vectors: dict[str, Tensor], hea
         yield _figure(f"{name}: picture -> text, recall@{k} of {size}", back, k / size)
     for other in _HANDS:
         found = []
-        for hand in _HANDS:
-            both = sorted(set(rows.get(hand, {})) & set(rows.get(other, {})))
-            if hand != other and both:
-                a, b = (pictures[[rows[h][name] for name in both]] for h in (hand, other))
+        for artist in _HANDS:
+            both = sorted(set(rows.get(artist, {})) & set(rows.get(other, {})))
+            if artist != other and both:
+                a, b = (pictures[[rows[h][name] for name in both]] for h in (artist, other))
                 found.append(_found(a @ b.T, torch.eye(len(both), dtype=torch.bool), 1))
         if found:
             yield _figure(f"the same emoji by {other}, recall@1 of {len(found[0])}", found, 1 / len(found[0]))
@@ -109,7 +109,7 @@ def _found(cosines: Tensor, right: Tensor, k: int) -> Tensor:
 
 
 def _figure(name: str, found: list[Tensor], chance: float) -> Figure:
-    """The mean over galleries; what is drawn anew are the names, in all galleries at once."""
+    """The mean over galleries; the bootstrap draws names, the same in all galleries."""
     shares = torch.cat(found).numpy()
     rng = np.random.default_rng(0)
     parts = [part.numpy() for part in found]
@@ -120,14 +120,14 @@ def _figure(name: str, found: list[Tensor], chance: float) -> Figure:
 
 
 def in_languages(items: list[Item], features: Tensor, vectors: dict[str, Tensor], heads: Heads) -> Iterator[Figure]:
-    """All items, their features (N, W) -> for each language, how names of held-out emoji find their pictures.
+    """All items and their features (N, W) -> for each language, how well names of held-out emoji find their pictures.
 
-    Names are CLDR's; the gallery is one hand's held-out emoji that have a name in that language.
+    Names are CLDR's; the gallery is one artist's held-out emoji that have a name in that language.
     """
     galleries: dict[str, dict[str, int]] = {}
     for row, item in enumerate(items):
-        if item.side == "test" and item.hand in _HANDS:
-            galleries.setdefault(item.hand, {}).setdefault(key(item.name), row)
+        if item.side == "test" and item.artist in _HANDS:
+            galleries.setdefault(item.artist, {}).setdefault(key(item.name), row)
     unicode = galleries.get("google", {})
     pictures = heads.pictures(features)
     for language in sorted({language for item in items if item.kind == "emoji" for language in item.spoken}):
@@ -147,12 +147,12 @@ def main() -> None:
     items, pixels, vectors, trunks = prepared(data, packages, out, free=False)
     rows = [row for row, item in enumerate(items) if item.side == "test"]
     trunks.image.load_state_dict(read_trunk(folder) or trunks.image.state_dict())
-    held = [items[row] for row in rows]
-    features = features_of(trunks.image, held, pixels[rows], 0)[0].float().cpu()
+    test_items = [items[row] for row in rows]
+    features = features_of(trunks.image, test_items, pixels[rows], 0)[0].float().cpu()
     heads = read_heads(folder)
     vectors = {text: vector.float() for text, vector in vectors.items()}
     print("| held-out names | share | 95 % | chance | queries |\n|---|---|---|---|---|")
-    for figure in (*figures(held, features, vectors, heads), *in_languages(held, features, vectors, heads)):
+    for figure in (*figures(test_items, features, vectors, heads), *in_languages(test_items, features, vectors, heads)):
         print(figure, flush=True)
 
 

@@ -1,8 +1,8 @@
-"""The image trunk of `small`, tuned to pictures and what is said of them, before the space is fixed.
+"""Tuning of the image trunk of `small` to pictures and their captions, before the space is fixed.
 
-Trunk and learned map are trained together, by the losses of the heads (`train.small.heads`), on views of the pictures
-themselves. The trunk goes on naming ImageNet's classes as it did: its class probabilities are held to those that the
-frozen trunk gives the picture. What is kept is a running mean of the weights, and of that and the frozen trunk a mean.
+Trunk and learned map are trained together, with the losses of the heads (`train.small.heads`), on views of the pictures
+themselves. The trunk must keep naming ImageNet's classes: a loss draws its class probabilities to those that the frozen
+trunk gives the picture. The result is a running mean of the weights, averaged with the frozen trunk.
 """
 
 from __future__ import annotations
@@ -25,18 +25,20 @@ if TYPE_CHECKING:
 
 STEPS, BATCH = 500, 640
 _FROZEN_BLOCKS = 5
-"""The first three stages stay as they are: they cost most of the time and hold few of the weights."""
+"""The first three stages are not trained: they take most of the time and hold few of the weights."""
 _RATE, _HEAD_RATE = 1.5e-3, 3e-4
-"""The trunk's rate is relative to the size of each of its tensors: norms are folded into them, so sizes differ."""
+"""The learning rates of the trunk, relative to the size of each tensor (sizes differ, as norms are folded in), and of
+the map.
+"""
 _WARM, _DECAY = 0.1, 0.98
 _KEEPING = 1.0
-"""Weight of naming classes as the frozen trunk does."""
+"""The weight of the loss that names classes as the frozen trunk does."""
 SHARE = 1.0
-"""Of the tuned weights in what is kept; the rest is the frozen trunk."""
+"""The share of the tuned weights in the result; the rest is the frozen trunk."""
 
 
 def varied(x: Tensor, generator: torch.Generator) -> Tensor:
-    """(B, 3, S, S), values -1 to 1 -> the same turned, zoomed, shifted, mirrored and recoloured; white comes in."""
+    """(B, 3, S, S), values -1 to 1 -> the same, rotated, zoomed, shifted, mirrored and recoloured, on white."""
     count = len(x)
 
     def between(low: float, high: float) -> Tensor:
@@ -49,7 +51,7 @@ def varied(x: Tensor, generator: torch.Generator) -> Tensor:
     across = torch.stack([cosine * aspect * mirror, -sine, between(-0.15, 0.15)], 1)
     down = torch.stack([sine * mirror, cosine / aspect, between(-0.15, 0.15)], 1)
     grid = F.affine_grid(torch.stack([across, down], 1), list(x.shape), align_corners=False)
-    x = 1 - F.grid_sample((1 - x) / 2, grid, align_corners=False)  # what comes in is 0 there: white
+    x = 1 - F.grid_sample((1 - x) / 2, grid, align_corners=False)  # the padding is 0 there, which is white
     bright, contrast, colour = (between(-0.25, 0.25).exp()[:, None, None, None] for _ in range(3))
     grey = x.mean(1, keepdim=True)
     x = grey + (x - grey) * colour * (between(0, 1) > 0.1)[:, None, None, None]
@@ -60,7 +62,9 @@ def varied(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def cropped(x: Tensor, generator: torch.Generator) -> Tensor:
-    """(B, 3, S, S), values -1 to 1 -> a piece of each, from two fifths of its area on, mirrored, in other light."""
+    """(B, 3, S, S), values -1 to 1 -> crops of at least two fifths of the area, mirrored at random, with another
+    exposure.
+    """
     count = len(x)
 
     def between(low: float, high: float) -> Tensor:
@@ -82,7 +86,7 @@ def cropped(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def view(x: Tensor, photographs: Tensor, generator: torch.Generator) -> Tensor:
-    """(B, 3, S, S), and which (B,) are photographs -> a view of each: a piece of it, or a drawing drawn otherwise."""
+    """(B, 3, S, S), and which (B,) are photographs -> a view of each: a crop of a photograph, or a varied drawing."""
     shown = torch.empty_like(x)
     for which, change in ((photographs, cropped), (~photographs, varied)):
         if which.any():
@@ -105,10 +109,10 @@ def tune(
     seed: int = 0,
     steps: int = STEPS,
 ) -> tuple[dict[str, Tensor], Learned]:
-    """A frozen trunk, pictures, their `pixels` (N, S, S, 3) uint8 and features `own` (N, W) without their certainties
-    -> the weights of the tuned trunk, and the map.
+    """Tunes a frozen trunk -> its tuned weights, and the learned map.
 
-    Runs on the device of the trunk.
+    `pixels` (N, S, S, 3) uint8 are those of the pictures; `own` (N, W) are their features without certainties.
+    Everything runs on the device of the trunk.
     """
     device = next(trunk.parameters()).device
     torch.manual_seed(seed)
@@ -122,7 +126,7 @@ def tune(
     rates = [float(group["lr"]) for group in groups]  # type: ignore[arg-type]
     optimizer = torch.optim.AdamW(groups, weight_decay=0, betas=(0.9, 0.98), fused=device.type == "cuda")
     mean = {name: part.detach().clone() for name, part in tuned.state_dict().items()}
-    kept = [part.detach().clone() for part in vars(losses.learned()).values()]
+    average = [part.detach().clone() for part in vars(losses.learned()).values()]
 
     def look(rows: np.ndarray) -> Tensor:
         taken = torch.from_numpy(rows).to(pixels.device)
@@ -142,10 +146,12 @@ def tune(
             features = tuned(x)[:, CLASSES:].float()
         wanted = own[torch.from_numpy(both).to(device), POOLED : POOLED + CLASSES].float()
         seen = material.coordinates(features)
-        said = np.concatenate([captions, material.drawn.said(others, rng)])
+        described = np.concatenate([captions, material.drawn.sample_captions(others, rng)])
         again = torch.ones(len(both), dtype=torch.bool, device=device)
         halves = seen.split(len(rows))
-        loss = losses(seen, torch.cat([halves[1], halves[0]]), again, said, np.concatenate([keys, keys]), wanted, rng)
+        loss = losses(
+            seen, torch.cat([halves[1], halves[0]]), again, described, np.concatenate([keys, keys]), wanted, rng
+        )
         named = features[:, POOLED : POOLED + CLASSES].clamp(min=1e-8).log()
         loss = loss - _KEEPING * (wanted * named).sum(1).mean()
         optimizer.zero_grad()
@@ -155,8 +161,8 @@ def tune(
         with torch.no_grad():
             now = tuned.state_dict()
             torch._foreach_lerp_(list(mean.values()), [now[name] for name in mean], 1 - decay)
-            torch._foreach_lerp_(kept, list(vars(losses.learned()).values()), 1 - decay)
-    return mean, Learned(*kept)
+            torch._foreach_lerp_(average, list(vars(losses.learned()).values()), 1 - decay)
+    return mean, Learned(*average)
 
 
 def _stays(name: str) -> bool:
@@ -164,5 +170,5 @@ def _stays(name: str) -> bool:
 
 
 def between(frozen: Mapping[str, Tensor], tuned: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
-    """Two sets of the same weights -> their mean, `share` of it the second (arXiv 2109.01903)."""
+    """Two sets of the same weights -> their mean, in which the second set has the weight `share` (arXiv 2109.01903)."""
     return {name: torch.lerp(weight, tuned[name].to(weight), share) for name, weight in frozen.items()}

@@ -1,1 +1,1 @@
-"""What a run file drives: schema, towers, loop."""
+"""The trainer: the schema of run files, towers, and the training loop."""

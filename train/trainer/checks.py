@@ -1,4 +1,4 @@
-"""What is wrong with a run that only shows when its tables are seen together, and beside the base model."""
+"""Checks of a run that need several of its tables together, or the description of its base model."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from torch import nn
 
 from bind import encoders, heads, modalities
 from bind.description import Description
-from train.trainer.plan import describe, kept, resolve
+from train.trainer.plan import describe, resolve, restricted
 from train.trainer.schema import Modality, Pair, Run
 
 _ONLY_FOR = {"audio": ("gain_db", "mix"), "imu": ("turn_deg", "tilt_deg", "shift")}
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Embedding)
-"""What LoRA can change."""
+"""The types of layers that LoRA can change."""
 
 
 def faults(run: Run) -> Iterator[str]:
-    """A run whose paths are absolute -> one sentence for each fault: names, files, what does not fit the base."""
+    """A run with absolute paths -> one sentence for each fault: in names, in files, and in what the base does
+    not have.
+    """
     base: Description | None = None
     try:
         base = describe(run.base.model)
@@ -29,7 +31,7 @@ def faults(run: Run) -> Iterator[str]:
     have: Collection[str] = base.modalities if base else ()
     if base:
         try:
-            base = kept(base, run)
+            base = restricted(base, run)
             have = base.modalities
         except ValueError as error:
             yield f"base.modalities: {error}"
@@ -79,7 +81,7 @@ def _teacher_faults(pair: Pair, where: str) -> Iterator[str]:
 
 
 def _faults_of_trained(base: Description, run: Run) -> Iterator[str]:
-    """What is wrong with the modalities that are trained, on a base that has the others."""
+    """The faults of the trained modalities, on a base that has the other modalities."""
     try:
         plan = resolve(base, run)
     except (ValueError, TypeError) as error:
@@ -114,7 +116,7 @@ def _faults_of_trained(base: Description, run: Run) -> Iterator[str]:
                 ends = sorted({key.rpartition(".")[2] for key in layers})
                 yield f"{where}.lora.targets: no layer is called {target!r}; there are {', '.join(ends)}"
     moving = set(run.trained)
-    for name in base.modalities:  # with the encoder that they share, or with its head too
+    for name in base.modalities:  # those that share its encoder, or its head too
         if owners[name] in run.trained and (run.stage(owners[name]) == "views" or not base.modalities[name].head):
             moving.add(name)
     for name in sorted(moving - set(run.trained)):
@@ -133,6 +135,6 @@ def _faults_of_trained(base: Description, run: Run) -> Iterator[str]:
 
 
 def _way_out(base: Description, name: str) -> str:
-    # Not dropped without being asked: the finished model would lack what its base had.
+    # A modality is not dropped without being asked, or the finished model would lack a modality of its base.
     rest = [other for other in base.modalities if other != name]
     return f"add a pair of the two, or leave {name} out: base.modalities = {rest}".replace("'", '"')

@@ -1,4 +1,4 @@
-"""Distillation: how similar a large model finds the items of a batch, as a target for a small one in any space."""
+"""Distillation: a large model's similarities of the items of a batch are the target for a small model in any space."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def similarity_loss(
 ) -> Tensor:
     """(B, D) and (B, D) unit rows, (B, E) and (B, E) of a teacher -> mean KL divergence from the teacher's softmax.
 
-    Rows are compared with all columns, columns with all rows, as in `info_nce`, and the logits may be of different
-    dimensions D and E; 0 where both models find everything equally similar (affinity mimicking, arXiv 2309.12314).
-    No target depends on the labels, so repeated items need no mask.
+    Rows are compared with all columns and columns with all rows, as in `info_nce`. The dimensions D and E may differ.
+    The loss is 0 where both models find everything equally similar (affinity mimicking, arXiv 2309.12314). The target
+    does not depend on labels, so repeated items need no mask.
 
-    All ranks take part: the value is that of the whole batch, and gradients are R times those of one process, which is
-    what averaging over ranks wants (see `bind.loss`). Holds B x (R B) logits.
+    All ranks take part. The value is that of the whole batch, and gradients are R times those of one process, as
+    averaging over ranks expects (see `bind.loss.contrastive`). Memory is B x (R B) logits.
     """
     everyone = _gathered(torch.cat([a, b], 1))
     all_a, all_b = everyone.chunk(2, 1)

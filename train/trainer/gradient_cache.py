@@ -1,4 +1,4 @@
-"""Gradient caching: a contrastive step over more pairs than an encoder's activations leave room for."""
+"""Gradient caching: a contrastive step over more pairs than the encoder's activations fit into memory for."""
 
 from __future__ import annotations
 
@@ -19,17 +19,22 @@ def cached_step(
     *,
     no_sync: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Tensor:
-    """Small batches -> loss over all of them, scalar; adds its gradients to `.grad`, at the memory of one small batch.
+    """Small batches -> the scalar loss over all of them; adds its gradients to `.grad`, in the memory of one small
+    batch.
 
-    `encode(batch)` gives one (b, D) tensor a side, `loss(*sides)` takes them with the rows of all batches. Equal to
+    `encode(batch)` returns one (b, D) tensor for each side; `loss(*sides)` gets the tensors with the rows of all
+    batches. The result equals
 
         loss(*(torch.cat(side) for side in zip(*map(encode, batches)))).backward()
 
-    but encodes twice (GradCache, arXiv 2101.06983): first without gradients, then batch by batch with the loss's
-    gradient by its vectors. Vectors that train nothing (of a frozen encoder) belong into `loss`, not into `encode`.
-    Random numbers are drawn alike both times, so dropout is safe. Batch normalisation sees small batches and updates
-    its running statistics twice: freeze it. `no_sync` is that of a `DistributedDataParallel` encoder, so that its ranks
-    exchange gradients once. Raises ValueError for no batches.
+    but every batch is encoded twice (GradCache, arXiv 2101.06983). The first pass has no gradients and gives the
+    vectors v. The loss then gives dL/dv, and the second pass, batch by batch, multiplies it with dv/dw by
+    backpropagating sum(v * dL/dv). So activations of one batch exist at a time.
+
+    Vectors that train nothing (of a frozen encoder) belong into `loss`, not into `encode`. Random numbers are the same
+    in both passes, so dropout is safe. Batch normalisation would see small batches and update its running statistics
+    twice, so it must be frozen. `no_sync` is that of a `DistributedDataParallel` encoder, so that its ranks exchange
+    gradients once. Raises ValueError for no batches.
     """
     if not batches:
         raise ValueError("cached_step: expected at least one batch, got none")
@@ -38,7 +43,8 @@ def cached_step(
         for batch in batches:
             states.append(_random_state())
             encoded.append(encode(batch))
-    torch.clear_autocast_cache()  # torch 2.10 would give the second pass weights cast without gradients (issue 112583)
+    # otherwise torch 2.10 gives the second pass weights that were cast without gradients (issue 112583)
+    torch.clear_autocast_cache()
     sides = [torch.cat(parts).requires_grad_() for parts in zip(*encoded, strict=True)]
     value = loss(*sides)
     value.backward()

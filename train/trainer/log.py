@@ -14,12 +14,12 @@ LOG = "log.jsonl"
 
 
 class Log:
-    """`log.jsonl`, one record a line, and the same in TensorBoard where it is installed."""
+    """`log.jsonl`, with one record on a line, and the same in TensorBoard where it is installed."""
 
     def __init__(self, out: Path, step: int) -> None:
         out.mkdir(parents=True, exist_ok=True)
         file = out / LOG
-        # A run that was killed may have logged steps that its last state does not have; they come again.
+        # A killed run may have logged steps that its last state does not have; these steps come again.
         old = [line for line in file.read_text().splitlines() if _step_of(line) < step] if file.is_file() else []
         file.write_text("".join(f"{line}\n" for line in old))
         self._file = file.open("a", buffering=1)
@@ -32,7 +32,7 @@ class Log:
             tqdm.write(f"TensorBoard is not installed (pip install 'crossbind[train]'); the log is {file}")
 
     def write(self, record: dict[str, Any]) -> None:
-        """One record; its numbers are curves over its `step`."""
+        """Writes one record; its numbers become curves over its `step`."""
         self._file.write(json.dumps(record) + "\n")
         if self._board:
             for key, value in record.items():
@@ -40,7 +40,7 @@ class Log:
                     self._board.add_scalar(f"{key}/{record.get('pair', 'held out')}", value, record["step"])
 
     def close(self) -> None:
-        """Ends both."""
+        """Closes the file and TensorBoard."""
         self._file.close()
         if self._board:
             self._board.close()
@@ -50,4 +50,4 @@ def _step_of(line: str) -> float:
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
-        return math.inf  # cut off by a crash
+        return math.inf  # the line was cut off by a crash

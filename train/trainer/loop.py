@@ -1,20 +1,18 @@
-"""The training loop: pairs -> encoders and heads in a space that frozen ones hold.
+"""The training loop: paired data -> encoders and heads in a space that frozen towers define.
 
 Step s is a function of the run and s alone: which pair, which items, which variants, and every random number are drawn
-from (seed, s). So a run that was interrupted goes on exactly where it was, and R processes see what one would.
+from (seed, s). So an interrupted run continues exactly where it was, and R processes see what one process would.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
-import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +20,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -31,9 +27,10 @@ from bind import checkpoint, zoo
 from bind.loss.contrastive import LogitScale
 from bind.model.model import BindModel
 from preprocess import manifest
-from train.data.dataset import Batch, PairData, Part, Ranks, frozen_tower
-from train.evaluate.evaluation import mean_recall, same_item
-from train.trainer import process, towers
+from train.data.dataset import Batch, PairData
+from train.data.sides import Part, Ranks, frozen_tower
+from train.evaluate.metrics import mean_recall, same_item
+from train.trainer import process, state, towers
 from train.trainer import run as runs
 from train.trainer.gradient_cache import cached_step
 from train.trainer.log import LOG as LOG
@@ -43,16 +40,17 @@ from train.trainer.plan import describe, resolve
 from train.trainer.schedule import Schedule
 from train.trainer.schedule import TrainError as TrainError
 from train.trainer.schema import Pair, Run
+from train.trainer.state import STATE, State
 
-STATE = "state.safetensors"
 MODEL = "model"
 
 
 @dataclass
 class Result:
-    """How a training ended: `reason` is finished, early stop, or the name of the signal that stopped it.
+    """The result of a training: `reason` is finished, early stop, or the name of the signal that stopped it.
 
-    `recall` is the best held-out one (None without held-out manifests), `bad` the media left out, with their reasons.
+    `recall` is the best held-out recall (None without held-out manifests); `bad` lists media that were left out, with
+    reasons.
     """
 
     reason: str
@@ -63,22 +61,27 @@ class Result:
     bad: list[str] = field(default_factory=list)
 
 
-@dataclass
-class Progress:
-    """What a resumed run has to know besides weights."""
-
-    step: int = 0
-    loss: float | None = None
-    best: float | None = None
-    without_gain: int = 0
-    seconds: float = 0.0
-    ended: str = ""
-
-
 def train(run: Run) -> Result:
-    """Trains, or goes on with what `run.out` holds; under torchrun as one of its ranks. The model is `run.out`/model.
+    """Trains a run, or continues what `run.out` holds -> the result; the model is written to `run.out`/model.
 
-    Raises TrainError (also DataError, ManifestError, CheckpointError) with everything a person has to know.
+    Under torchrun, this process is one of the ranks.
+
+    Args:
+        run: a run, as `train.trainer.run.read` reads it from a run file.
+
+    Raises:
+        TrainError: the run cannot start, continue or be resumed; DataError (too few usable pairs) is one of these
+            errors.
+        ManifestError: a manifest breaks the format.
+        CheckpointError: the base's checkpoint is damaged.
+
+    Example:
+        >>> from train.trainer import run as runs
+        >>> result = train(runs.read("depth.toml"))
+        >>> result.reason, result.step
+        ('finished', 2)
+        >>> bind.load(result.model).modalities
+        ('image', 'depth')
     """
     with process.ranks(run) as (ranks, device):
         return _Trainer(run, ranks, device).train()
@@ -96,11 +99,11 @@ class _Trainer:
                 [path for pair in run.train.pairs for path in pair.manifests] + list(run.evaluate.manifests)
             )
         }
-        # Before the base is loaded and media are read: a changed run must be told at once.
+        # This is checked before the base is loaded and media are read, so that a changed run is reported at once.
         self.identity = runs.identity(
             run.model_dump(mode="json"), {path: found.sha256 for path, found in self.manifests.items()}
         )
-        self._check_unchanged()
+        state.check_unchanged(self.out / STATE, self.identity)
         self.base: BindModel = zoo.load(
             run.base.model, run.base.weights, str(device), modalities=run.base.modalities or None
         )
@@ -121,13 +124,13 @@ class _Trainer:
             name: torch.compile(tower) if run.compile else tower for name, tower in self.learner.towers.items()
         }
         self.optimizer = optimizer(self.learner, run)
-        self.average = {name: p.detach().clone() for name, p in self._parameters()} if run.train.ema_decay else {}
-        self.progress = Progress()
+        self.state = State(self.learner, self.optimizer, run.train.ema_decay)
         if (self.out / STATE).is_file():
-            self._restore()
+            self.state.restore(self.out / STATE, self.device)
+        self.progress = self.state.progress
 
     def train(self) -> Result:
-        """Goes through the steps that are left."""
+        """Does the remaining steps."""
         if self.progress.ended:
             return self._result(self.progress.ended)
         log = Log(self.out, self.progress.step) if self.ranks.rank == 0 else None
@@ -170,7 +173,10 @@ class _Trainer:
         raise AssertionError("the loop returns")
 
     def _step(self, step: int, batch: Batch) -> dict[str, Any]:
-        """One update; what to log. Raises TrainError, before anything is changed, for a loss that is not finite."""
+        """Does one update -> its log record.
+
+        Raises TrainError, before anything is changed, for a loss that is not finite.
+        """
         number, _, rows = self.schedule.at(step)
         pair = self.run.train.pairs[number]
         rate = self.schedule.learning_rate(step)
@@ -190,17 +196,14 @@ class _Trainer:
         if self.run.train.clip_norm:
             nn.utils.clip_grads_with_norm_(parameters, self.run.train.clip_norm, norm)
         self.optimizer.step()
-        decay = min(self.run.train.ema_decay, (1 + step) / (10 + step))  # so that the start is soon forgotten
-        with torch.no_grad():
-            for name, p in self._parameters() if self.average else ():
-                self.average[name].lerp_(p, 1 - decay)
+        self.state.follow(step)
         scale = self.learner.objectives[number].scale
         assert isinstance(scale, LogitScale)
         temperature = math.exp(-float(scale.log_scale.detach()))
         return {"pair": pair.name, "loss": loss, "lr": rate, "temperature": temperature, "gradient_norm": float(norm)}
 
     def _gradients(self, step: int, pair: Pair, objective: nn.Module, batch: Batch) -> float:
-        """The loss of a batch; its gradients are added to the parameters'."""
+        """The loss of a batch; its gradients are added to those of the parameters."""
         names = (pair.modality, pair.anchor)
         trained = [side for side in range(2) if names[side] in self.forward]
 
@@ -227,8 +230,10 @@ class _Trainer:
         return float(value.detach())
 
     def _average_gradients(self) -> None:
-        """The mean over ranks, which `bind.loss` counts on. By hand: DDP wants every parameter used in every step, and
-        one backward pass a step; batches of one pair and gradient caching have neither.
+        """Averages the gradients over ranks, as `bind.loss.contrastive` expects.
+
+        This does without DDP, which needs every parameter in every step and one backward pass for a step; batches of
+        one pair and gradient caching offer neither.
         """
         if self.ranks.count == 1:
             return
@@ -240,7 +245,7 @@ class _Trainer:
             gradient.copy_(part.view_as(gradient))
 
     def _agree(self, wanted: int) -> int:
-        """The largest number that a rank wants, on every rank."""
+        """The largest number that a rank passes, on every rank."""
         if self.ranks.count == 1:
             return wanted
         shared = torch.tensor([wanted], device=self.device)
@@ -248,13 +253,15 @@ class _Trainer:
         return int(shared)
 
     def _batch(self, step: int) -> Batch:
-        """This rank's part of a step's batch."""
+        """This rank's part of the batch of a step."""
         number, turn, rows = self.schedule.at(step)
         own = len(rows) // self.ranks.count
         return self.data[number].batch(rows[self.ranks.rank * own : (self.ranks.rank + 1) * own], turn)
 
     def _evaluate(self, log: Log | None) -> str:
-        """Held-out recall where it is due; the best model is written. "early stop" when there was no gain for long."""
+        """Measures held-out recall where it is due, and writes the best model -> "early stop" after too long without a
+        gain.
+        """
         settings = self.run.evaluate
         every = max(1, round(settings.every_epochs * self.schedule.steps_per_epoch))
         last = self.progress.step == self.schedule.steps
@@ -264,7 +271,7 @@ class _Trainer:
             return ""
         if self.progress.step % every and not last:
             return ""
-        with self._averaged():
+        with self.state.averaged():
             recalls = {data.pair.name: self._recall(data) for data in self.held_out}
         recall = sum(recalls.values()) / len(recalls)
         if log:
@@ -274,7 +281,7 @@ class _Trainer:
             self._write_model()
         else:
             self.progress.without_gain += 1
-        # Agreed on: ranks may differ in the last bit of a recall.
+        # Ranks agree on it, because the last bit of a recall may differ between them.
         stop = self._agree(int(0 < settings.patience <= self.progress.without_gain))
         return "early stop" if stop and not last else ""
 
@@ -307,7 +314,9 @@ class _Trainer:
         return data
 
     def _teacher(self, pair: Pair) -> tuple[Part, Part] | None:
-        """The towers of a pair's teacher for its two sides; where it lacks one, that of the other side."""
+        """The towers of a pair's teacher for its two sides; where the teacher lacks one, the tower of the other
+        side.
+        """
         if pair.teacher is None:
             return None
         names = (pair.modality, pair.anchor)
@@ -317,100 +326,36 @@ class _Trainer:
         return of_modality, of_anchor
 
     def _part(self, name: str) -> Part:
-        """What this run leaves as it is of a modality."""
+        """The frozen part of a modality in this run."""
         config = self.description.preprocess(name)
         if self.run.stage(name) == "vectors":
             return frozen_tower(self.base, name)
         trunk = self.starts[name].trunk
         if trunk is None:
             return Part(name, config)
-        # A digest of the checkpoint's file stands for weights without a checked source of their own.
+        # The digest of the checkpoint's file identifies weights without a checked source of their own.
         owner = self.description.towers()[name]
         encoder = self.description.modalities[owner].encoder or {}
         identity = {"encoder": encoder, "weights": None if "sha256" in encoder else self.base.digests.get(owner)}
         return Part(name, config, trunk, int(trunk.width), identity)  # type: ignore[arg-type]
 
-    def _parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        return ((name, p) for name, p in self.learner.named_parameters() if p.requires_grad)
-
-    def _weights(self) -> dict[str, Tensor]:
-        """The state of the learner, without the weights that LoRA leaves as they are."""
-        fixed = {name for name, p in self.learner.towers.named_parameters(prefix="towers") if not p.requires_grad}
-        return {name: tensor for name, tensor in self.learner.state_dict().items() if name not in fixed}
-
-    @contextlib.contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """The moving average in place of the weights, where there is one."""
-        kept = {name: p.detach().clone() for name, p in self._parameters()} if self.average else {}
-        with torch.no_grad():
-            for name, p in self._parameters() if self.average else ():
-                p.copy_(self.average[name])
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for name, p in self._parameters() if self.average else ():
-                    p.copy_(kept[name])
-
     def _write_model(self) -> None:
-        """The base with the trained modalities, as a checkpoint folder."""
+        """Writes the base with the trained modalities as a checkpoint folder."""
         if self.ranks.rank:
             return
         whole = {name: self.base.tower(name) for name in self.base.modalities}
         left = set(self.description.modalities) - set(self.run.trained)
         digests = {name: digest for name, digest in self.base.digests.items() if name in left}
-        with self._averaged():
+        with self.state.averaged():
             whole |= {name: start.finished() for name, start in self.starts.items()}
             checkpoint.write(self.out / MODEL, self.description.model_copy(update={"digests": digests}), whole)
 
     def _save(self) -> None:
-        """The state, in one file that is written aside and then renamed."""
+        """Writes the state; the first rank does that, and the others wait for it."""
         if self.ranks.rank == 0:
-            tensors = {f"weight.{name}": tensor for name, tensor in self._weights().items()}
-            tensors |= {f"average.{name}": tensor for name, tensor in self.average.items()}
-            for name, p in self._parameters():
-                for key, value in self.optimizer.state.get(p, {}).items():
-                    tensors[f"adam.{key}.{name}"] = value
-            tensors = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-            self.out.mkdir(parents=True, exist_ok=True)
-            aside = self.out / f".{STATE}"
-            save_file(tensors, aside, {"run": json.dumps(self.identity), "progress": json.dumps(asdict(self.progress))})
-            os.replace(aside, self.out / STATE)
+            self.state.save(self.out / STATE, self.identity)
         if self.ranks.count > 1:
             dist.barrier()
-
-    def _check_unchanged(self) -> None:
-        file = self.out / STATE
-        if not file.is_file():
-            return
-        with safe_open(file, "pt") as state:
-            stored = json.loads((state.metadata() or {}).get("run", "{}"))
-        if "out" in stored:  # written before the identity was one of contents
-            stored = runs.identity(stored, stored.pop("content of manifests"))
-        if lines := list(runs.changed(stored, self.identity)):
-            raise TrainError(
-                "\n  ".join([f"{file} was begun with another run file; undo these, or choose another `out`:", *lines])
-            )
-
-    def _restore(self) -> None:
-        with safe_open(self.out / STATE, "pt", str(self.device)) as state:
-            stored = {name: state.get_tensor(name) for name in state.keys()}  # noqa: SIM118, it is no mapping
-            self.progress = Progress(**json.loads(state.metadata()["progress"]))
-
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {name.removeprefix(prefix): t for name, t in stored.items() if name.startswith(prefix)}
-
-        weights = self.learner.state_dict()
-        if missing := self._weights().keys() - part("weight.").keys():
-            raise TrainError(f"{self.out / STATE} lacks {', '.join(sorted(missing)[:5])}; choose another `out`")
-        self.learner.load_state_dict(weights | part("weight."))
-        self.average = part("average.")
-        for key in ("step", "exp_avg", "exp_avg_sq"):
-            values = part(f"adam.{key}.")
-            for name, p in self._parameters():
-                if name in values:
-                    # AdamW counts its steps on the CPU.
-                    self.optimizer.state[p][key] = values[name].cpu() if key == "step" else values[name]
 
     def _bar(self) -> Any:
         return tqdm(

@@ -1,4 +1,4 @@
-"""What is trained and what it is trained for: towers, and the loss of each pair."""
+"""The trained towers and the loss of each pair."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Objective(nn.Module):
     def __init__(self, pair: Pair, kind: str, chunk: int) -> None:
         super().__init__()
         self.scale = LogitScale(pair.temperature, learned=pair.learn_temperature)
-        self.bias = nn.Parameter(torch.tensor(-10.0)) if kind == "sigmoid" else None  # SigLIP's start
+        self.bias = nn.Parameter(torch.tensor(-10.0)) if kind == "sigmoid" else None  # SigLIP starts there
         self.chunk = chunk or None
         self.teacher = pair.teacher
 
     def forward(self, a: Tensor, b: Tensor, batch: Batch) -> Tensor:
-        """() the loss of the batch of all ranks."""
+        """Unit rows of this rank -> the scalar loss of the batch of all ranks."""
         scale = self.scale()
         if self.bias is None:
             loss = info_nce(a, b, scale, ids=batch.ids, chunk=self.chunk)
@@ -40,7 +40,9 @@ class Objective(nn.Module):
 
 
 class Learner(nn.Module):
-    """All that is trained: a tower, or the head of one, for each modality of the run, and one objective a pair."""
+    """Everything that is trained: a tower, or its head, for each modality of the run, and one objective for
+    each pair.
+    """
 
     def __init__(self, towers: Mapping[str, Tower], run: Run) -> None:
         super().__init__()
@@ -50,7 +52,7 @@ class Learner(nn.Module):
 
 
 def optimizer(learner: Learner, run: Run) -> torch.optim.AdamW:
-    """AdamW; matrices and kernels decay, what is one-dimensional (biases, norms, class tokens, scales) does not."""
+    """AdamW: matrices and kernels decay; one-dimensional parameters (biases, norms, class tokens, scales) do not."""
     trained = [p for p in learner.parameters() if p.requires_grad]
     decaying = [p for p in trained if p.squeeze().ndim > 1]
     others = [p for p in trained if p.squeeze().ndim <= 1]

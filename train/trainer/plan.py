@@ -1,4 +1,5 @@
-"""A run and the model it builds on -> a plan: what each trained modality starts from and what the finished model is.
+"""A run and its base model -> a plan: what each trained modality starts from, and the description of the finished
+model.
 
 The tables of a run file, of the base and of a modality's SPEC are merged here and nowhere else.
 """
@@ -16,17 +17,18 @@ from bind.checkpoint import TABLE
 from bind.description import Description, ModalityTable
 from train.trainer.schema import Modality, Run
 
-# Their `shape` is that of the prepared views, so a run file that changes the preprocessing need not repeat it.
-_TAKE_A_SHAPE = ("convnet", "sound", "transformer")
+# `shape` is that of the prepared views, so a run file that changes the preprocessing need not repeat it.
+_TAKE_A_SHAPE = ("convnet", "sound", "timm", "transformer")
 
 
 @dataclass(frozen=True)
 class Plan:
     """A run, resolved against the description of its base.
 
-    `base` has only the modalities that the run keeps. `starting` are the tables of the trained modalities as training
-    begins, with an encoder's `source` where its weights lie; `finished` describes the finished model. The encoders of
-    `continued` are the base's, those of the other trained modalities start from their `source` or anew.
+    `base` has only the modalities that the run keeps. `starting` are the tables of the trained modalities at the start
+    of training, with an encoder's `source` where its weights come from one. `finished` describes the finished model.
+    The encoders of `continued` are the base's; those of the other trained modalities start from their `source` or from
+    random weights.
     """
 
     run: Run
@@ -43,10 +45,10 @@ class Plan:
 def resolve(base: Description, run: Run) -> Plan:
     """The description of a run's base -> the plan. Raises ValueError that lists every fault.
 
-    The finished model's record of trained pairs only grows: weights that saw a pair have seen it. Only an encoder that
-    starts anew forgets.
+    The finished model's record of trained pairs only grows, because weights that saw a pair have seen it. An encoder
+    that starts from random weights is the only one whose record is dropped.
     """
-    base = kept(base, run)
+    base = restricted(base, run)
     tables = {name: _starting(base, run, name) for name in run.trained}
     continued = frozenset(name for name, table in tables.items() if _continues(base, name, table))
     anew = tables.keys() - continued
@@ -76,7 +78,7 @@ def describe(model: str) -> Description:
     return descriptions.read(table) if table.is_file() else zoo.describe(model)
 
 
-def kept(base: Description, run: Run) -> Description:
+def restricted(base: Description, run: Run) -> Description:
     """The base's description -> the same with the modalities that the run keeps. Raises ValueError for unknown ones."""
     names = run.base.modalities or tuple(base.modalities)
     if unknown := sorted(set(names) - set(base.modalities)):
@@ -87,7 +89,9 @@ def kept(base: Description, run: Run) -> Description:
 
 
 def _starting(base: Description, run: Run, name: str) -> ModalityTable:
-    """The table of a trained modality as training begins; with its encoder's `source`, where its weights lie."""
+    """The table of a trained modality at the start of training, with its encoder's `source` where its weights come from
+    one.
+    """
     wanted = run.modalities.get(name, Modality())
     old, spec = base.modalities.get(name), modalities.spec(name)
     preprocess = (old.preprocess if old else {}) | wanted.preprocess
@@ -105,7 +109,7 @@ def _starting(base: Description, run: Run, name: str) -> ModalityTable:
 
 
 def _continues(base: Description, name: str, table: ModalityTable) -> bool:
-    """Whether a modality's encoder, as `_starting` says it, is the base's."""
+    """Whether a modality's encoder, as `_starting` gives it, is the base's."""
     old = base.modalities.get(name)
     return old is not None and (old.encoder, old.shares) == (table.encoder, table.shares)
 

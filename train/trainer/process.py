@@ -1,4 +1,4 @@
-"""This process among others: its rank and device under torchrun, and the signals that ask it to end."""
+"""This process among its ranks: its rank and device under torchrun, and the signals that ask it to end."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from train.data.dataset import Ranks
+from train.data.sides import Ranks
 from train.trainer.schema import Run
 
 
 @contextlib.contextmanager
 def signals(alone: bool) -> Iterator[list[int]]:
-    """Signals that ask for an end, collected instead of acted upon: a step is finished and saved first.
+    """Signals that ask for an end, collected in a list; a step is finished and saved before they take effect.
 
-    The same signal again ends this process at once, in whatever step, with the last saved state on disk. Not so for
-    one of several ranks: torchrun passes a signal on that the terminal has sent to all of them, and ends late ones.
+    The same signal again ends this process at once, in whatever step, with the last saved state on the disk. For one of
+    several ranks this does not hold, because torchrun passes on a signal that the terminal has sent to all ranks, and
+    ends late ranks itself.
     """
     caught: list[int] = []
     numbers = (signal.SIGTERM, signal.SIGINT)
@@ -28,7 +29,8 @@ def signals(alone: bool) -> Iterator[list[int]]:
     def catch(which: int, _: object) -> None:
         caught.append(which)
         if alone:
-            signal.signal(which, signal.SIG_DFL)  # by the system itself: a long kernel call returns to no handler
+            # the system itself ends the process, as a long kernel call returns to no handler
+            signal.signal(which, signal.SIG_DFL)
             tqdm.write(f"{signal.Signals(which).name}: this step is finished and saved; once more ends at once")
 
     old = {number: signal.signal(number, catch) for number in numbers}
@@ -41,7 +43,7 @@ def signals(alone: bool) -> Iterator[list[int]]:
 
 @contextlib.contextmanager
 def ranks(run: Run) -> Iterator[tuple[Ranks, torch.device]]:
-    """This process's place under torchrun (or alone) and its device."""
+    """This process's rank under torchrun (or rank 0 of 1), and its device."""
     local = int(os.environ.get("LOCAL_RANK", 0))
     device = torch.device(run.device if run.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda" and device.index is None:

@@ -38,13 +38,22 @@ from train.trainer.schema import Base, Run, Teacher
 
 
 class RunError(ValueError):
-    """A run that cannot start: the message lists every fault."""
+    """The run cannot start: the message lists every fault."""
 
 
 def read(path: str | Path) -> Run:
-    """A run file -> Run; its paths are made absolute and the default anchors filled in.
+    """A run file -> Run, with absolute paths and the default anchors.
 
-    Raises RunError that lists every fault of the file.
+    Args:
+        path: a TOML file, as the module's docstring shows it.
+
+    Raises:
+        RunError: the file cannot be read, or the run has faults; the message lists all of them.
+
+    Example:
+        >>> run = read("depth.toml")
+        >>> run.trained, run.train.pairs[0].name
+        (('depth',), 'depth-image')
     """
     path = Path(path)
     try:
@@ -55,7 +64,7 @@ def read(path: str | Path) -> Run:
 
 
 def parse(table: Mapping[str, Any], folder: Path, name: str = "run") -> Run:
-    """As `read`, from a parsed table; `folder` is what its paths are relative to."""
+    """A parsed table -> Run, as `read` makes it of a file; relative paths are relative to `folder`."""
     faults: list[str] = []
     run: Run | None = None
     try:
@@ -85,9 +94,10 @@ def changed(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") ->
 
 
 def identity(dumped: Mapping[str, Any], contents: Mapping[str, str]) -> dict[str, Any]:
-    """A dumped run and the SHA-256 of each of its manifests by path -> what its course depends on.
+    """A dumped run and the SHA-256 of each of its manifests by path -> the facts on which its course depends.
 
-    That is neither where its files lie nor what it logs: a run goes on in another folder, and with another `log_every`.
+    These facts leave out where files lie and what is logged, so that a run can continue in another folder and with
+    another `log_every`.
     """
     found = copy.deepcopy({key: value for key, value in dumped.items() if key not in ("out", "cache")})
     for key in ("log_every", "save_every"):
@@ -135,7 +145,7 @@ def _resolved(run: Run, folder: Path) -> Run:
 
 
 def _what_is_left(table: Mapping[str, Any], error: ValidationError) -> Run | None:
-    """The run without its faulty keys, so that the rest can be checked too; None where they cannot be left out."""
+    """The run without its faulty keys, so that the rest can be checked too; None where the keys cannot be left out."""
     left = copy.deepcopy(dict(table))
     for fault in error.errors():
         place: Any = left

@@ -1,4 +1,4 @@
-"""Which items a step sees, and at what learning rate: a function of the run and the number of the step alone."""
+"""The items and the learning rate of each step, as a function of the run and the number of the step alone."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from train.trainer.schema import Run
 
 
 class TrainError(RuntimeError):
-    """Training that cannot start, go on or be resumed; the message says why, where, and what is left on disk."""
+    """Training cannot start, continue or be resumed; the message says why, where, and what is left on the disk."""
 
 
 class Schedule:
-    """Which pair and which of its items each step sees, and at what learning rate."""
+    """The pair, the items and the learning rate of each step."""
 
     def __init__(self, run: Run, sizes: list[int], ranks: int) -> None:
         train = run.train
@@ -35,7 +35,7 @@ class Schedule:
         self.steps = train.steps or max(1, round(train.epochs * self.steps_per_epoch))
         self.warmup = min(self.steps, round(train.warmup_epochs * self.steps_per_epoch))
         self._peak = train.learning_rate
-        # Weights are relative to what an epoch holds, so that equal ones see every item equally often.
+        # Weights are relative to the batches of an epoch, so that equal weights show every item equally often.
         shares = np.array([pair.weight * turn for pair, turn in zip(train.pairs, turns, strict=True)])
         rng = np.random.default_rng([run.seed, 0])
         self._pairs = rng.choice(len(shares), self.steps, p=shares / shares.sum())
@@ -46,7 +46,7 @@ class Schedule:
             self._before[turns_of] = np.arange(len(turns_of))
 
     def at(self, step: int) -> tuple[int, int, np.ndarray]:
-        """Step -> (number of the pair, how often its items were gone through before, rows of the batch)."""
+        """Step -> (number of the pair, the number of earlier passes over its items, rows of the batch)."""
         pair = int(self._pairs[step])
         size, batch = self._sizes[pair], self.batch_sizes[pair]
         turn, place = divmod(int(self._before[step]), size // batch)
@@ -56,7 +56,7 @@ class Schedule:
         return pair, turn, self._order[pair, turn][place * batch : (place + 1) * batch]
 
     def learning_rate(self, step: int) -> float:
-        """Linear warm-up, then a cosine to 0."""
+        """The learning rate of a step: a linear warm-up, then a cosine to 0."""
         if step < self.warmup:
             return self._peak * (step + 1) / self.warmup
         share = (step - self.warmup) / max(1, self.steps - self.warmup)

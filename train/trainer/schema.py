@@ -1,4 +1,4 @@
-"""What a run file may say: one frozen pydantic class a table. `train.trainer.run` reads a file into them."""
+"""The schema of run files: one frozen pydantic class for each table. `train.trainer.run` reads a file into them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Stage = Literal["views", "features", "vectors"]
-"""What a batch holds of a modality: prepared views, features of its frozen trunk, or vectors of a frozen tower."""
+"""The content of a batch for a modality: prepared views, features of its frozen trunk, or vectors of a frozen tower."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -22,16 +22,17 @@ class _Table(BaseModel):
 class Augment(_Table):
     """How items are varied. `crop`, `flip` and `jitter` act on pictures, in `views` variants of each item.
 
-    A variant is the same for the item and its anchor (aligned crops) and in every epoch, so that a frozen anchor is
-    encoded `views` times and never again. `crop` is the least share of the picture that a crop keeps. `jitter` varies
+    A variant is the same for the item and its anchor (aligned crops) and in every epoch, so a frozen anchor is encoded
+    `views` times and never again. `crop` is the least share of the picture that a crop keeps. `jitter` changes the
     brightness and contrast of a frozen picture by up to this share.
 
-    The others vary the trained side in every step. Any: `noise`, Gaussian, in standard deviations of the sensor's view;
-    `scale`, by what share a sensor's reading may be too large or small (disparity, brightness, each of an IMU's two).
-    Pictures: `erase` is the chance that a rectangle is blanked. Spectrograms: `frequency_mask` and `time_mask` are the
-    most rows and columns blanked (arXiv 1904.08779), `gain_db` makes louder or softer, `mix` is the chance that another
-    of the sounds is heard behind, 0 to 20 dB softer. IMU: `turn_deg` about gravity and `tilt_deg` about any axis rotate
-    how the sensor is worn, `shift` is the most of the window by which it starts later or earlier.
+    The other options vary the trained side in every step. For all modalities: `noise` is Gaussian, in standard
+    deviations of the sensor's view; `scale` is the largest relative error of a sensor's reading (disparity, brightness,
+    each of an IMU's two sensors). For pictures: `erase` is the probability that a rectangle is blanked. For
+    spectrograms: `frequency_mask` and `time_mask` are the largest numbers of rows and columns that are blanked (arXiv
+    1904.08779), `gain_db` is the largest change of loudness, and `mix` is the probability that another sound is added,
+    0 to 20 dB softer. For IMUs: `turn_deg` about gravity and `tilt_deg` about any axis rotate the sensor, and `shift`
+    is the largest share of the window by which it starts later or earlier.
     """
 
     views: Count = 1
@@ -51,11 +52,11 @@ class Augment(_Table):
 
 
 class Teacher(_Table):
-    """A model of any space, the arguments of `bind.load`, that says how similar the items of a batch are.
+    """A teacher: a model of any space, given by the arguments of `bind.load`, whose similarities of items are a target.
 
-    The similarities of the pair's two sides are drawn towards the teacher's: to the loss comes `weight` times the
-    Kullback-Leibler divergence of their softmax from that of the teacher's, at its `temperature`. A side that the
-    teacher lacks is seen through the other: of depth and image, CLIP compares the images.
+    The similarities of the pair's two sides are drawn towards the teacher's: the loss gets `weight` times the
+    Kullback-Leibler divergence of their softmax from the teacher's, at its `temperature`. Where the teacher lacks one
+    side, it sees that side through the other: for depth and image, CLIP compares the images.
     """
 
     model: str
@@ -65,10 +66,10 @@ class Teacher(_Table):
 
 
 class Pair(_Table):
-    """One modality and the one it is bound to (default: its SPEC's anchor), which is frozen unless it has a table.
+    """One modality and the modality it is bound to (default: its SPEC's anchor), which is frozen unless it has a table.
 
-    Batches hold one pair; `weight` says how often, relative to the others, it is this one's turn. `repeat` is how
-    often an epoch sees each item. `temperature` is fixed unless `learn_temperature`.
+    A batch holds items of one pair; `weight` says how often a pair has its turn, relative to the others. `repeat` is
+    how often an epoch sees each item. `temperature` is fixed unless `learn_temperature`.
     """
 
     modality: str
@@ -84,15 +85,15 @@ class Pair(_Table):
 
     @property
     def name(self) -> str:
-        """`depth-image`."""
+        """The name of the pair, such as `depth-image`."""
         return f"{self.modality}-{self.anchor}"
 
 
 class Lora(_Table):
-    """Low-rank changes of an encoder's layers in place of new weights (arXiv 2106.09685), by peft.
+    """Low-rank changes of an encoder's layers in place of new weights (LoRA, arXiv 2106.09685), by peft.
 
     `targets` are layers, by the end of their names (`in_proj`, `fc1`). `alpha / rank` is the factor on a change. The
-    finished model has plain weights, the changes added.
+    finished model has plain weights, to which the changes were added.
     """
 
     targets: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -101,12 +102,12 @@ class Lora(_Table):
 
 
 class Modality(_Table):
-    """What a trained modality consists of, as in a checkpoint's `model.toml`.
+    """The parts of a trained modality, as in a checkpoint's `model.toml`.
 
-    What is left out comes from the base, or from the modality's SPEC where the base lacks it; an encoder table without
-    `module` changes options of that encoder. An encoder or head that is the base's starts from the base's weights, an
-    encoder with a `source` from those, any other anew. `train` "head" leaves the encoder as it is; `lora` changes it a
-    little.
+    A missing part comes from the base, or from the modality's SPEC where the base lacks the modality. An encoder table
+    without `module` changes options of that encoder. An encoder or head that is the base's starts from the base's
+    weights, an encoder with a `source` from those weights, and any other from random weights. `train` "head" keeps the
+    encoder fixed; `lora` changes it a little.
     """
 
     train: Literal["all", "head"] = "all"
@@ -117,7 +118,9 @@ class Modality(_Table):
 
 
 class Base(_Table):
-    """The model that holds the space: the arguments of `bind.load`. `modalities` are those to keep (empty: all)."""
+    """The base: the model that defines the space, by the arguments of `bind.load`; `modalities` to keep (empty:
+    all).
+    """
 
     model: str = "small"
     weights: str | None = None
@@ -125,11 +128,12 @@ class Base(_Table):
 
 
 class Train(_Table):
-    """The optimisation: AdamW, a linear warm-up, then a cosine to 0; `epochs`, or `steps` in their place.
+    """The optimisation: AdamW with a linear warm-up, then a cosine to 0; `epochs`, or `steps` in their place.
 
-    An epoch is one turn over the items of all pairs. `clip_norm` and `ema_decay` are off at 0. `micro_batch` is the
-    most items an encoder sees at once (gradient caching), `chunk` the edge of a block of logits; 0 leaves both to the
-    defaults. `max_bad_share` of a pair's items may be missing or unreadable. `save_every` and `log_every` are steps.
+    An epoch is one pass over the items of all pairs. `clip_norm` and `ema_decay` are off at 0. `micro_batch` is the
+    largest number of items that an encoder sees at once (gradient caching), `chunk` the edge of a block of logits; 0
+    takes the default of each. `max_bad_share` is the share of a pair's items that may be missing or unreadable.
+    `save_every` and `log_every` are numbers of steps.
     """
 
     pairs: Annotated[tuple[Pair, ...], Field(min_length=1)]
@@ -150,7 +154,7 @@ class Train(_Table):
 
 
 class Cache(_Table):
-    """What is computed once and kept in `folder`: features and vectors of what is frozen, and prepared views."""
+    """The cache: features and vectors of frozen parts, and prepared views, computed once and stored in `folder`."""
 
     folder: str = "cache"
     features: bool = True
@@ -158,7 +162,8 @@ class Cache(_Table):
 
 
 class Evaluate(_Table):
-    """Held-out manifests, every how many epochs, and after how many without a better recall training stops (0: never).
+    """Held-out manifests, every how many epochs they are measured, and after how many without a gain training stops (0:
+    never).
 
     The finished model is then the one with the best mean of recall@1, 5 and 10 over both directions and all pairs.
     """
@@ -189,7 +194,7 @@ class Run(_Table):
         return tuple(sorted({pair.modality for pair in self.train.pairs} | set(self.modalities)))
 
     def stage(self, modality: str) -> Stage:
-        """What a batch holds of a modality."""
+        """The content of a batch for a modality."""
         if modality not in self.trained:
             return "vectors"
         return "features" if self.modalities.get(modality, Modality()).train == "head" else "views"

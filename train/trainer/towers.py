@@ -1,4 +1,4 @@
-"""What a run trains of each modality: a tower as it starts, and as it is written down."""
+"""The trained towers of a run: as training starts, and as a checkpoint stores them."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from train.trainer.schema import Lora
 
 @dataclass(frozen=True)
 class Start:
-    """What is trained, `tower`; where only its head is, `trunk` is the frozen encoder before it."""
+    """A trained module `tower`; where only a head is trained, `trunk` is the frozen encoder before it."""
 
     tower: Tower
     trunk: nn.Module | None = None
 
     def finished(self) -> Tower:
-        """The tower as a checkpoint holds it: trunk and head together, low-rank changes added to the weights."""
+        """The tower as a checkpoint stores it: trunk and head together, with low-rank changes added to the weights."""
         encoder: Any = self.trunk or self.tower.encoder
-        if hasattr(encoder, "merge_and_unload"):  # on a copy, as to take them off again would be inexact
+        if hasattr(encoder, "merge_and_unload"):  # merging is done on a copy, as undoing it would not be exact
             encoder = copy.deepcopy(encoder).merge_and_unload()
         return Tower(encoder, self.tower.head)
 
@@ -55,7 +55,7 @@ def start(base: BindModel, plan: Plan, name: str) -> Start:
 
 
 def adapted(encoder: nn.Module, lora: Lora) -> nn.Module:
-    """An encoder -> the same with its weights frozen and low-rank changes of them to be trained, which start at 0."""
+    """An encoder -> the same with frozen weights and trainable low-rank changes, which start at 0."""
     with needs("train", "LoRA"):
         from peft import LoraConfig, LoraModel
 
@@ -65,9 +65,9 @@ def adapted(encoder: nn.Module, lora: Lora) -> nn.Module:
 
 
 def set_training(tower: Tower) -> None:
-    """Training mode, but for batch norms, which only pretrained encoders have: their statistics stay as they are.
+    """Sets training mode, except for batch norms, which only pretrained encoders have: their statistics stay fixed.
 
-    So an item's vector does not depend on its batch, and ranks and gradient caching give what one process would.
+    So an item's vector does not depend on its batch, and ranks and gradient caching compute what one process would.
     """
     tower.train()
     for module in tower.modules():

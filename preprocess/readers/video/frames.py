@@ -58,7 +58,9 @@ def target_size(size: tuple[int, int], source: Source, config: VideoConfig, limi
     """(width, height) of a frame -> those it is resized to. Raises MediaError above `max_pixels`."""
     # pytorchvideo.transforms.functional.short_side_scale: the long side is rounded down
     width, height = size
-    if width < height:
+    if config.resize_mode == "squash":
+        target = config.size, config.size
+    elif width < height:
         target = config.size, math.floor(height / width * config.size)
     else:
         target = math.floor(width / height * config.size), config.size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from preprocess.source import Limits, MediaError, Source
@@ -17,7 +17,8 @@ class VideoConfig:
 
     A whole video is seen as `clips` clips of `clip_s` seconds, evenly spaced from its start to its end, and
     `frames_per_clip` frames of each, the first and last included. With `stack_frames` a view is a clip,
-    (3, frames_per_clip, size, size); without, every frame is a view, (3, size, size), for encoders of pictures.
+    (3, frames_per_clip, size, size); without, every frame is a view, (3, size, size), for encoders of pictures. With
+    the `resize_mode` "squash" both sides of a frame are resized to `size`, and nothing is cut off.
     """
 
     size: int = 224
@@ -30,6 +31,7 @@ class VideoConfig:
     stack_frames: bool = True
     segment_s: float = 10.0
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    resize_mode: Literal["shortest", "squash"] = field(default="shortest", metadata={"added": True})
 
 
 def shape(config: VideoConfig) -> tuple[int, ...]:

@@ -73,6 +73,21 @@ def assert_a_few_levels(got: torch.Tensor, expected: torch.Tensor, config: Image
     assert (levels > 0.5).float().mean() < 5e-3
 
 
+@pytest.mark.parametrize("size", [(300, 225), (225, 300), (40, 900), (3, 3000)])
+def test_a_squashed_picture_equals_torchvision(size: tuple[int, int]) -> None:
+    config, picture = ImageConfig(size=64, resize=72, resize_mode="squash"), noise(*size)
+    got = tensor(encoded(picture, "PNG"), config)
+    steps = [
+        Resize((72, 72), InterpolationMode.BICUBIC),
+        CenterCrop(64),
+        ToTensor(),
+        Normalize(config.mean, config.std),
+    ]
+    assert_a_few_levels(got[0], Compose(steps)(picture), config)
+    with pytest.raises(AssertionError):  # negative control: cropped
+        assert_a_few_levels(tensor(encoded(picture, "PNG"), ImageConfig(size=64, resize=72))[0], got[0], config)
+
+
 def test_equals_torchvision_on_photographs() -> None:
     for name in ("astronaut.png", "coffee.png", "rocket.jpg"):
         picture = Image.open(PHOTOS / name).convert("RGB")

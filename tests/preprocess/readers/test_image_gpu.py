@@ -66,6 +66,15 @@ def test_the_resize_is_pillows(size: tuple[int, int], interpolation: str) -> Non
             assert (found != other).mean() > 0.01
 
 
+def test_the_squashing_resize_is_pillows() -> None:
+    picture, config = photo(640, 300), ImageConfig(resize=240, resize_mode="squash")
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
+    expected = np.asarray(raster.resize_squashed(picture, 240, 224, Image.Resampling.BICUBIC)).astype(int)
+    found = resize_crop(pixels, config)[0].numpy()
+    assert np.abs(found - expected).max() <= 1
+    assert (found != expected).mean() < 0.001
+
+
 def test_pictures_of_all_sizes_and_samplings_equal_those_read_one_by_one() -> None:
     contents = [
         jpeg(photo(50, 40), subsampling=0),

@@ -115,8 +115,11 @@ def test_usage_errors_exit_with_2(arguments: list[str], reason: str) -> None:
 def test_models_and_doctor() -> None:
     listed = json.loads(crossbind("models", "--json").stdout)
     assert listed[0]["name"] == "small", "the default comes first"
-    assert {entry["name"] for entry in listed} == set(bind.names())
-    assert "clip-vit-b32" in crossbind("models").stdout
+    assert {entry["name"] for entry in listed if entry["kind"] == "model"} == set(bind.names())
+    assert {entry["name"] for entry in listed if entry["kind"] == "pattern"} == {"clip-MODEL", "timm:MODEL"}
+    shown = crossbind("models").stdout
+    assert shown.startswith("small  (384 dimensions")
+    assert "clip-vit-b32" in shown and "timm:MODEL" in shown
     done = crossbind("doctor", "--json")
     checks = {check["name"]: check for check in json.loads(done.stdout)}
     assert done.returncode == 0, [check for check in checks.values() if check["state"] == "missing"]

@@ -63,7 +63,7 @@ def behind_a_book(batcher: Batcher, gate: Gate) -> bool:
         assert batcher._changed.wait_for(lambda: len(batcher._ready) > 1000, LONG_S)
     short = batcher.submit([text("a dog")], LONG_S, "honest")
     with batcher._changed:
-        assert batcher._changed.wait_for(lambda: batcher._ready.held("honest") == 1, LONG_S)
+        assert batcher._changed.wait_for(lambda: batcher._ready.count_of("honest") == 1, LONG_S)
     order: list[str] = []
     book.add_done_callback(lambda _: order.append("book"))
     short.add_done_callback(lambda _: order.append("short"))
@@ -186,12 +186,12 @@ def test_reads_wait_for_nobody(
 ) -> None:
     """While an index is brought up to date and written, which may take minutes."""
     release = threading.Event()
-    held = threading.Event()
+    count_of = threading.Event()
     live_index = library._live_index
 
     def hold_it() -> None:
         with live_index.lock:
-            held.set()
+            count_of.set()
             release.wait(LONG_S)
 
     def wait_for_it() -> Index:
@@ -207,7 +207,7 @@ def test_reads_wait_for_nobody(
             other.index(tmp_path / "media")
         holder = threading.Thread(target=hold_it)
         holder.start()
-        assert held.wait(LONG_S)
+        assert count_of.wait(LONG_S)
         try:
             answers = [running.http.get("/v1/items/1"), running.http.get("/health"), running.http.get("/v1/models")]
             assert [answer.status_code for answer in answers] == [200] * 3

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from preprocess.readers.audio import AudioConfig
@@ -138,3 +140,44 @@ def test_settings_for_another_sensor_are_refused(data: Path, tmp_path: Path) -> 
     assert "augment.turn_deg: is for imu" in str(caught.value)
     assert "augment.gain_db: is for audio" in str(caught.value)
     assert "2 error(s)" in str(caught.value)
+
+
+SETTINGS = Augment(views=4, crop=0.3, flip=True, jitter=0.3)
+
+
+@given(st.binary(min_size=32, max_size=32), st.integers(0, 50))
+def test_crops_are_aligned_and_reproducible(item: bytes, view: int) -> None:
+    depth = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    picture = depth.expand(1, 3, 16, 16) * 2
+    variants = augment.variants([item], [view], SETTINGS)
+    torch.testing.assert_close(augment.crop(picture, variants)[:, :1], augment.crop(depth, variants) * 2)
+    assert torch.equal(variants, augment.variants([item], [view], SETTINGS))
+    scale = variants[0, :2].abs()
+    assert (scale <= 1).all()
+    assert scale.prod() >= 0.3 * 0.9  # a crop that would stick out at one side is cut there
+    assert (variants[0, 2:4].abs() + scale <= 1 + 1e-6).all()
+
+
+def test_crop_is_exact_on_a_quarter_and_a_flip() -> None:
+    x = torch.arange(64.0).view(1, 1, 8, 8)
+    assert torch.equal(augment.crop(x, torch.tensor([[1.0, 1, 0, 0, 1, 1, 0]])), x)
+    flipped = augment.crop(x, torch.tensor([[1.0, 1, 0, 0, -1, 1, 0]]))
+    torch.testing.assert_close(flipped, x.flip(-1))
+    quarter = augment.crop(x, torch.tensor([[0.5, 0.5, -0.5, -0.5, 1, 1, 0]]))
+    expected = torch.nn.functional.interpolate(x[..., :5, :5], scale_factor=2, mode="bilinear")[..., :8, :8]
+    torch.testing.assert_close(quarter[..., :7, :7], expected[..., :7, :7])
+
+
+def test_spectrograms_lose_rows_and_columns_and_pictures_rectangles() -> None:
+    spectrograms = torch.ones(50, 1, 20, 30)
+    augment.blank(spectrograms, [[n] for n in range(50)], Augment(frequency_mask=4, time_mask=6, erase=1.0))
+    for view in spectrograms[:, 0]:
+        assert (view == 0).all(1).sum() <= 4
+        assert (view == 0).all(0).sum() <= 6
+        gone = (view == 0).all(1)[:, None] | (view == 0).all(0)
+        assert ((view == 0) == gone).all()
+    assert (spectrograms == 0).any()
+    pictures = augment.blank(torch.ones(50, 1, 20, 20), [[n] for n in range(50)], Augment(erase=0.5))
+    erased = (pictures == 0).flatten(1).float().mean(1)
+    assert 10 < (erased > 0).sum() < 40
+    assert erased.max() <= 1 / 3

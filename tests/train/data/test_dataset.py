@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from bind import modalities
-from preprocess.source import Limits, Source
 from tests.train import scenes
 from tests.train.conftest import MakeRun, table
-from train.data import augment
-from train.data.cache import Table, content_digest, table_name
-from train.data.dataset import DataError, Part, Side
+from train.data.sides import DataError
 from train.trainer import loop
 from train.trainer import run as runs
-from train.trainer.schema import Augment, Cache
 
 
 def losses(out: Path) -> list[float]:
@@ -96,107 +88,3 @@ def test_second_run_reads_everything_from_the_cache(
     monkeypatch.setattr("preprocess.decoding.pool.DecodePool.submit", refuse)
     loop.train(make_run(tmp_path / "second"))
     assert losses(tmp_path / "first") == losses(tmp_path / "second")
-
-
-def digest(number: int) -> bytes:
-    return number.to_bytes(32, "little")
-
-
-def test_another_revision_of_the_preprocessing_has_tables_of_its_own(tmp_path: Path) -> None:
-    known = modalities.specs()
-    config = modalities.spec("depth").config(size=16)
-
-    def table_of(revision: int) -> str:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(modalities, "specs", lambda: known | {"depth": replace(known["depth"], revision=revision)})
-            cache, cpu = Cache(folder=str(tmp_path)), torch.device("cpu")
-            return Side(Part("depth", config), Augment(), cache, cpu, "float32", Limits())._table.folder.name
-
-    assert table_of(1) == table_name("depth", {"modality": "depth", "config": asdict(config)})  # as it always was
-    assert len({table_of(1), table_of(2), table_of(3)}) == 3
-
-
-@given(counts=st.lists(st.integers(1, 4), min_size=1, max_size=20), cut=st.integers(0, 10_000))
-def test_table_cut_off_anywhere_is_valid_and_only_shorter(
-    tmp_path_factory: pytest.TempPathFactory, counts: list[int], cut: int
-) -> None:
-    folder = tmp_path_factory.mktemp("table")
-    rows = [np.full((count, 2, 3), number, np.float16) for number, count in enumerate(counts)]
-    with Table(folder, (2, 3), np.dtype(np.float16)) as whole:
-        for number, part in enumerate(rows):
-            whole.add(digest(number), part)
-    assert all((whole[digest(number)] == part).all() for number, part in enumerate(rows))
-    for file in (*folder.glob("*.keys"), *folder.glob("*.rows")):
-        content = file.read_bytes()
-        file.write_bytes(content[: cut % (len(content) + 1)])
-    left = Table(folder, (2, 3), np.dtype(np.float16))
-    assert len(left) <= len(rows)
-    for number, part in enumerate(rows):
-        if digest(number) in left:
-            np.testing.assert_array_equal(left[digest(number)], part)
-    with left:  # and it can be added to
-        left.add(digest(99), rows[0])
-    np.testing.assert_array_equal(left[digest(99)], rows[0])
-
-
-def test_two_writers_share_a_table(tmp_path: Path) -> None:
-    first, second = (Table(tmp_path, (2,), np.dtype(np.float32)) for _ in range(2))
-    with first, second:
-        first.add(digest(1), np.ones((1, 2)))
-        second.add(digest(2), np.zeros((3, 2)))
-    first.refresh()
-    assert len(first) == 2
-    assert first[digest(2)].shape == (3, 2)
-    with pytest.raises(ValueError, match="expected"), first:
-        first.add(digest(3), np.ones((1, 3)))
-
-
-def test_digest_follows_content_and_hints(tmp_path: Path) -> None:
-    from preprocess.source import Hints
-
-    for name, content in (("a", b"one"), ("b", b"one"), ("c", b"two")):
-        (tmp_path / name).write_bytes(content)
-    a, b, c = (content_digest(Source.from_path(tmp_path / name), Limits()) for name in "abc")
-    assert a == b != c
-    assert content_digest(Source.from_path(tmp_path / "a", Hints(unit="mm")), Limits()) != a
-
-
-SETTINGS = Augment(views=4, crop=0.3, flip=True, jitter=0.3)
-
-
-@given(st.binary(min_size=32, max_size=32), st.integers(0, 50))
-def test_crops_are_aligned_and_reproducible(item: bytes, view: int) -> None:
-    depth = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
-    picture = depth.expand(1, 3, 16, 16) * 2
-    variants = augment.variants([item], [view], SETTINGS)
-    torch.testing.assert_close(augment.crop(picture, variants)[:, :1], augment.crop(depth, variants) * 2)
-    assert torch.equal(variants, augment.variants([item], [view], SETTINGS))
-    scale = variants[0, :2].abs()
-    assert (scale <= 1).all()
-    assert scale.prod() >= 0.3 * 0.9  # a crop that would stick out at one side is cut there
-    assert (variants[0, 2:4].abs() + scale <= 1 + 1e-6).all()
-
-
-def test_crop_is_exact_on_a_quarter_and_a_flip() -> None:
-    x = torch.arange(64.0).view(1, 1, 8, 8)
-    assert torch.equal(augment.crop(x, torch.tensor([[1.0, 1, 0, 0, 1, 1, 0]])), x)
-    flipped = augment.crop(x, torch.tensor([[1.0, 1, 0, 0, -1, 1, 0]]))
-    torch.testing.assert_close(flipped, x.flip(-1))
-    quarter = augment.crop(x, torch.tensor([[0.5, 0.5, -0.5, -0.5, 1, 1, 0]]))
-    expected = torch.nn.functional.interpolate(x[..., :5, :5], scale_factor=2, mode="bilinear")[..., :8, :8]
-    torch.testing.assert_close(quarter[..., :7, :7], expected[..., :7, :7])
-
-
-def test_spectrograms_lose_rows_and_columns_and_pictures_rectangles() -> None:
-    spectrograms = torch.ones(50, 1, 20, 30)
-    augment.blank(spectrograms, [[n] for n in range(50)], Augment(frequency_mask=4, time_mask=6, erase=1.0))
-    for view in spectrograms[:, 0]:
-        assert (view == 0).all(1).sum() <= 4
-        assert (view == 0).all(0).sum() <= 6
-        gone = (view == 0).all(1)[:, None] | (view == 0).all(0)
-        assert ((view == 0) == gone).all()
-    assert (spectrograms == 0).any()
-    pictures = augment.blank(torch.ones(50, 1, 20, 20), [[n] for n in range(50)], Augment(erase=0.5))
-    erased = (pictures == 0).flatten(1).float().mean(1)
-    assert 10 < (erased > 0).sum() < 40
-    assert erased.max() <= 1 / 3

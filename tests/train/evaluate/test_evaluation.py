@@ -1,18 +1,13 @@
-"""Metrics against plain formulas, and a whole report."""
+"""A whole report of a model on manifests."""
 
 from __future__ import annotations
 
 import json
-import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 
 import bind
@@ -22,86 +17,8 @@ from preprocess import manifest
 from tests.train import scenes
 from tests.train.conftest import MakeRun
 from train.evaluate import evaluation as evaluate
+from train.evaluate import report as reports
 from train.trainer import loop
-
-
-def plain_rank(scores: np.ndarray, right: np.ndarray) -> int:
-    """How many wrong targets are at least as good as the best right one, and one."""
-    best = max(score for score, is_right in zip(scores, right, strict=True) if is_right)
-    return 1 + sum(score >= best for score, is_right in zip(scores, right, strict=True) if not is_right)
-
-
-small_vectors = arrays.arrays(np.float32, (7, 3), elements=st.integers(-2, 2).map(float))
-
-
-@given(small_vectors, small_vectors, arrays.arrays(np.int64, 7, elements=st.integers(0, 3)))
-def test_ranks_equal_the_plain_formula(a: np.ndarray, b: np.ndarray, items: np.ndarray) -> None:
-    found = evaluate.ranks(a, b, items, items)
-    expected = [plain_rank(b @ query, items == item) for query, item in zip(a, items, strict=True)]
-    assert found.tolist() == expected
-
-
-def test_ranks_of_more_queries_than_a_block() -> None:
-    rng = np.random.default_rng(0)
-    a, b = rng.normal(size=(2, 1500, 4)).astype(np.float32)
-    items = np.arange(1500)
-    scores = a @ b.T
-    expected = 1 + (scores > np.diag(scores)[:, None]).sum(1)
-    assert np.abs(evaluate.ranks(a, b, items, items) - expected).max() <= 1  # products differ in their last bit
-
-
-def test_collapsed_vectors_rank_last() -> None:
-    same = np.ones((20, 4), np.float32)
-    assert (evaluate.ranks(same, same, np.arange(20), np.arange(20)) == 20).all()
-    assert evaluate.mean_recall(same, same, np.arange(20)) == 0
-    assert evaluate.mean_recall(np.eye(20), np.eye(20), np.arange(20)) == 1
-
-
-@given(
-    arrays.arrays(bool, 12),
-    arrays.arrays(np.float64, 12, elements=st.integers(0, 6).map(float)),
-    arrays.arrays(np.int64, 12, elements=st.integers(0, 3)),
-)
-def test_average_precision_equals_scikit_learn(relevant: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> None:
-    found = evaluate.average_precision(relevant, scores, np.stack([np.ones(12), weights]))
-    for value, of in zip(found, (np.ones(12), weights), strict=True):
-        if not (relevant * of).sum():
-            assert np.isnan(value)
-        else:
-            assert value == pytest.approx(average_precision_score(relevant, scores, sample_weight=of))
-
-
-@given(
-    arrays.arrays(np.int64, 9, elements=st.integers(0, 6)),
-    arrays.arrays(np.int64, 9, elements=st.integers(10, 16)),
-)
-def test_same_item_is_the_transitive_closure(first: np.ndarray, second: np.ndarray) -> None:
-    linked = (first[:, None] == first) | (second[:, None] == second)
-    for _ in range(9):
-        linked = linked @ linked
-    found = evaluate.same_item([first, second])
-    assert ((found[:, None] == found) == linked).all()
-
-
-def test_bootstrap_of_a_mean_is_the_normal_interval() -> None:
-    rng = np.random.default_rng(0)
-    hits = (rng.random(400) < 0.3).astype(float)
-    low, high = evaluate.bootstrap(hits, lambda drawn: drawn.mean(-1), rng)
-    error = 1.96 * np.sqrt(hits.mean() * (1 - hits.mean()) / 400)
-    assert low == pytest.approx(hits.mean() - error, abs=0.01)
-    assert high == pytest.approx(hits.mean() + error, abs=0.01)
-
-
-def test_probe_equals_scikit_learn() -> None:
-    rng = np.random.default_rng(0)
-    centres = rng.normal(size=(3, 8))
-    y = np.repeat(np.arange(3), 20)
-    x, test = (centres[y] + rng.normal(size=(60, 8)) for _ in range(2))
-    # Its penalty is |W|^2 / (2 C) beside the sum of losses, ours beside their mean.
-    reference = LogisticRegression(C=1 / (2 * 60 * 1e-3), tol=1e-8, max_iter=1000).fit(x, y)
-    found = evaluate.probe(x, y, test, 3)
-    assert (found == reference.predict(test)).mean() >= 59 / 60
-    assert (found == y).mean() > 0.8
 
 
 def test_pairs_are_trained_by_the_record_alone() -> None:
@@ -142,7 +59,7 @@ def test_report_of_a_trained_model(make_run: MakeRun, tmp_path: Path, data: Path
     assert found["retrieval", "image", "depth", "recall@1"].n == 59
     assert found["retrieval", "depth", "text", "recall@1"].n == 60
 
-    evaluate.write(report, tmp_path / "report")
+    reports.write(report, tmp_path / "report")
     assert len((tmp_path / "report" / "scores.txt").read_text().splitlines()) == 1 + len(report.scores)
     assert len(json.loads((tmp_path / "report" / "scores.json").read_text())["scores"]) == len(report.scores)
     shares = [s for s in report.scores if s.metric != "median rank"]
@@ -153,16 +70,6 @@ def test_report_of_a_trained_model(make_run: MakeRun, tmp_path: Path, data: Path
     assert f"score-{len(shares)}" not in marks
     assert (tmp_path / "report" / "scores.png").read_bytes().startswith(b"\x89PNG")
     assert evaluate.evaluate(model, [tmp_path / "held-out.jsonl"], shots=(1, 2)) == report
-
-
-def test_without_matplotlib_the_figures_are_written_and_the_package_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    score = evaluate.Score("m", "retrieval", "a", "b", "emergent", "recall@1", 0.5, 0.4, 0.6, 9)
-    with pytest.raises(ValueError, match=r"pip install 'crossbind\[train\]'"):
-        evaluate.write(evaluate.Report("x", "y", [score]), tmp_path)
-    assert "0.500" in (tmp_path / "scores.txt").read_text()
 
 
 def test_events_with_several_labels_give_mean_average_precision(tmp_path: Path) -> None:

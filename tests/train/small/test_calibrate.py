@@ -17,8 +17,7 @@ from bind.space import Embeddings
 from preprocess import manifest
 from preprocess.manifest import Event
 from tests.serve import tiny
-from train.evaluate import evaluation as evaluate
-from train.evaluate.evaluation import Items
+from train.evaluate.items import Items
 from train.small import calibrate
 from train.small.calibrate import Asking, Meaning, Pool
 from train.small.data import find
@@ -145,7 +144,7 @@ def made(folder: Path, patch: pytest.MonkeyPatch) -> BindModel:
         ]
         return Items(np.array(vectors, np.float32).reshape(-1, tiny.DIM), np.array(rows, int), list(rows))
 
-    patch.setattr(evaluate, "embedded", embedded)
+    patch.setattr(calibrate, "embedded", embedded)
     patch.setattr(model, "embed", lambda texts, _: Embeddings(np.array([vector(t, 0.2) for t in texts]), model.space))
     return model
 

@@ -14,7 +14,7 @@ import tomli_w
 import bind
 from data_manifests import build
 from preprocess import manifest
-from train.evaluate.evaluation import RECALLS, ranks
+from train.evaluate.metrics import RECALLS, ranks
 from train.small import emergence
 from train.trainer import loop
 from train.trainer import run as runs
@@ -125,7 +125,7 @@ def test_bad_input_is_said_in_a_line(data: Path, capsys: pytest.CaptureFixture[s
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shuffled", [False, True])
-def test_what_was_never_paired_meets(shuffled: bool, tmp_path: Path) -> None:
+def test_modalities_that_were_never_paired_can_be_compared(shuffled: bool, tmp_path: Path) -> None:
     """256 scenes to train on: depth finds thermal at twice chance at least. Not if pictures are of other scenes."""
     (tmp_path / "simulated.toml").write_text("scenes = 320\nseed = 0\nprocesses = 2\n")
     build("simulated", tmp_path, tmp_path / "sim")

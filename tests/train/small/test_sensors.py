@@ -1,69 +1,20 @@
-"""The heads of depth and thermal, and the dimensions of layout, on features that are drawn."""
+"""The encoders of depth and thermal, and the dimensions of layout, on features that are drawn."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from bind import description, heads
+from bind.encoders.efficientnet import EfficientNet
+from bind.model.model import BindModel
+from bind.model.towers import Tower
 from train.small import layout, sensors
-from train.small.sensors import Part
-
-W, D = 40, 16
-
-
-def drawn(name: str, kind: str, count: int, seed: int, *, offset: float = 0.0, related: bool = True) -> Part:
-    """Rows whose features are a linear mixture of their targets, with an offset of the camera and noise."""
-    generator = torch.Generator().manual_seed(seed)
-    mixture = torch.randn(D, W, generator=torch.Generator().manual_seed(99))
-    targets = torch.randn(count, D, generator=generator)
-    targets[:, 0] += 8  # what all pictures have in common
-    source = targets if related else torch.randn(count, D, generator=generator)
-    features = (source - source.mean(0)) @ mixture + 0.5 * torch.randn(count, W, generator=generator) + offset
-    groups = tuple(f"{name}{row % 10}" for row in range(count))
-    return Part(name, kind, features, F.normalize(targets, dim=1), (name,) * count, groups)
-
-
-def recall_at_1(head: torch.nn.Linear, part: Part) -> float:
-    scores = F.normalize(head(part.features), dim=1) @ part.targets.T
-    return float((scores.argmax(1) == torch.arange(len(scores))).float().mean())
-
-
-def test_a_head_finds_pictures_of_another_camera() -> None:
-    parts = [drawn("photographs", "photographs", 200, 0), drawn("pairs", "pairs", 60, 1, offset=3.0)]
-    unseen = drawn("unseen", "pairs", 60, 2, offset=1.5)
-    assert recall_at_1(sensors.fit(parts), unseen) > 0.7
-    # Control: features that say nothing of the pictures teach nothing.
-    unrelated = [drawn("photographs", "photographs", 200, 0, related=False)]
-    assert recall_at_1(sensors.fit(unrelated), unseen) < 0.2
-
-
-def test_folds_never_train_on_the_group_they_test() -> None:
-    # Each group has a code of its own in the features; only who trained on the group can use it.
-    generator = torch.Generator().manual_seed(0)
-    codes = torch.randn(10, W, generator=generator)
-    rows = torch.arange(100) % 10
-    targets = F.normalize(torch.randn(10, D, generator=generator), dim=1)[rows]
-    features = codes[rows] + 0.01 * torch.randn(100, W, generator=generator)
-    groups = tuple(str(row) for row in rows.tolist())
-    told = Part("told", "said", features, targets, ("told",) * 100, groups)
-    assert recall_by_text(sensors.fit([told]), told) == 1
-    parts = [told, drawn("photographs", "photographs", 100, 3)]
-    found = sensors.measured(parts, {"told": told.group})
-    assert found["told"]["R@1"] < 0.3
-    assert found["told"]["chance@10"] == 1
-
-
-def recall_by_text(head: torch.nn.Linear, part: Part) -> float:
-    return sensors.recalls(part, F.normalize(head(part.features), dim=1))["R@1"]
-
-
-def test_places_seen_again_and_again_are_told_apart_from_within() -> None:
-    part = drawn("rooms", "pairs", 20, 4)
-    part = Part("rooms", "pairs", part.features, part.targets, ("a",) * 10 + ("b",) * 10, part.group)
-    found = sensors.recalls(part, part.targets)
-    assert found["a R@1"] == found["b R@1"] == 1
-    assert found["a chance@10"] == 1
+from train.small.sensor_heads import contrasts
 
 
 def test_grey_keeps_range_and_differs() -> None:
@@ -89,3 +40,59 @@ def test_layout_takes_the_directions_that_agree() -> None:
     assert directions.shape == (400, layout.LAID_OUT)
     energy = directions.square().sum(1)
     assert energy[:200].sum() > 5 * energy[200:].sum()  # what both sides share, not what is loudest
+
+
+def pictures_and_words() -> BindModel:
+    """A space of pictures, with a gated head and quarters, and of words."""
+    encoder = {"module": "efficientnet", "model": "tf_efficientnet_lite0", "outputs": ["pooled", "quarters"]}
+    table: dict[str, Any] = {
+        "format": 1,
+        "name": "layout",
+        "dim": 384,
+        "license": "none",
+        "modalities": {
+            "image": {"encoder": encoder, "head": {"type": "gated", "gated": 10}},
+            "text": {"encoder": {"module": "sentence"}, "head": {"type": "linear"}},
+        },
+    }
+    torch.manual_seed(0)
+    trunk = EfficientNet("tf_efficientnet_lite0", ("pooled", "quarters"))
+    towers = {
+        "image": Tower(trunk, heads.build({"type": "gated", "gated": 10}, trunk.width, 384)),
+        "text": Tower(nn.Identity(), nn.Linear(20, 384, bias=False)),
+    }
+    return BindModel(description.parse(table, "layout"), towers, {"image": "0", "text": "0"}).requires_grad_(False)
+
+
+def test_layout_has_its_share_and_leaves_texts_their_order() -> None:
+    space = pictures_and_words()
+    width, generator = sensors.QUARTERED, torch.Generator().manual_seed(0)
+    quarters = torch.randn(300, 150, generator=generator) @ torch.randn(150, width, generator=generator)
+    photographs = torch.cat([torch.randn(300, 1280, generator=generator), quarters], 1)
+    tone = 3 * torch.randn(1, width // 4, generator=generator).repeat_interleave(4, 1)  # of another camera
+    changed = layout.with_layout(space, photographs, quarters + tone)
+    head = changed.tower("image").head
+    vectors = F.normalize(head(photographs), dim=1)
+    shares = vectors[:, -layout.LAID_OUT :].square().sum(1)
+    torch.testing.assert_close(shares, torch.full_like(shares, layout.SHARE))
+    shifted = torch.cat([photographs[:, :1280], quarters + tone], 1)
+    seen, other = head(photographs)[:, -layout.LAID_OUT :], head(shifted)[:, -layout.LAID_OUT :]
+    torch.testing.assert_close(seen, other, atol=1e-4, rtol=1e-3)  # a tone is the same in all quarters
+    words = changed.tower("text").head.weight.T
+    assert not words[:, -layout.LAID_OUT :].any() and words[:, : -layout.LAID_OUT].any()
+    before = F.normalize(space.tower("image").head(photographs)[:, : -layout.LAID_OUT], dim=1)
+    asked = space.tower("text").head.weight.T[:, : -layout.LAID_OUT]
+    assert torch.equal((vectors @ words.T).argsort(0), (before @ asked.T).argsort(0))
+    assert changed.space != space.space
+    assert changed.description.modalities["image"].head == {"type": "gated", "gated": 10, "split": 128, "share": 0.25}
+    with pytest.raises(ValueError, match="200 photographs"):
+        layout.with_layout(space, photographs[:100], quarters[:100])
+
+
+def test_a_folded_head_takes_features_as_they_are() -> None:
+    head = nn.Linear(1280 + sensors.QUARTERED, 8).requires_grad_(False)
+    features = torch.randn(4, 1280 + sensors.QUARTERED, generator=torch.Generator().manual_seed(0))
+    of_contrasts = torch.cat([features[:, :1280], contrasts(features[:, 1280:])], 1)
+    wanted = head(of_contrasts)
+    assert not torch.allclose(head(features), wanted, atol=1e-3)
+    torch.testing.assert_close(sensors.folded(head)(features), wanted, atol=1e-4, rtol=1e-4)

@@ -67,13 +67,13 @@ def test_pieces_are_loud_enough_finite_and_drawn_by_weight() -> None:
     """Of tones and silence only tones are drawn; pieces differ, and their peaks lie between full scale and -40 dB."""
     pool = Pool.of([tone(1000, 3.0), tone(200, 0.3), np.zeros(RATE, np.int16)], "cpu")
     weights = torch.tensor([1.0, 1.0, 0.0])
-    x = sounds.heard(pool, weights, 32, torch.Generator().manual_seed(0))
+    x = sounds.augmented(pool, weights, 32, torch.Generator().manual_seed(0))
     assert x.shape == (32, sounds.CLIP)
     assert torch.isfinite(x).all()
     peak = x.abs().amax(1)
     assert peak.max() <= 1 and peak.min() > 0.009
     assert len(x.unique(dim=0)) == 32
-    again = sounds.heard(pool, weights, 32, torch.Generator().manual_seed(0))
+    again = sounds.augmented(pool, weights, 32, torch.Generator().manual_seed(0))
     assert torch.equal(again, x)
 
 

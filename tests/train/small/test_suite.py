@@ -15,7 +15,7 @@ from preprocess import manifest
 from preprocess.manifest import Event
 from tests.serve import tiny
 from train.evaluate import evaluation as evaluate
-from train.evaluate.evaluation import Items
+from train.evaluate.items import Items
 from train.small import suite
 from train.small.suite import Measured, Row
 
@@ -58,7 +58,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> BindModel:
         found: np.ndarray = vectors @ np.array([vector(name) for name in classes]).T
         return found
 
-    monkeypatch.setattr(evaluate, "embedded", embedded)
+    monkeypatch.setattr(suite, "embedded", embedded)
     monkeypatch.setattr(evaluate, "class_scores", class_scores)
     return tiny.seven()
 

@@ -18,7 +18,7 @@ from bind.model.towers import Tower
 from preprocess.source import Limits
 from tests.train import scenes
 from tests.train.conftest import BASE
-from train.data.dataset import Part, Side
+from train.data.sides import Part, Side
 from train.trainer import loop, towers
 from train.trainer import run as runs
 from train.trainer.plan import resolve
@@ -279,3 +279,32 @@ def test_batch_norms_of_a_pretrained_encoder_keep_their_statistics() -> None:
     x = 5 + torch.randn(8, 3)
     assert torch.equal(norm(x)[:4], norm(x[:4]))
     assert torch.equal(norm.running_mean, torch.zeros(3))
+
+
+@pytest.mark.parametrize("train", ["all", "head"])
+def test_a_trunk_of_timm_is_trained_on_depth_or_stays_frozen(train: str, data: Path, tmp_path: Path) -> None:
+    import timm
+    from safetensors.torch import save_file
+
+    from bind.files import sha256
+
+    whole = timm.create_model("resnet10t", pretrained=False, num_classes=0).state_dict()
+    file = tmp_path / "published.safetensors"
+    save_file({key: value.contiguous() for key, value in whole.items()}, file)
+    encoder = {"module": "timm", "model": "resnet10t", "source": f"file:{file}", "sha256": sha256(file)}
+    depth = {"train": train, "encoder": encoder, "head": {"type": "linear"}, "preprocess": {"size": 32}}
+    made = loop.train(run(data, tmp_path / "out", "depth", "image", {"depth": depth}, epochs=8)).model
+    assert made
+    model = bind.load(made)
+    table = model.description.modalities["depth"].encoder or {}
+    assert table["shape"] == [1, 32, 32]  # that of the views
+    trunk = model.tower("depth").encoder.trunk.state_dict()
+    grey = whole["conv1.0.weight"].sum(1, keepdim=True)  # as timm adapts weights for colours to one channel
+    if train == "head":
+        assert table["source"] == f"file:{file}"
+        torch.testing.assert_close(trunk["conv1.0.weight"], grey)
+    else:
+        assert "source" not in table
+        assert not torch.allclose(trunk["conv1.0.weight"], grey)
+    found = losses(tmp_path / "out")
+    assert sum(found[-3:]) < sum(found[:3])
