@@ -42,7 +42,9 @@ def _python() -> Iterator[str]:
 
 
 def _members(prefix: str, kind: type) -> Iterator[str]:
-    for name, value in sorted(vars(kind).items()):
+    ours = [base for base in reversed(kind.__mro__) if base.__module__.partition(".")[0] in ("bind", "serve")]
+    members = {name: value for base in ours for name, value in vars(base).items()}
+    for name, value in sorted(members.items()):
         if name.startswith("_"):
             continue
         if isinstance(value, property):

@@ -1,4 +1,4 @@
-"""Commands for a library: index, search, check, backup."""
+"""Commands for a library: search, check, backup."""
 
 from __future__ import annotations
 
@@ -13,80 +13,18 @@ import typer.core
 
 from serve.cli.application import app
 from serve.cli.options import (
-    Decode,
     Device,
     Dtype,
     ExistingLibrary,
-    Factory,
     Json,
     LibraryFolder,
     LibraryModel,
     Weights,
-    failure,
-    limits_of,
     load_options,
     open_library,
     terminal,
     usage_error,
 )
-
-
-@app.command()
-def index(
-    folder: Annotated[Path, typer.Argument(help="A folder (or file) to make searchable.")],
-    library: LibraryFolder,
-    model: LibraryModel = None,
-    weights: Weights = None,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    factory: Factory = None,
-    batch_size: Annotated[int, typer.Option(min=1)] = 64,
-    retry: Annotated[bool, typer.Option("--retry", help="Try files again that failed before.")] = False,
-    follow_links: Annotated[
-        bool, typer.Option("--follow-links", help="Follow links that lead out of the folder too.")
-    ] = False,
-    decode: Decode = "isolated",
-    as_json: Json = False,
-) -> None:
-    """Make a folder searchable; again brings the library up to date, also after an interruption."""
-    from tqdm import tqdm
-
-    limits = limits_of(decode, device)
-    if not folder.expanduser().exists():
-        usage_error(f"{folder}: there is no such folder or file")
-    with open_library(library, load_options(model, weights, device, dtype), factory) as opened:
-        with tqdm(unit="file", delay=2, disable=None) as bar:
-
-            def progress(done: int, total: int) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
-
-            try:
-                report = opened.index(
-                    folder,
-                    progress=progress,
-                    batch_size=batch_size,
-                    limits=limits,
-                    retry=retry,
-                    follow_links=follow_links,
-                )
-            except ValueError as error:
-                failure(str(error))
-        if as_json:
-            print(json.dumps(asdict(report) | {"items": opened.count(), "files": len(opened)}))
-        else:
-            for path, reason in report.skipped:
-                print(f"skipped {path}: {reason}", file=sys.stderr)
-            for paths in report.duplicates:
-                print(f"the same content: {', '.join(paths)}", file=sys.stderr)
-            if report.left_out:
-                print(f"left out {report.left_out} links that lead out of the folder (--follow-links)", file=sys.stderr)
-            counts = ("added", "updated", "renamed", "removed", "unchanged")
-            print(", ".join(f"{getattr(report, name)} {name}" for name in counts), f"in {report.seconds:.1f} s")
-            items = ", ".join(f"{number} {name}" for name, number in sorted(opened.count().items()))
-            print(f"{library}: {len(opened)} files, {items or 'no items'}")
-    if report.skipped:
-        raise typer.Exit(1)
 
 
 @app.command()
@@ -114,7 +52,7 @@ def search(
     """Search a library with words, files of any kind, or a mixture."""
     if not library.is_dir():
         usage_error(f"--library: there is no library {library}; `crossbind index FOLDER --library {library}` makes one")
-    from serve.library.query import modalities_of
+    from serve.library.query import modalities_of, path_notes, unmarked_texts
 
     try:
         # A query of words starts in half the time without the other encoders.
@@ -128,6 +66,8 @@ def search(
             )
         except ValueError as error:
             usage_error(str(error))
+        for note in path_notes(unmarked_texts(query), hits):
+            print(f"note: {note} (put text: before it where words are meant)", file=sys.stderr)
         pictures: dict[int, Path] = {}
         if thumbnails:
             from serve.engine import thumbnails as small_pictures

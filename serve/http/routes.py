@@ -52,6 +52,7 @@ from serve.http.schemas import (
     State,
 )
 from serve.library.errors import LibraryError, UnknownItemError
+from serve.library.query import path_notes
 from serve.library.text import shown
 from serve.library.where import WhereError
 
@@ -123,7 +124,9 @@ def _add_query_routes(app: FastAPI, service: Service) -> None:
             raise
         except ValueError as error:  # terms that cancel out, an unknown modality, or a bad k
             raise RequestError(400, "bad_query", str(error)) from None
-        return JsonAnswer({"object": "list", "data": [hit_json(hit, service.settings.root_path) for hit in hits]})
+        notes = path_notes([term.content for term in terms if isinstance(term.content, str)], hits)
+        found = [hit_json(hit, service.settings.root_path) for hit in hits]
+        return JsonAnswer({"object": "list", "data": found, "notes": notes})
 
 
 def _add_item_routes(app: FastAPI, service: Service) -> None:

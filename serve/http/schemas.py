@@ -217,10 +217,11 @@ class ItemsPage(Items):
 
 
 class Hits(BaseModel):
-    """Hits, best first."""
+    """Hits, best first; `notes` say of words that look like a path that no file was meant by them."""
 
     object: Literal["list"]
     data: list[HitAnswer]
+    notes: list[str]
 
 
 class ModelAnswer(BaseModel):

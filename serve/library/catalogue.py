@@ -24,29 +24,27 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bind.files import sync
 from serve.engine import fairness
-from serve.library import migrations, uploads
-from serve.library.connections import Readers, connect, explained, locked, shorten_log, transaction
+from serve.library import keywords, migrations, uploads
+from serve.library.connections import Readers, connect, explained, locked, shorten_log
+from serve.library.creation import create
 from serve.library.errors import DamagedError, LibraryError
-from serve.library.integrity import note_commit, read_facts, refuse_damage, refuse_lost_commits
+from serve.library.integrity import read_facts, refuse_damage, refuse_lost_commits
 from serve.library.records import Entry
-from serve.library.schema import COMMITTED, FILE, FORMAT, LOCK, checksum, is_whole, sign, signature, statements_of
-from serve.library.text import STOP_WORDS, words_of
+from serve.library.schema import FILE, FORMAT, checksum, is_whole, signature
+from serve.library.text import WORDS_REVISION, encode_path
 from serve.library.where import EVERYTHING, Where
 from serve.library.writer import Writer
 
 _VECTORS_PER_READ = 4096
-_VARIABLES = 500
 _JOIN = "segments s JOIN contents c ON c.id = s.content JOIN files f ON f.content = c.id"
 
 
@@ -66,7 +64,7 @@ class Catalogue:
             folder.mkdir(parents=True, exist_ok=True)
             if not os.path.lexists(folder / FILE):
                 facts = {"space": space, "dim": dim, "model": model, "revisions": json.dumps(dict(revisions or {}))}
-                _create(folder, facts)
+                create(folder, facts)
             refuse_damage(folder)
             self._connection = connect(folder / FILE)
             try:
@@ -76,6 +74,8 @@ class Catalogue:
                         migrations.migrate(writer.connection, folder)
                     self.facts = read_facts(self._connection, folder)
                 refuse_lost_commits(self._connection, folder)
+                if self.facts.get("words_revision") != WORDS_REVISION:
+                    self._renew_words()
             except BaseException:
                 self._connection.close()
                 raise
@@ -98,6 +98,11 @@ class Catalogue:
                 return read_facts(connection, folder)
         except sqlite3.DatabaseError as error:
             raise explained(folder, error) from None
+
+    def _renew_words(self) -> None:
+        """Makes the search for words anew that an older program made; a later opening does it where it cannot be."""
+        with suppress(LibraryError), self.write() as writer, writer.transaction():
+            writer.rebuild_words()
 
     def close(self) -> None:
         """Closes the connections."""
@@ -248,6 +253,25 @@ class Catalogue:
         )
         return [row[0] for row in rows]
 
+    def fact(self, key: str) -> Any:
+        """A fact as it is stored now, None where there is none of this name."""
+        rows = self._rows("SELECT value FROM facts WHERE key = ?", (key,))
+        return rows[0][0] if rows else None
+
+    def skipped(self) -> list[tuple[str, str]]:
+        """(path, reason) of every file that could not be used, by path."""
+        rows = self._rows("SELECT path, reason FROM files WHERE content IS NULL ORDER BY path")
+        return [(uploads.path_of(path, self.folder), reason or "") for path, reason in rows]
+
+    def count_below(self, folder: str) -> tuple[int, int]:
+        """How many files that can be found, and how many that could not be used, lie in a folder or are it."""
+        below = encode_path(folder).rstrip(b"/") + b"/"
+        rows = self._rows(
+            "SELECT count(content), count(*) FROM files WHERE path = ? OR (path >= ? AND path < ?)",
+            (encode_path(folder), below, below[:-1] + b"0"),
+        )
+        return rows[0][0], rows[0][1] - rows[0][0]
+
     def paths_of(self, content: int) -> list[str]:
         """The paths of the files that have a content."""
         rows = self._rows("SELECT path FROM files WHERE content = ?", (content,))
@@ -261,16 +285,20 @@ class Catalogue:
         )
         return tuple(rows[0]) if rows else None
 
-    def entries(self, ids: Sequence[int], where: Where = EVERYTHING) -> dict[int, Entry]:
-        """Segment id -> its entry, for segments with a file that passes the filter (the first such file by path)."""
+    def entries(self, ids: Sequence[int], where: Where = EVERYTHING, wanted: Collection[int] = ()) -> dict[int, Entry]:
+        """Segment id -> its entry, for ids that exist and have a file that passes the filter.
+
+        The file is one of the `wanted` file ids where it can be, else the first by path.
+        """
         found: dict[int, Entry] = {}
         whole = " AND ".join(
             is_whole(table, f"{alias}.") for table, alias in (("segments", "s"), ("contents", "c"), ("files", "f"))
         )
         rows = self._rows(
             f"SELECT s.id, c.id, f.path, s.modality, s.start_s, s.end_s, f.metadata, f.caption, {whole} FROM {_JOIN} "
-            f"WHERE s.id IN (SELECT value FROM json_each(?)) AND {where.sql} ORDER BY f.path",
-            (json.dumps([int(number) for number in ids]), *where.values),
+            f"WHERE s.id IN (SELECT value FROM json_each(?)) AND {where.sql} "
+            "ORDER BY f.id NOT IN (SELECT value FROM json_each(?)), f.path",
+            (json.dumps([int(number) for number in ids]), *where.values, json.dumps(list(wanted))),
         )
         self._check("segment, or the file it is of,", ((row[0], row[-1]) for row in rows))
         for segment, content, path, modality, start_s, end_s, metadata, caption, _ in rows:
@@ -318,33 +346,14 @@ class Catalogue:
         return {row[0] for row in rows}
 
     def keyword_contents(self, text: str, modalities: Sequence[str], where: Where, limit: int) -> dict[int, int]:
-        """Contents whose file name, caption or metadata share words with the text, best first (BM25) -> their file."""
-        wanted = list(dict.fromkeys(word.lower() for word in words_of(text)))
-        wanted = [word for word in wanted if word not in STOP_WORDS][:_VARIABLES]
-        if not wanted or not modalities:
-            return {}
-        restricted: str = ""
-        values: list[Any] = []
-        if where is not EVERYTHING or set(modalities) < set(self._modalities()):
-            # The filter is looked up for each match, as there are fewer matches than files that pass most filters.
-            marks = ", ".join("?" * len(modalities))
-            restricted = (
-                " AND EXISTS (SELECT 1 FROM files f CROSS JOIN contents c ON c.id = f.content "
-                "CROSS JOIN segments s ON s.content = c.id "
-                f"WHERE f.id = words.rowid AND s.modality IN ({marks}) AND {where.sql})"
-            )
-            values = [*modalities, *where.values]
-        rows = self._rows(
-            "SELECT f.content, f.id FROM "
-            f"(SELECT rowid, rank FROM words WHERE words MATCH ?{restricted} ORDER BY rank LIMIT ?) w "
-            "JOIN files f ON f.id = w.rowid ORDER BY w.rank, f.path",
-            (" OR ".join(f'"{word}"' for word in wanted), *values, limit),
-        )
-        found: dict[int, int] = {}
-        for content, file in rows:
-            if content is not None:
-                found.setdefault(content, file)
-        return found
+        """Contents whose file name, caption or metadata share words with the text, best first (BM25) -> that file."""
+        every = set(modalities) >= set(self._modalities())
+        return keywords.contents(self._rows, text, modalities, every, where, limit)
+
+    def named_contents(self, text: str, modalities: Sequence[str], where: Where) -> dict[int, int]:
+        """Contents of files whose whole name the text is -> that file."""
+        every = set(modalities) >= set(self._modalities())
+        return keywords.named(self._rows, text, modalities, every, where)
 
     def has_metadata(self, key_path: str) -> bool:
         """Whether any file has this metadata key (a JSON path)."""
@@ -372,34 +381,3 @@ class Catalogue:
                 if fairness.is_over():
                     raise fairness.StoppedError from None
                 raise explained(self.folder, error) from error
-
-
-def _create(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Makes an empty catalogue, which appears with all that is in it or not at all.
-
-    Raises LibraryError for a folder that holds something else.
-    """
-    if (folder / COMMITTED).exists():
-        raise DamagedError(folder, "the file is missing, though something was committed to it")
-    other = next((name for name in os.listdir(folder) if not name.startswith(".") and name != LOCK), None)
-    if other is not None:
-        raise LibraryError(f"{folder} is no library and not empty (it has {other}); name a new folder for the library")
-    with locked(folder, wait=True):
-        if os.path.lexists(folder / FILE):
-            return  # another process was faster
-        aside = folder / f".new-{FILE}"
-        for suffix in ("", "-wal", "-shm", "-journal"):  # these are of a process that was killed here
-            Path(f"{aside}{suffix}").unlink(missing_ok=True)
-        aside.touch()
-        with closing(connect(aside)) as connection:
-            with transaction(connection):
-                for statement in statements_of():
-                    connection.execute(statement)
-                every = {"format": FORMAT, "library": uuid.uuid4().hex, "revision": 0, **facts}
-                connection.executemany("INSERT INTO facts (key, value) VALUES (?, ?)", list(every.items()))
-                sign(connection, "facts")
-            connection.execute("PRAGMA journal_mode = WAL")
-        sync(aside)
-        os.replace(aside, folder / FILE)
-        sync(folder)
-        note_commit(folder, every["library"], 0)

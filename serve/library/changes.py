@@ -18,6 +18,7 @@ from serve.library.catalogue import Catalogue
 from serve.library.errors import LibraryError, UnknownItemError
 from serve.library.indexing import Embed, Run
 from serve.library.records import FileRow
+from serve.library.roots import Scope
 from serve.library.uploads import Uploads
 from serve.library.writer import Writer
 
@@ -115,7 +116,7 @@ class Changes:
             run = Run(
                 writer,
                 self._model,
-                path,
+                Scope(path),
                 self._catalogue.folder,
                 limits=limits,
                 batch_size=64,

@@ -14,6 +14,7 @@ from bind.owned import OwnedFolder
 from serve.engine import fairness
 from serve.library.errors import DamagedError, LibraryError, WriterBusyError
 from serve.library.schema import FILE, LOCK, checksum, is_object
+from serve.library.text import fold
 
 _BUSY_S = 30.0
 _SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")
@@ -42,8 +43,9 @@ _NO_DAMAGE = frozenset(
 def connect(file: Path) -> sqlite3.Connection:
     """A connection to an existing catalogue, for any thread (one at a time), without automatic transactions.
 
-    In its SQL, `checksum(...)` is that of a row's values, and `is_object(...)` says whether a text is a JSON object.
-    Raises LibraryError where the file, or one that SQLite keeps beside it, is no regular file of the library's own.
+    In its SQL, `checksum(...)` is that of a row's values, `is_object(...)` says whether a text is a JSON object, and
+    `fold(...)` is a text as names are compared. Raises LibraryError where the file, or one that SQLite keeps beside it,
+    is no regular file of the library's own.
     """
     refuse_foreign_files(file.parent)
     connection = sqlite3.connect(
@@ -51,6 +53,7 @@ def connect(file: Path) -> sqlite3.Connection:
     )
     connection.create_function("checksum", -1, checksum, deterministic=True)
     connection.create_function("is_object", 1, is_object, deterministic=True)
+    connection.create_function("fold", 1, fold, deterministic=True)
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA trusted_schema = OFF")  # a library may come from somebody else
     connection.execute("PRAGMA synchronous = FULL")  # in WAL mode, this syncs at every commit

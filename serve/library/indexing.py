@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from bind.model import pipeline
 from preprocess.source import Limits, MediaError, Source
-from serve.library import scan
+from serve.library import removal, roots, scan
 from serve.library.records import ContentKey, FileRow, NewFile, NewSegment
 from serve.library.reports import IndexReport
-from serve.library.scan import Found, LeftOut, Probed, TemporaryError, Unlisted
+from serve.library.roots import Scope
+from serve.library.rules import relative
+from serve.library.scan import Excluded, Found, LeftOut, Probed, TemporaryError, Unfollowed, Unlisted
 from serve.library.writer import Writer
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ COMMIT_S = 2.0
 _HASH_THREADS = 2
 _HASH_AHEAD = 16
 _SILENT = "has no sound track"
+_UNKNOWN = ""
+"""The reader of a file that was not read: it is tried again in every run."""
 
 
 @dataclass
@@ -56,32 +60,30 @@ class _Job:
 
 
 class Run:
-    """Indexes the folder (or file) `root`, an absolute path, with the writer of a library in the folder `library`."""
+    """Indexes what a scope says with the writer of a library in the folder `library`."""
 
     def __init__(
         self,
         writer: Writer,
         model: BindModel,
-        root: str,
+        scope: Scope,
         library: Path,
         *,
         limits: Limits,
         batch_size: int,
         retry: bool,
         progress: Progress | None,
-        follow_links: bool = True,
         embed: Embed | None = None,
     ) -> None:
         self._writer = writer
         self._model = model
-        self._root = root
+        self._scope = scope
         self._library = library
         self._limits = limits
         self._batch_size = batch_size
         self._retry = retry
         self._progress = progress
-        self._follow_links = follow_links
-        self._is_upload = Path(root).is_relative_to(library)
+        self._is_upload = Path(scope.root).is_relative_to(library)
         self._embed = embed or (
             lambda sources: pipeline.embed(model, sources, plan="segments", batch_size=batch_size, limits=limits)
         )
@@ -89,13 +91,15 @@ class Run:
         self._reader = f"{metadata.version('crossbind')} {','.join(model.modalities)}"
         self._report = IndexReport()
         self._seen: set[int] = set()
-        self._unlisted: list[str] = []
+        # Contents that files had before they changed.
+        self._left: set[int] = set()
+        self._unseen: list[str] = []
         # How many new paths each known content was found under: so many of its old paths were renamed.
         self._arrived: Counter[int] = Counter()
         self._jobs: dict[ContentKey, _Job] = {}
         self._in_pipeline: dict[int, tuple[_Job, str]] = {}
         self._ready: list[_Job] = []
-        self._refused: list[tuple[Found, str]] = []
+        self._refused: list[NewFile] = []
         self._committed_at = time.monotonic()
         self._done = 0
         self._total = 0
@@ -104,7 +108,7 @@ class Run:
         """Does it. Raises LibraryError when the library cannot be written; what was committed stays."""
         started = time.monotonic()
         if self._progress:
-            self._total = sum(1 for found in self._walk() if not isinstance(found, LeftOut))
+            self._total = sum(1 for found in self._walk() if isinstance(found, (Found, Unlisted)))
         try:
             for result in self._embed(self._sources()):
                 self._collect(result)
@@ -121,7 +125,7 @@ class Run:
         position = 0
         for found, row, probed in self._probed():
             if isinstance(probed, MediaError):
-                self._refuse(found, probed.reason, isinstance(probed, TemporaryError))
+                self._refuse(found, row, probed.reason, isinstance(probed, TemporaryError))
                 continue
             key = ContentKey(probed.digest, probed.modality, _canonical(asdict(probed.hints)))
             if (job := self._jobs.get(key)) is not None:
@@ -154,13 +158,8 @@ class Run:
     def _new(self) -> Iterator[tuple[Found, FileRow | None]]:
         """The files that have to be opened. The stamp decides, so others are not."""
         for found in self._walk():
-            if isinstance(found, LeftOut):
-                self._report.left_out += 1
-                continue
-            if isinstance(found, Unlisted):
-                self._unlisted.append(found.path)
-                self._report.skipped.append((found.path, found.reason))
-                self._tick()
+            if not isinstance(found, Found):
+                self._pass_over(found)
                 continue
             row = self._writer.file(found.path)
             if row is not None:
@@ -170,8 +169,24 @@ class Run:
                     continue
             yield found, row
 
-    def _walk(self) -> Iterator[Found | Unlisted | LeftOut]:
-        return scan.walk(self._root, self._library, self._follow_links)
+    def _walk(self) -> Iterator[Found | Unlisted | LeftOut | Excluded | Unfollowed]:
+        scope = self._scope
+        if not os.path.exists(scope.root) and scope.allow_removal:
+            return iter(())
+        return scan.walk(scope.root, self._library, scope.follow_links, scope.rules, scope.places)
+
+    def _pass_over(self, found: Unlisted | LeftOut | Excluded | Unfollowed) -> None:
+        """Counts what is no file to be opened."""
+        if isinstance(found, LeftOut):
+            self._report.left_out += 1
+        elif isinstance(found, Excluded):
+            self._report.excluded[found.rule] = self._report.excluded.get(found.rule, 0) + 1
+        else:
+            self._unseen.append(found.path)
+        if isinstance(found, Unlisted):
+            row = self._writer.file(found.path)
+            folder = "" if found.path == self._scope.root else relative(os.path.dirname(found.path), self._scope.root)
+            self._skip(NewFile(found.path, folder, (0, 0, ""), reason=found.reason, reader=_UNKNOWN), row)
 
     def _is_settled(self, row: FileRow, found: Found) -> bool:
         if row.content is not None:
@@ -180,7 +195,7 @@ class Run:
             return settled
         if row.reason is None or row.reader != self._reader or self._retry:
             return False
-        self._report.skipped.append((found.path, row.reason))
+        self._report.skipped_before.append((found.path, row.reason))
         return True
 
     def _parts(self, modality: str) -> tuple[str, ...]:
@@ -211,16 +226,28 @@ class Run:
             self._report.embedded += 1
             self._make_ready(job)
             return
-        for probed, _ in job.files:
-            self._refuse(probed.found, reason or job.failures[job.parts[0]], temporary=reason is not None)
+        for probed, row in job.files:
+            self._refuse(probed.found, row, reason or job.failures[job.parts[0]], temporary=reason is not None)
         del self._jobs[job.key]
 
-    def _refuse(self, found: Found, reason: str, temporary: bool) -> None:
-        self._report.skipped.append((found.path, reason))
+    def _refuse(self, found: Found, row: FileRow | None, reason: str, temporary: bool) -> None:
+        reader = _UNKNOWN if temporary else self._reader
+        file = NewFile(found.path, found.folder, _stamp(found), reason=reason, reader=reader)
+        self._skip(file, row)
+
+    def _skip(self, file: NewFile, row: FileRow | None) -> None:
+        """Says of a file that it could not be used, and stores that, so that it is said once.
+
+        A file that could be used before stays as it was where only this time something came in between.
+        """
+        known = row is not None and row.content is None and row.reason == file.reason and not self._retry
+        (self._report.skipped_before if known else self._report.skipped).append((file.path, str(file.reason)))
         self._tick()
-        if not temporary:
-            self._refused.append((found, reason))
-            self._commit_if_due()
+        if file.reader == _UNKNOWN and row is not None and (known or row.content is not None):
+            self._seen.add(row.id)
+            return
+        self._refused.append(file)
+        self._commit_if_due()
 
     def _make_ready(self, job: _Job) -> None:
         self._ready.append(job)
@@ -234,13 +261,13 @@ class Run:
     def _commit(self) -> None:
         with self._writer.transaction():
             for job in self._ready:
+                self._left.update(row.content for _, row in job.files if row is not None and row.content is not None)
                 content = job.content
                 if content is None:
                     content = self._writer.put_content(job.key, job.parts, job.segments, job.notes)
                 for probed, row in job.files:
                     self._store(probed, row, content, is_new=job.content is None)
-            for found, reason in self._refused:
-                file = NewFile(found.path, found.folder, _stamp(found), reason=reason, reader=self._reader)
+            for file in self._refused:
                 self._seen.add(self._writer.put_file(file))
         for job in self._ready:
             del self._jobs[job.key]
@@ -267,28 +294,30 @@ class Run:
         self._seen.add(self._writer.put_file(file))
 
     def _finish(self) -> None:
-        """Forgets what is not there any more. Only a run that saw everything comes here."""
+        """Forgets what is not there any more. Only a run that saw everything comes here. Raises RemovalError."""
         if self._is_upload:
             return  # it is one file, which is there, and looking for others would take longer the larger the library is
-        gone: list[int] = []
-        for number, path, content in self._writer.files_below(self._root):
-            if number in self._seen or self._is_hidden(path):
-                continue
-            gone.append(number)
-            if content is not None and self._arrived[content] > 0:
-                self._arrived[content] -= 1
-                self._report.added -= 1
-                self._report.renamed += 1
-            elif content is not None:
-                self._report.removed += 1
+        scope = self._scope
+        made = removal.plan(self._writer, scope, self._library, self._seen, self._arrived, self._is_hidden)
+        self._report.added -= made.renamed
+        self._report.renamed += made.renamed
+        self._report.removed += made.removed
         with self._writer.transaction():
-            self._writer.remove_files(gone)
-            self._writer.drop_orphans()
-        self._report.duplicates = list(self._writer.duplicates(self._root))
+            self._writer.remove_files(made.files)
+            if scope.is_watched:
+                for content in made.contents | self._left:
+                    self._writer.drop_orphans(content)
+            else:
+                self._writer.drop_orphans()
+            if scope.places is None and scope.is_remembered:
+                roots.record(self._writer, scope)
+        if not scope.is_watched:
+            for place in scope.places or (scope.root,):
+                self._report.duplicates += self._writer.duplicates(place)
 
     def _is_hidden(self, path: str) -> bool:
         """Whether it lies where this run did not look, which does not mean that it is gone."""
-        unseen = [*self._unlisted, str(self._library)]  # the library keeps files of its own
+        unseen = [*self._unseen, str(self._library)]  # the library keeps files of its own
         return any(path == place or path.startswith(place.rstrip(os.sep) + os.sep) for place in unseen)
 
     def _tick(self) -> None:

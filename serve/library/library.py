@@ -11,7 +11,6 @@ files that `Library.add` keeps (see `serve.library.uploads`).
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Collection, Mapping, Sequence
 from io import BufferedReader
@@ -26,14 +25,12 @@ from bind.options import LoadOptions
 from bind.query import Term as ParsedTerm
 from bind.space import Embeddings
 from preprocess.source import Limits
-from serve.engine import thumbnails
 from serve.engine.terms import Term
 from serve.library.catalogue import Catalogue
-from serve.library.errors import LibraryError
 from serve.library.filters import checked_filter
-from serve.library.indexing import Embed, Progress, Run
+from serve.library.folders import Folders
+from serve.library.indexing import Embed
 from serve.library.model_check import check_space
-from serve.library.reports import IndexReport
 from serve.library.uploads import Uploads
 
 if TYPE_CHECKING:
@@ -46,21 +43,19 @@ from serve.library.live_index import LiveIndex
 from serve.library.search import Search
 
 
-class Library:
+class Library(Folders):
     """An open library, which `Library.open` returns.
 
     Several threads may search it, also while another thread indexes.
     """
 
     def __init__(self, catalogue: Catalogue, model: BindModel, factory: str | None, device: str) -> None:
-        self._catalogue = catalogue
-        self._live_index = LiveIndex(catalogue, model.space, model.dim, factory, device)
+        live_index = LiveIndex(catalogue, model.space, model.dim, factory, device)
+        super().__init__(catalogue, model, live_index)
         uploads = Uploads(catalogue.folder)
         self._items = Items(catalogue, model.space, uploads)
-        self._search = Search(catalogue, model, self._live_index)
-        self._changes = Changes(catalogue, model, self._items, uploads, self._live_index)
-        self.model = model
-        self.folder = catalogue.folder
+        self._search = Search(catalogue, model, live_index)
+        self._changes = Changes(catalogue, model, self._items, uploads, live_index)
 
     @classmethod
     def open(
@@ -129,63 +124,6 @@ class Library:
     def count(self) -> dict[str, int]:
         """Modality -> the number of its items."""
         return self._catalogue.count()
-
-    def index(
-        self,
-        folder: str | os.PathLike[str],
-        *,
-        progress: Progress | None = None,
-        batch_size: int = 64,
-        limits: Limits | None = None,
-        retry: bool = False,
-        follow_links: bool = False,
-    ) -> IndexReport:
-        """Brings the library up to date with a folder (or a file): idempotent, and resumable after any interruption.
-
-        A file whose size, time and sidecar are unchanged is not opened. Hidden files are left out.
-
-        Args:
-            folder: The folder (or file) to make searchable.
-            progress: A function that is called with the number of finished files, and of all files.
-            batch_size: The number of views that the model encodes together.
-            limits: Bounds on a file: bytes, pixels, duration, time to decode.
-            retry: Files that failed before are tried again although they did not change.
-            follow_links: Links that lead out of the folder are followed; otherwise the report has their number.
-
-        Returns:
-            The numbers of added, updated, removed and unchanged files, and each skipped file with its reason.
-
-        Raises:
-            LibraryError: There is no such folder, another process is writing, or the disk is full. What was stored
-                before stays.
-
-        Example:
-            >>> report = library.index("media")
-            >>> report.unchanged, report.skipped
-            (3, [])
-        """
-        root = os.path.abspath(os.path.expanduser(os.fspath(folder)))
-        if not os.path.exists(root):
-            raise LibraryError(f"{root}: there is no such folder or file")
-        if Path(os.path.realpath(root)).is_relative_to(os.path.realpath(self.folder)):
-            raise LibraryError(f"{root} belongs to the library itself; index the folder with your files")
-        with self._catalogue.write() as writer:
-            run = Run(
-                writer,
-                self.model,
-                root,
-                self.folder,
-                limits=limits or Limits(),
-                batch_size=batch_size,
-                retry=retry,
-                progress=progress,
-                follow_links=follow_links,
-            )
-            report = run.run()
-            self._live_index.follow(writer)
-            with contextlib.suppress(OSError):
-                thumbnails.sweep(self.folder, self._catalogue.existing)
-        return report
 
     def search(
         self,
@@ -384,13 +322,6 @@ class Library:
         """Writes the index where none is stored, or too much has changed since. Raises WriterBusyError."""
         with self._catalogue.write() as writer:
             self._live_index.follow(writer)
-
-    def read_again(self, path: str, folder: str) -> str | None:
-        """Updates a file of the indexed folder `folder` -> why it is skipped, or None. Raises as `index` does."""
-        skipped = dict(self.index(path).skipped)
-        with self._catalogue.write() as writer, writer.transaction():
-            writer.set_folder(path, folder)
-        return skipped.get(path)
 
     def duplicates(self, threshold: float = 0.98) -> list[Duplicates]:
         """Groups of files that are the same or nearly so, largest first.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,10 +18,11 @@ from bind.query import parse_query
 from bind.space import Embeddings
 from preprocess.source import Source
 from serve.engine.terms import Term
+from serve.library.text import fold, looks_like_path, shown
 
 if TYPE_CHECKING:
     from bind.model.model import BindModel
-from serve.library.items import Items
+from serve.library.items import Hit, Items
 
 
 def modalities_of(query: str) -> set[str] | None:
@@ -30,6 +32,25 @@ def modalities_of(query: str) -> set[str] | None:
     """
     modalities = [_resolved(term).modality for term in parse_query(query)]
     return None if None in modalities else {modality for modality in modalities if modality}
+
+
+def path_notes(texts: Sequence[str], found: Sequence[Hit] = ()) -> list[str]:
+    """Texts that were searched as words -> what is to be said of those that look like a path.
+
+    Where the first hit has just this name, that is what was meant.
+    """
+    first = fold(os.path.basename(shown(found[0].path))) if found else None
+    return [
+        f"'{text}' looks like a path, but there is no such file: it was searched as words"
+        for text in texts
+        if looks_like_path(text) and fold(text.strip().replace("\\", "/").rpartition("/")[2]) != first
+    ]
+
+
+def unmarked_texts(query: str) -> list[str]:
+    """The terms of a query that name no modality and no file that exists. Raises QueryError."""
+    terms = [(term, _resolved(term)) for term in parse_query(query)]
+    return [term.value for term, resolved in terms if term.modality is None and resolved.modality == "text"]
 
 
 def embed(
@@ -80,12 +101,15 @@ def _resolved(term: ParsedTerm) -> ParsedTerm:
     """A term without a modality -> a term with a file where one exists, else with text."""
     if term.modality is not None:
         return term
-    path = os.path.expanduser(term.value)
-    try:
-        exists = os.path.isfile(path)
-    except ValueError:  # the text has a NUL character
-        exists = False
-    return ParsedTerm(None, path, term.weight) if exists else ParsedTerm("text", term.value, term.weight)
+    given = os.path.expanduser(term.value)
+    # What is typed may compose letters otherwise than the name on the disk.
+    for path in dict.fromkeys((given, *(unicodedata.normalize(form, given) for form in ("NFC", "NFD")))):
+        try:
+            if os.path.isfile(path):
+                return ParsedTerm(None, path, term.weight)
+        except ValueError:  # a NUL character
+            break
+    return ParsedTerm("text", term.value, term.weight)
 
 
 def _as_source(term: ParsedTerm | Term) -> tuple[Source, str | None]:

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -37,9 +33,11 @@ class IndexReport:
     """The result of a run, as numbers of files: `added` and `updated` are in the library now, `renamed` files were
     moved.
 
-    `embedded` counts contents that were decoded and encoded (a copy of a known file needs neither). `skipped` lists
-    (path, reason) of files that could not be used. `duplicates` lists groups of paths with equal content. `left_out` is
-    the number of links that lead out of the folder and were not followed.
+    `embedded` counts contents that were decoded and encoded (a copy of a known file needs neither). `skipped` are
+    (path, reason) of files that could not be used, as no run before said; `skipped_before` those that one said already
+    and that have not changed. `duplicates` are the paths of files with equal content, a group each; `left_out` the
+    number of links that lead out of the folder and were not followed; `excluded` that of files and folders that a rule
+    left out (see `serve.library.rules`), for each rule. What an excluded folder holds is not counted.
     """
 
     added: int = 0
@@ -49,6 +47,18 @@ class IndexReport:
     unchanged: int = 0
     embedded: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    skipped_before: list[tuple[str, str]] = field(default_factory=list)
     duplicates: list[tuple[str, ...]] = field(default_factory=list)
     left_out: int = 0
+    excluded: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
+
+    def join(self, other: IndexReport) -> None:
+        """Adds what another run did."""
+        for name in ("added", "updated", "renamed", "removed", "unchanged", "embedded", "left_out", "seconds"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for rule, count in other.excluded.items():
+            self.excluded[rule] = self.excluded.get(rule, 0) + count
+        self.skipped += other.skipped
+        self.skipped_before += other.skipped_before
+        self.duplicates += other.duplicates

@@ -7,7 +7,7 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import BufferedReader
@@ -19,6 +19,7 @@ from preprocess.decoding.protocol import stands_for
 from preprocess.files import IrregularFileError, open_regular
 from preprocess.sidecar import read_sidecar
 from preprocess.source import Hints, Limits, MediaError, Source
+from serve.library.rules import BY_NAME, IGNORE_FILE, NO_MEDIA, FolderRules, Rules, relative
 
 _HAS_PROC = os.path.isdir("/proc/self/fd")
 _LAST_SECOND = 253_402_300_799  # of the year 9999; file systems can store later ones, datetime cannot
@@ -57,6 +58,21 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
+class Excluded:
+    """A file or folder that a rule (see `serve.library.rules`) leaves out."""
+
+    path: str
+    rule: str
+
+
+@dataclass(frozen=True)
+class Unfollowed:
+    """A link to a folder that a walk over some places of a root leaves to a walk over all of it."""
+
+    path: str
+
+
+@dataclass(frozen=True)
 class Probed:
     """What a file is: the SHA-256 of its bytes, its modality, the hints and free metadata of its sidecar.
 
@@ -75,13 +91,22 @@ class TemporaryError(MediaError):
     """A file that could not be used this time; trying again may help."""
 
 
-def walk(root: str, without: Path, follow_links: bool = True) -> Iterator[Found | Unlisted | LeftOut]:
-    """The absolute path of a folder (or file) -> the files below it, hidden ones, sidecars and `without` left out.
+def walk(
+    root: str,
+    without: Path,
+    follow_links: bool = True,
+    rules: Rules | None = None,
+    places: Sequence[str] | None = None,
+) -> Iterator[Found | Unlisted | LeftOut | Excluded | Unfollowed]:
+    """The absolute path of a folder (or file) -> the files below it, sidecars and `without` left out.
 
     Links to files stand for the files. Folders behind links come after all others; each folder is listed once, however
     many links lead to it, and one that contains `root` is not followed out of it. Without `follow_links`, those that
-    lead out of `root` are left out. One folder's names of folders are
-    held in memory, never its files. Raises FileNotFoundError when `root` does not exist.
+    lead out of `root` are left out. What the rules leave out is said and not looked into; without `rules`, the default
+    ones hold. One folder's names of folders are held in memory, never its files.
+
+    With `places` (absolute paths of files and folders in `root`) only those are looked at; the ones that do not exist
+    are passed over, and so are links to folders. Raises FileNotFoundError when `root` does not exist.
     """
     status = os.stat(root)
     if not stat.S_ISDIR(status.st_mode):
@@ -89,21 +114,90 @@ def walk(root: str, without: Path, follow_links: bool = True) -> Iterator[Found 
         return
     inside_of = None if follow_links else os.path.realpath(root)
     listed = {(status.st_dev, status.st_ino), *_identities(os.path.realpath(root)), *_identities(str(without))[:1]}
-    waiting: list[str] = [""]
-    links: list[str] = []
+    top = (rules or Rules()).at(root)
+    waiting: list[FolderRules] = []
+    links: list[tuple[FolderRules, str]] = []
+    if places is None:
+        waiting.append(top)
+    else:
+        for place in places:
+            yield from _place(place, top, inside_of, listed, waiting)
     while waiting or links:
-        inside: list[str] = []
-        folder = waiting.pop() if waiting else _follow(root, links.pop(), listed)
-        if folder is None:
+        here = waiting.pop() if waiting else _follow(*links.pop(), listed)
+        if here is None:
             continue
+        inside: list[str] = []
+        linked: list[str] = []
+        path = os.path.join(root, here.folder)
+        yield from _listed(path, here, inside_of, listed, inside, linked)
+        waiting.extend(here.below(name) for name in sorted(inside, reverse=True))
+        if places is None:
+            links.extend((here, name) for name in linked)
+        else:
+            for name in linked:
+                yield Unfollowed(os.path.join(path, name))
+
+
+def _listed(
+    path: str,
+    here: FolderRules,
+    inside_of: str | None,
+    listed: set[tuple[int, int]],
+    inside: list[str],
+    linked: list[str],
+) -> Iterator[Found | Unlisted | LeftOut | Excluded]:
+    """The entries of one folder; the names of folders in it, and of links to folders, are noted."""
+    try:
+        if here.has_no_media():
+            yield Excluded(path, NO_MEDIA)
+            return
+        left_out, by_name = here.left_out, here.is_plain
+        with os.scandir(path) as entries:
+            for entry in entries:
+                name = entry.name
+                # Nearly all names are plain ones: only others are looked at closely.
+                is_plain = by_name and name[0] != "." and name.lower() not in BY_NAME
+                rule = None if is_plain else left_out(name, not by_name and _is_folder(entry))
+                if rule is None:
+                    yield from _entry(entry, here.folder, inside_of, listed, inside, linked)
+                elif name != IGNORE_FILE:
+                    yield Excluded(entry.path, rule)
+    except OSError as error:
+        yield Unlisted(path, f"the folder could not be listed: {error.strerror}")
+
+
+def _place(
+    path: str, top: FolderRules, inside_of: str | None, listed: set[tuple[int, int]], waiting: list[FolderRules]
+) -> Iterator[Found | Unlisted | LeftOut | Excluded | Unfollowed]:
+    """A file or folder in the root, with the rules of the folders above; a folder waits to be listed."""
+    here = top
+    *above, last = relative(path, top.root).split(os.sep)
+    for name in (*above, last):
+        entry = Named(os.path.join(top.root, here.folder, name))
         try:
-            with os.scandir(os.path.join(root, folder)) as entries:
-                for entry in entries:
-                    if not entry.name.startswith("."):
-                        yield from _entry(entry, folder, inside_of, listed, inside, links)
-        except OSError as error:
-            yield Unlisted(os.path.join(root, folder), f"the folder could not be listed: {error.strerror}")
-        waiting.extend(sorted(inside, reverse=True))
+            is_folder = entry.is_dir()
+            if is_folder and entry.is_symlink():
+                yield Unfollowed(entry.path)
+                return
+        except OSError:
+            return
+        if here.has_no_media():
+            yield Excluded(entry.path, NO_MEDIA)
+            return
+        if name and (rule := here.left_out(name, is_folder)) is not None:
+            yield Excluded(entry.path, rule)
+            return
+        if not is_folder:
+            if os.path.lexists(entry.path):
+                yield from _entry(entry, here.folder, inside_of, listed, [], [])
+            return
+        here = here.below(name) if name else here
+    if here is not top:
+        identity = _identities(os.path.join(top.root, here.folder))[:1]
+        if not identity or identity[0] in listed:
+            return
+        listed.add(identity[0])
+    waiting.append(here)
 
 
 def probe(found: Found, limits: Limits) -> Probed:
@@ -154,24 +248,50 @@ def date_of(probed: Probed) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _follow(root: str, link: str, listed: set[tuple[int, int]]) -> str | None:
-    """The link itself when the folder behind it is still to be listed."""
-    identity = _identities(os.path.join(root, link))[:1]
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+class Named:
+    """What a folder's listing says of an entry, for one whose path is known. Links are followed."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.name = os.path.basename(path)
+
+    def is_symlink(self) -> bool:
+        """Whether it is a link."""
+        return os.path.islink(self.path)
+
+    def is_dir(self) -> bool:
+        """Whether it is a folder, or a link to one."""
+        return os.path.isdir(self.path)
+
+    def stat(self) -> os.stat_result:
+        """Its size and times. Raises OSError."""
+        return os.stat(self.path)
+
+
+def _follow(here: FolderRules, link: str, listed: set[tuple[int, int]]) -> FolderRules | None:
+    """The rules behind a link when the folder there is still to be listed."""
+    identity = _identities(os.path.join(here.root, here.folder, link))[:1]
     if not identity or identity[0] in listed:
         return None
     listed.add(identity[0])
-    return link
+    return here.below(link)
 
 
 def _entry(
-    entry: os.DirEntry[str],
+    entry: os.DirEntry[str] | Named,
     folder: str,
     inside_of: str | None,
     listed: set[tuple[int, int]],
     inside: list[str],
     links: list[str],
 ) -> Iterator[Found | Unlisted | LeftOut]:
-    relative = os.path.join(folder, entry.name)
     try:
         if entry.is_symlink() and _leads_out(entry.path, inside_of):
             yield LeftOut(entry.path)
@@ -180,10 +300,10 @@ def _entry(
         if stat.S_ISDIR(status.st_mode):
             identity = (status.st_dev, status.st_ino)
             if entry.is_symlink():
-                links.append(relative)  # its turn, and the check of `listed`, come when all real folders are known
+                links.append(entry.name)  # its turn, and the check of `listed`, come when all real folders are known
             elif identity not in listed:
                 listed.add(identity)
-                inside.append(relative)
+                inside.append(entry.name)
         elif not stat.S_ISREG(status.st_mode):
             yield Unlisted(entry.path, "is not a regular file (a pipe, socket or device)")
         elif not (entry.name.endswith(".json") and os.path.lexists(entry.path.removesuffix(".json"))):

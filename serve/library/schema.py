@@ -65,7 +65,9 @@ CREATE TABLE uploads (
     checksum INTEGER, UNIQUE (segment, file)
 );
 CREATE INDEX uploads_by_file ON uploads (file);
-CREATE VIRTUAL TABLE words USING fts5 (name, caption, metadata, tokenize = 'porter unicode61 remove_diacritics 2');
+CREATE VIRTUAL TABLE words USING fts5 (
+    name, caption, metadata, tokenize = "porter unicode61 remove_diacritics 2 categories 'L* N* Co Mn Mc'"
+);
 """
 
 

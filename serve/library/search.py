@@ -85,9 +85,11 @@ class Search:
             depth = RANK_OFFSET + 2 * k if words else k
             candidates = self._candidates(index, query, scales, depth, filtered, every_segment)
             matched: dict[int, int] = {}
+            named: dict[int, int] = {}
             shown: set[int] = set()
             if words:
-                by_words = self._catalogue.keyword_contents(words, list(scales), filtered, depth)
+                named = self._catalogue.named_contents(words, list(scales), filtered)
+                by_words = named | self._catalogue.keyword_contents(words, list(scales), filtered, depth) | named
                 matched = {content: rank for rank, content in enumerate(by_words, 1)}
                 shown = set(by_words.values())
                 known = {candidate.content for candidate in candidates}
@@ -96,8 +98,12 @@ class Search:
                 candidates += self._score(missing, query, scales, filtered)
             if min_probability is not None:
                 candidates = [c for c in candidates if c.probability is not None and c.probability >= min_probability]
-            ranked = _rank(candidates, matched, calibrate, every_segment)[:k]
-            entries = self._catalogue.entries([candidate.segment for candidate in ranked], filtered)
+            ranked = _rank(candidates, matched, calibrate, every_segment)
+            if named:  # a file whose whole name was typed comes first
+                order = {content: place for place, content in enumerate(named)}
+                ranked.sort(key=lambda candidate: order.get(candidate.content, len(order)))
+            ranked = ranked[:k]
+            entries = self._catalogue.entries([candidate.segment for candidate in ranked], filtered, shown)
             entries = self._catalogue.as_uploads(entries.values(), shown)
         return [
             _hit(candidate, entries[candidate.segment], candidate.content in matched)

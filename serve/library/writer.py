@@ -18,7 +18,7 @@ from serve.library.connections import transaction
 from serve.library.integrity import note_commit
 from serve.library.records import ContentKey, FileRow, NewFile, NewSegment
 from serve.library.schema import checksum, is_whole, sign, statements_of
-from serve.library.text import encode_path, search_texts, shown
+from serve.library.text import WORDS_REVISION, encode_path, search_texts, shown
 
 
 class Writer:
@@ -144,6 +144,7 @@ class Writer:
         whole = f"content IS NOT NULL AND {is_whole('files')}"
         for row in self._execute(f"SELECT id, name, caption, metadata FROM files WHERE {whole}").fetchall():
             self._put_words(*row)
+        self.set_fact("words_revision", WORDS_REVISION)
 
     def drop_contents(self, numbers: Sequence[int], reason: str) -> None:
         """Removes contents with their segments; their files stay, as files that cannot be used for this reason."""
@@ -168,6 +169,25 @@ class Writer:
         query = "SELECT id, path, content FROM files WHERE path = ? OR (path >= ? AND path < ?)"
         for number, path, content in self._execute(query, (key, below, below[:-1] + b"0")):
             yield number, uploads.path_of(path, self._folder), content
+
+    def files_with(self, content: int) -> list[tuple[int, str]]:
+        """(id, path) of the files with a content that the library does not keep itself."""
+        rows = self._execute("SELECT id, path FROM files WHERE content = ? AND substr(path, 1, 1) = X'2F'", (content,))
+        return [(number, uploads.path_of(path, self._folder)) for number, path in rows]
+
+    def count_below(self, folder: str) -> int:
+        """How many searchable files lie in a folder, or are it."""
+        return sum(content is not None for _, _, content in self.files_below(folder))
+
+    def fact(self, key: str) -> Any:
+        """A fact of the catalogue, None where it has none of this name."""
+        row = self._one("SELECT value FROM facts WHERE key = ?", (key,))
+        return None if row is None else row[0]
+
+    def set_fact(self, key: str, value: Any) -> None:
+        """Stores a fact, in place of what it was."""
+        self._execute("INSERT OR REPLACE INTO facts (key, value) VALUES (?, ?)", (key, value))
+        sign(self.connection, "facts", "key = ?", (key,))
 
     def remove_files(self, numbers: Iterable[int]) -> None:
         """Removes files. `drop_orphans` removes their contents."""

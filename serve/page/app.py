@@ -35,6 +35,7 @@ from serve.http.limited_json import read_json
 from serve.http.schemas import MAX_QUERY_TERMS
 from serve.library.calibration import LIKELY
 from serve.library.errors import UnknownItemError
+from serve.library.query import path_notes
 from serve.library.text import shown
 from serve.library.where import WhereError
 from serve.page import views
@@ -286,7 +287,8 @@ def _query_functions(service: Service, figures: views.Figures) -> tuple[Function
         unlikely = bool(hits) and all(
             hit.probability is not None and hit.probability < LIKELY and not hit.keyword for hit in hits
         )
-        return {"count": len(hits), "html": await figures.cards(hits), "unlikely": unlikely}
+        notes = path_notes([term.content for term in terms if isinstance(term.content, str)], hits)
+        return {"count": len(hits), "html": await figures.cards(hits), "unlikely": unlikely, "notes": notes}
 
     @_with_problems
     async def embed(sent: Any) -> Answer:

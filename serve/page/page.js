@@ -247,7 +247,7 @@ async function search(event, attempt = 0) {
     return;
   }
   const ms = performance.now() - began;
-  say((answer.unlikely ? 'Nothing here looks like that. The nearest: ' : '') + answer.count + (answer.count === 1 ? ' result' : ' results') + ', best first, in ' + (ms < 1000 ? Math.ceil(ms) + ' ms' : (ms / 1000).toFixed(1) + ' s'));
+  say(answer.notes.map(note => note + '. ').join('') + (answer.unlikely ? 'Nothing here looks like that. The nearest: ' : '') + answer.count + (answer.count === 1 ? ' result' : ' results') + ', best first, in ' + (ms < 1000 ? Math.ceil(ms) + ' ms' : (ms / 1000).toFixed(1) + ' s'));
   results.innerHTML = answer.html;
 }
 

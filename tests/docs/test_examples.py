@@ -72,7 +72,7 @@ ENTRY_POINTS = {
     "serve.client.Client.thumbnail": "Args Raises Example",
     "serve.engine.terms.Term": "Args Raises Example",
     "serve.library.library.Library.add": "Args Raises Example",
-    "serve.library.library.Library.index": "Args Returns Raises Example",
+    "serve.library.folders.Folders.index": "Args Returns Raises Example",
     "serve.library.library.Library.open": "Args Raises Example",
     "serve.library.library.Library.remove": "Args Raises Example",
     "serve.library.library.Library.search": "Args Raises Example",

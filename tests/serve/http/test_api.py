@@ -142,6 +142,16 @@ def test_search_finds_what_the_library_finds(served: Live, media: Path) -> None:
     assert len(more) == 8
 
 
+def test_words_that_look_like_a_path_are_said(served: Live) -> None:
+    told = served.http.post("/v1/search", json={"query": "photos/nowhere.png"}).json()
+    assert told["notes"] == [
+        "'photos/nowhere.png' looks like a path, but there is no such file: it was searched as words"
+    ]
+    told = served.http.post("/v1/search", json={"query": "2.png", "k": 2}).json()
+    assert (told["notes"], told["data"][0]["path"].rpartition("/")[2]) == ([], "2.png")
+    assert served.http.post("/v1/search", json={"query": "a boat"}).json()["notes"] == []
+
+
 @pytest.mark.parametrize(
     ("body", "reason"),
     [

@@ -474,7 +474,7 @@ class TestOneContentTwice:
         library.index(tmp_path / "media")
         number = library.add(io.BytesIO(photo.read_bytes()), "mine.png")[0].item_id
         photo.unlink()
-        assert library.index(tmp_path / "media").removed == 1
+        assert library.index(tmp_path / "media", allow_removal=True).removed == 1
         assert library.original(number).is_file()
 
     def test_pictures_go_with_their_item(self, library: Library, media: Path) -> None:
