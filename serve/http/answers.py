@@ -13,7 +13,7 @@ from fastapi.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
 from preprocess.formats import sniff
-from preprocess.source import MediaError, Source
+from preprocess.source import MediaError, Opened, Source
 from serve.engine.service import Service
 from serve.engine.values import About
 from serve.library.items import Hit, Item
@@ -57,8 +57,7 @@ class OpenFileAnswer(FileResponse):
 def content_type_of(file: IO[bytes], name: str, service: Service) -> str | None:
     """What a browser may take an open file for; None where it is nothing to be shown."""
     try:
-        head = os.pread(file.fileno(), 4096, 0)
-        found = sniff(Source(head, name), service.library_limits)
+        found = sniff(Source(Opened(file.fileno()), name), service.library_limits)
     except MediaError:
         return None
     if found.name in _MOVING:
