@@ -85,6 +85,7 @@ def read(source: Source, config: AudioConfig, limits: Limits, plan: Plan) -> lis
                 track.start_s + first / config.rate_hz,
                 track.start_s + last / config.rate_hz,
                 notes,
+                track.metadata if first == 0 else {},
             )
             for first, last in itertools.pairwise(edges)
         ]

@@ -14,7 +14,7 @@ from PIL import Image
 
 from preprocess.decoding.protocol import Returns, returns
 from preprocess.readers import raster
-from preprocess.source import Limits, MediaError, Plan, Segment, Source
+from preprocess.source import Limits, MediaError, OrdinaryPictureError, Plan, Segment, Source
 
 if TYPE_CHECKING:
     import torch
@@ -97,7 +97,7 @@ def read_depth_m(source: Source, limits: Limits, max_hole_share: float = 1.0) ->
     """
     values = raster.read_values(source, limits)
     if values.ndim == 3:
-        raise MediaError(
+        raise OrdinaryPictureError(
             source.name,
             "is a colour (or palette) picture; expected one channel of depth: a 16-bit PNG in mm, or metres as .npy, "
             ".exr or TIFF (colours of a rendered depth map cannot be turned back into distances)",
@@ -106,7 +106,7 @@ def read_depth_m(source: Source, limits: Limits, max_hole_share: float = 1.0) ->
     notes: tuple[str, ...] = ()
     if unit is None:
         if values.dtype.itemsize == 1:
-            raise MediaError(
+            raise OrdinaryPictureError(
                 source.name, f"is 8-bit, which does not tell its unit; give the hint `unit`: {', '.join(_UNITS)}"
             )
         unit = "m" if values.dtype.kind == "f" else "mm"

@@ -53,12 +53,13 @@ def read(source: Source, config: ImageConfig, limits: Limits, plan: Plan) -> lis
     if isinstance(source.content, np.ndarray):
         source = replace(source, content=_from_array(source))
     picture = raster.decode_picture(source, limits, least_side=_DRAFT_FACTOR * config.resize)
+    facts = raster.metadata_of(picture)
     try:
         rgb, notes = raster.to_rgb(picture)
     except ValueError as error:
         raise MediaError(source.name, f"its colours could not be converted: {error}; save it as RGB") from error
     view = raster.resize_kept(rgb, config.resize, config.size, Image.Resampling[config.interpolation.upper()])
-    return [Segment(np.array(view)[None], notes=notes)]
+    return [Segment(np.array(view)[None], notes=notes, metadata=facts)]
 
 
 def prepare(views: np.ndarray, config: ImageConfig) -> torch.Tensor:

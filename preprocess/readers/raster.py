@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile
@@ -23,6 +23,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from preprocess.extras import MissingExtra, needs
 from preprocess.formats import sniff
+from preprocess.readers.picture_facts import facts_of
 from preprocess.source import Limits, MediaError, Source
 
 # Decoders are called directly: Image.open would try others, and hold pictures to a process-wide pixel limit of its own.
@@ -65,6 +66,7 @@ _VALUES_FOR_BYTES = (16e6, 2.0)
 _MOST_SCANNED_PIXELS = 2e9
 # Pillow joins a GIF's comments piece by piece, in quadratic time.
 _MOST_GIF_EXTENSION_BYTES = 2**17
+_FACTS = "crossbind facts"
 _EXR_CHANNELS = ("z", "depth", "y", "r")
 # Beyond this aspect ratio only the cropped part is resized: a 1 x 30,000 picture would need 6 GB otherwise.
 _LONG_ASPECT = 4
@@ -215,6 +217,7 @@ def _decoding(source: Source) -> Iterator[None]:
 
 def _load(source: Source, picture: Image.Image, limits: Limits, least_side: int) -> Image.Image:
     _check_size(source, picture.size, limits)
+    facts = facts_of(picture, picture.size)
     if least_side and isinstance(picture, JpegImageFile):
         picture.draft(None, (least_side, least_side))
     picture.load()
@@ -222,7 +225,15 @@ def _load(source: Source, picture: Image.Image, limits: Limits, least_side: int)
         orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged EXIF is no reason to refuse sound pixels
         orientation = 1
-    return _turn_upright(picture, orientation)
+    upright = _turn_upright(picture, orientation)
+    upright.info[_FACTS] = facts
+    return upright
+
+
+def metadata_of(picture: Image.Image) -> dict[str, Any]:
+    """What the file of a picture that `decode_picture` returned says of itself, as `preprocess.metadata` has it."""
+    facts: dict[str, Any] = picture.info.get(_FACTS, {})
+    return facts
 
 
 def _turn_upright(picture: Image.Image, orientation: int) -> Image.Image:

@@ -6,15 +6,16 @@ import io
 import itertools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import soundfile
 
 from preprocess.formats import sniff
+from preprocess.metadata import of_container
 from preprocess.readers.sound_bytes import from_its_beginning
 from preprocess.source import Limits, MediaError, Source
 
@@ -99,6 +100,7 @@ class Track:
     channels: int = 1
     most_samples: float = math.inf
     notes: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 def open_track(source: Source, default_hz: int, limits: Limits, mix: Mix) -> AbstractContextManager[Track]:
@@ -190,7 +192,8 @@ def _libsndfile(sound: soundfile.SoundFile, source: Source, limits: Limits, mix:
             left -= len(block)
             yield mix(block, full_scale)
 
-    return Track(rate_hz, start_s, wanted_s if known else None, blocks(), sound.channels)
+    length_s, tags = wanted_s if known else None, of_container(sound.copy_metadata())
+    return Track(rate_hz, start_s, length_s, blocks(), sound.channels, metadata=tags)
 
 
 def _mixed(block: np.ndarray, full_scale: int = 1) -> np.ndarray:
@@ -236,7 +239,9 @@ def _libav(file: BinaryIO, container_name: str, source: Source, limits: Limits, 
             keep = round((end_s - start_s) * frame.rate) if end_s < math.inf else None
             blocks = _cut(_mono(itertools.chain([frame], frames), mix), skip, keep)
             channels = frame.layout.nb_channels
-            yield Track(frame.rate, start_s, wanted_s if duration_s is not None else None, blocks, channels)
+            length_s = wanted_s if duration_s is not None else None
+            tags = of_container({**stream.metadata, **container.metadata})
+            yield Track(frame.rate, start_s, length_s, blocks, channels, metadata=tags)
     except av.FFmpegError as error:
         raise MediaError(source.name, f"could not be decoded: {error.strerror}") from error
 

@@ -45,6 +45,9 @@ def index(
     follow_links: Annotated[
         bool, typer.Option("--follow-links", help="Follow links that lead out of the folder too.")
     ] = False,
+    positions: Annotated[
+        bool, typer.Option(help="Keep where pictures and films were taken; --no-positions leaves that out.")
+    ] = True,
     decode: Decode = "isolated",
     as_json: Json = False,
 ) -> None:
@@ -69,6 +72,7 @@ def index(
                     limits=limits,
                     retry=retry,
                     follow_links=follow_links,
+                    positions=positions,
                 )
             except ValueError as error:
                 failure(str(error))

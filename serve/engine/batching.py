@@ -35,13 +35,10 @@ if TYPE_CHECKING:
     from bind.model.model import BindModel
     from serve.engine.metrics import Metrics
 
-
-_PASS_S = 0.1
-"""A batch takes no more than about this: whoever comes meanwhile waits for no longer."""
+_PASS_S = 0.1  # a batch takes no more than about this: whoever comes meanwhile waits for no longer
 _SHORT_TOKENS = 32
 _LEAST_PIECES = 2
-_GUESS_S = 0.001
-"""What a view, or a token of one, is taken to cost before any of its modality was encoded."""
+_GUESS_S = 0.001  # what a view, or a token of one, is taken to cost before any of its modality was encoded
 _TEXTS_PER_PASS = 16
 """On a CPU. Texts are padded to the longest of a pass: 32 in two passes of like lengths take 0.8 of the time of one."""
 _MAX_RETRY_S = 30
@@ -227,6 +224,9 @@ class Batcher:
         if done.cancelled() or task.job.is_over():
             self._leave([task])
             return
+        if task.read_as_picture(done.exception()):
+            self._begin(task)
+            return
         with self._changed:
             if task.has_left:
                 return
@@ -276,9 +276,8 @@ class Batcher:
             if not pieces:
                 continue
             started = time.monotonic()
-            for piece in pieces:
-                if piece.place == 0:
-                    self._metrics.stage_seconds.labels("pre").observe(started - piece.part.task.since)
+            for piece in (piece for piece in pieces if piece.place == 0):
+                self._metrics.stage_seconds.labels("pre").observe(started - piece.part.task.since)
             self._metrics.batch_size.labels(modality).observe(len(pieces))
             try:
                 views = torch.stack([piece.part.views[piece.place] for piece in pieces])
@@ -343,7 +342,8 @@ class Batcher:
                 continue
             vector = torch.nn.functional.normalize(part.total, dim=0).numpy()
             segment = part.segment
-            found = EncodedSegment(vector, modality, segment.notes, part.tokens, segment.start_s, segment.end_s)
+            notes, facts = (*task.notes, *segment.notes), (segment.metadata, segment.at)
+            found = EncodedSegment(vector, modality, notes, part.tokens, segment.start_s, segment.end_s, *facts)
             part.views, part.total = torch.empty(0), None
             task.found[part.place] = found
             task.missing -= 1

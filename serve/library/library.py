@@ -132,6 +132,7 @@ class Library:
         limits: Limits | None = None,
         retry: bool = False,
         follow_links: bool = False,
+        positions: bool = True,
     ) -> IndexReport:
         """Brings the library up to date with a folder (or a file): idempotent, and resumable after any interruption.
 
@@ -144,6 +145,7 @@ class Library:
             limits: Bounds on a file: bytes, pixels, duration, time to decode.
             retry: Files that failed before are tried again although they did not change.
             follow_links: Links that lead out of the folder are followed; otherwise the report has their number.
+            positions: Where pictures and films were taken is kept, and looked up by name; False leaves it out.
 
         Returns:
             The numbers of added, updated, removed and unchanged files, and each skipped file with its reason.
@@ -172,6 +174,7 @@ class Library:
                 retry=retry,
                 progress=progress,
                 follow_links=follow_links,
+                positions=positions,
             )
             report = run.run()
             self._live_index.follow(writer)

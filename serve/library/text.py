@@ -7,6 +7,8 @@ import os
 import re
 from typing import Any
 
+from preprocess.metadata import KEYS, QUIET
+
 STOP_WORDS = frozenset(
     re.findall(
         r"\w+",
@@ -31,9 +33,18 @@ def words_of(text: str) -> list[str]:
     return re.findall(r"[^\W\d_]+|\d+", re.sub(r"(?<=[a-zß-ÿ])(?=[A-ZÀ-ÖØ-Þ])", " ", text))
 
 
-def search_texts(name: str, caption: str, metadata: str) -> tuple[str, str, str]:
-    """A file's columns -> what the search for words has of them."""
-    texts = (name, caption, _flat(json.loads(metadata)))
+def search_texts(name: str, caption: str, metadata: str, said: str = "{}") -> tuple[str, str, str]:
+    """A file's columns, and what its medium says of itself -> what the search for words has of them.
+
+    Of the keys that media have, the values are words (a title, a camera), unless they are numbers or times.
+    """
+    own = json.loads(metadata)
+    both = json.loads(said) | own
+    texts = (
+        name,
+        caption,
+        " ".join(_flat(value if key in KEYS else {key: value}) for key, value in both.items() if key not in QUIET),
+    )
     return tuple(" ".join(words_of(text)) for text in texts)  # type: ignore[return-value]
 
 

@@ -237,7 +237,10 @@ def _details(item: Item, shows: str) -> str:
     facts: list[tuple[str, str]] = [
         ("kind", singular(item.modality)),
         ("folder", shown(str(PurePath(item.path).parent.name))),
+        ("part", item.at or ""),
         ("stretch", span(item)),
+        ("date", f"{item.date} ({item.date_source})" if item.date else ""),
+        ("notes", "; ".join(item.notes)),
         ("the same content", ", ".join(shown(PurePath(path).name) for path in item.also)),
     ]
     facts += [

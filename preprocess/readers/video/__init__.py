@@ -150,7 +150,8 @@ def _segments(frames: Frames, source: Source, config: VideoConfig, limits: Limit
         views = np.stack([pixels[w] for w in wanted])
         if config.stack_frames:
             views = views.reshape(clips, config.frames_per_clip, *views.shape[1:])
-        segments.append(Segment(views, low_s, min(high_s, frames.duration_s), tuple(frames.notes)))
+        facts = {} if segments else frames.metadata
+        segments.append(Segment(views, low_s, min(high_s, frames.duration_s), tuple(frames.notes), facts))
         frames.notes.clear()
     return segments
 

@@ -6,14 +6,15 @@ import bisect
 import contextlib
 import math
 from collections import deque
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import av
 import numpy as np
 from av.stream import Disposition
 
 from preprocess.decoding.cores import available_cores
+from preprocess.metadata import of_container
 from preprocess.readers.video.frames import check_pixels, target_size
 from preprocess.readers.video.hdr import is_hdr, tone_mapped
 from preprocess.readers.video.sampling import TOLERANCE_S, VideoConfig, WantedFrame
@@ -65,9 +66,14 @@ class StreamFrames:
         self._size: tuple[int, int] | None = None  # frames are brought to
         self._pixels_left = _FREE_PIXELS + _PIXELS_FOR_EACH_BYTE * size
         self.notes: list[str] = []
+        self.metadata: Mapping[str, Any] = self._metadata()
         self._begin_reading()
         self._start = self._end = self._stream.start_time or 0
         self.duration_s = self._duration_s()
+
+    def _metadata(self) -> dict[str, Any]:
+        tags = of_container({**self._stream.metadata, **self._container.metadata})
+        return {**tags, "width": self._codec.width, "height": self._codec.height}
 
     def frame(self, wanted: WantedFrame, config: VideoConfig, following: WantedFrame | None) -> np.ndarray:
         """The wanted frame, as `Frames.frame` says."""
