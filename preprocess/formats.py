@@ -14,7 +14,7 @@ from preprocess.source import Limits, MediaError, Source
 
 @dataclass(frozen=True)
 class Format:
-    """A recognised content type: `family` is image, audio, video, table, array, text, playlist or other.
+    """A recognised content type: `family` is image, document, audio, video, table, array, text, playlist or other.
 
     `offset` is where it begins, in bytes, in a file with something else before it. What is of the family other is not
     supported; its name is what a reason calls it.
@@ -37,6 +37,10 @@ _MAGIC: tuple[tuple[int, bytes, Format], ...] = (
     (0, b"MM\0+", Format("tiff", "image")),
     (0, b"\x00\x00\x00\x0cjP  ", Format("jpeg2000", "image")),
     (0, b"\xff\x4f\xff\x51", Format("jpeg2000", "image")),
+    (0, b"\xff\x0a", Format("jpegxl", "image")),
+    (0, b"\0\0\0\x0cJXL \r\n\x87\n", Format("jpegxl", "image")),
+    (0, b"8BPS", Format("psd", "image")),
+    (0, b"%PDF-", Format("pdf", "document")),
     (0, b"v/1\x01", Format("exr", "array")),
     (0, b"\x93NUMPY", Format("npy", "array")),
     (0, b"PAR1", Format("parquet", "table")),
@@ -64,7 +68,6 @@ _MAGIC: tuple[tuple[int, bytes, Format], ...] = (
 )
 # What is recognised to be refused by its name.
 _OTHERS: tuple[tuple[int, bytes, str], ...] = (
-    (0, b"%PDF-", "a PDF document"),
     (0, b"PK\x03\x04", "a ZIP archive (or an office document, which is one)"),
     (0, b"\x1f\x8b", "a gzip archive"),
     (0, b"BZh", "a bzip2 archive"),
@@ -75,9 +78,6 @@ _OTHERS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an office document of the old kind"),
     (0, b"{\\rtf", "an RTF document"),
     (0, b"%!PS", "a PostScript document"),
-    (0, b"8BPS", "a Photoshop document"),
-    (0, b"\xff\x0a", "a JPEG XL picture"),
-    (0, b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL picture"),
     (0, b"gimp xcf", "a GIMP picture"),
     (0, b"\0\0\1\0", "an icon"),
     (0, b"DDS ", "a DirectDraw texture"),
@@ -96,7 +96,16 @@ _RIFF = {
 }
 _BMP_HEADERS = [size.to_bytes(4, "little") for size in (12, 40, 52, 56, 64, 108, 124)]
 _FORM = {b"AIFF": Format("aiff", "audio"), b"AIFC": Format("aiff", "audio")}
-_IMAGE_BRANDS = {b"avif": "avif", b"avis": "avif", b"heic": "heif", b"heix": "heif", b"mif1": "heif"}
+_IMAGE_BRANDS = {
+    **dict.fromkeys((b"avif", b"avis"), "avif"),
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"mif2", b"msf1"), "heif"),
+}
+# Of TIFFs, which most raw files of cameras are, only the name tells that they are those.
+_RAW_SUFFIXES = {
+    *(".dng", ".nef", ".nrw", ".cr2", ".arw", ".srf", ".sr2", ".pef", ".srw", ".3fr", ".iiq", ".erf", ".kdc", ".dcr"),
+    *(".orf", ".rw2", ".raf", ".cr3", ".rwl", ".fff", ".mos", ".mef"),
+}
+_RAW_MAGIC = (b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW")
 _PLAYLISTS = ("#extm3u", "ffconcat version", "[playlist]", "<smil", "<asx", "<mpd", "<playlist", "<svg")
 _MARKUP = {"<!doctype html": "a web page", "<html": "a web page", "<gpx": "a GPX track", "<kml": "a KML map"}
 _BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
@@ -104,6 +113,7 @@ _AUDIO_SUFFIXES = {".m4a", ".m4b", ".mka", ".oga", ".opus", ".weba", ".wma"}
 _TEXTUAL = ("text", "table")
 _FAMILY_OF_SUFFIX = {
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".jp2"), "image"),
+    **dict.fromkeys((".heic", ".heif", ".hif", ".jxl", ".psd", ".psb", *_RAW_SUFFIXES), "image"),
     **dict.fromkeys((".wav", ".flac", ".ogg", ".mp3", ".aac", ".aif", ".aiff", *_AUDIO_SUFFIXES), "audio"),
     **dict.fromkeys((".w64", ".voc", ".wv", ".tta", ".ac3", ".eac3", ".ape", ".dts", ".sph", ".caf", ".au"), "audio"),
     **dict.fromkeys((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".wmv", ".mpg", ".mpeg", ".ts"), "video"),
@@ -111,6 +121,7 @@ _FAMILY_OF_SUFFIX = {
     **dict.fromkeys((".csv", ".tsv", ".parquet"), "table"),
     **dict.fromkeys((".npy", ".exr"), "array"),
     **dict.fromkeys((".txt", ".md"), "text"),
+    ".pdf": "document",
 }
 
 
@@ -179,6 +190,9 @@ def _recognised(file: BinaryIO, suffix: str) -> Format | None:
 
 
 def _from_magic(head: bytes, suffix: str) -> Format | None:
+    is_tiff = head[:4] in (b"II*\0", b"MM\0*")
+    if head.startswith(_RAW_MAGIC) or head[4:12] == b"ftypcrx " or (is_tiff and suffix in _RAW_SUFFIXES):
+        return Format("raw", "image")
     for offset, magic, found in _MAGIC:
         if head.startswith(magic, offset):
             if found.name == "matroska" and suffix in _AUDIO_SUFFIXES:
@@ -195,7 +209,9 @@ def _from_magic(head: bytes, suffix: str) -> Format | None:
     if head[4:8] == b"ftyp":
         brand = head[8:12]
         if brand in _IMAGE_BRANDS:
-            return Format(_IMAGE_BRANDS[brand], "image")
+            compatible = head[16 : int.from_bytes(head[:4])]
+            general = brand in (b"mif1", b"mif2", b"msf1") and (b"avif" in compatible or b"avis" in compatible)
+            return Format("avif" if general else _IMAGE_BRANDS[brand], "image")
         audio = brand in (b"M4A ", b"M4B ") or suffix in _AUDIO_SUFFIXES
         return Format("mp4", "audio" if audio else "video")
     if head[4:8] in (b"moov", b"mdat", b"wide", b"free"):

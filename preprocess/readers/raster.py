@@ -5,38 +5,23 @@ Only the decoder of the sniffed format runs; colour profiles are ignored, as the
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile
-from PIL.AvifImagePlugin import AvifImageFile
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.GifImagePlugin import GifImageFile
-from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
+from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TiffImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 
 from preprocess.extras import MissingExtra, needs
 from preprocess.formats import sniff
+from preprocess.readers import raw
+from preprocess.readers.decoders import DECODERS
 from preprocess.readers.picture_facts import facts_of
 from preprocess.source import Limits, MediaError, Source
 
-# Decoders are called directly: Image.open would try others, and hold pictures to a process-wide pixel limit of its own.
-_DECODERS: dict[str, Callable[[BinaryIO], ImageFile.ImageFile]] = {
-    "avif": AvifImageFile,
-    "bmp": BmpImageFile,
-    "gif": GifImageFile,
-    "jpeg": JpegImageFile,
-    "jpeg2000": Jpeg2KImageFile,
-    "png": PngImageFile,
-    "tiff": TiffImageFile,
-    "webp": WebPImageFile,
-}
 _PLANE_MODES = ("L", "I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 # EXIF 2.3, tag 0x0112: what turns a stored picture upright.
 _UPRIGHT = {
@@ -53,6 +38,8 @@ _UPRIGHT = {
 _PIXELS_FOR_BYTES: dict[str, tuple[float, float]] = {
     "avif": (32e6, 200),
     "gif": (64e6, 100),
+    "heif": (32e6, 200),
+    "psd": (64e6, 100),
     "jpeg": (64e6, 100),
     "jpeg2000": (16e6, 20),
     "png": (64e6, 100),
@@ -82,21 +69,23 @@ def decode_picture(source: Source, limits: Limits, least_side: int = 0) -> Image
         with _decoding(source):  # a picture opened by the caller is decoded only now
             return _load(source, source.content, limits, 0)
     found = sniff(source, limits)
-    if found.name not in _DECODERS:
-        raise MediaError(source.name, f"is {found.name}, expected a picture: {', '.join(_DECODERS)}; convert it")
+    if found.name not in DECODERS:
+        raise MediaError(source.name, f"is {found.name}, expected a picture: {', '.join(DECODERS)}; convert it")
     with source.open(limits) as file, _decoding(source):
         if found.name == "tiff" and (picture := _read_unusual_tiff(source, file, limits)):
             return picture
+        if found.name == "raw":
+            file = io.BytesIO(raw.preview(source, file))
         if found.name == "gif":
             _check_gif_extensions(source, file)
-        picture = _DECODERS[found.name](file)
+        picture = DECODERS[found.name](file)
         _check_size(source, picture.size, limits)
         if picture.mode in _PLANE_MODES and picture.mode != "L":
             check_cost(source, file, math.prod(picture.size), *_VALUES_FOR_BYTES)
         elif found.name in _PIXELS_FOR_BYTES:
             of_format = _BITS_FOR_BYTES if picture.mode == "1" else _PIXELS_FOR_BYTES[found.name]
             check_cost(source, file, math.prod(picture.size), *of_format)
-        if found.name == "jpeg":
+        if found.name in ("jpeg", "raw"):
             _check_scans(source, file, math.prod(picture.size))
         return _load(source, picture, limits, least_side)
 
