@@ -78,7 +78,7 @@ class Source:
     @property
     def suffix(self) -> str:
         """The lower-case last extension of the name, with its dot, or ''."""
-        return Path(self.name).suffix.lower()
+        return os.path.splitext(self.name)[1].lower()
 
     @property
     def is_encoded(self) -> bool:

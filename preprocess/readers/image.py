@@ -60,17 +60,18 @@ def read(source: Source, config: ImageConfig, limits: Limits, plan: Plan) -> lis
     In memory: a PIL image, or a uint8 array (H, W), (H, W, 3) or (H, W, 4). Turned upright by EXIF; alpha laid on
     white; of animations the first frame; grey of 16 or 32 bits as `raster.to_rgb` says. Raises MediaError.
     """
-    if source.is_encoded and sniff(source, limits).family == "document":
+    found = sniff(source, limits) if source.is_encoded else None
+    if found is not None and found.family == "document":
         return _pages(source, config, limits, plan)
     if isinstance(source.content, np.ndarray):
         source = replace(source, content=_from_array(source))
-    picture = raster.decode_picture(source, limits, least_side=_DRAFT_FACTOR * config.resize)
+    picture = raster.decode_picture(source, limits, _DRAFT_FACTOR * config.resize, found)
     facts = raster.metadata_of(picture)
     try:
         rgb, notes = raster.to_rgb(picture)
     except ValueError as error:
         raise MediaError(source.name, f"its colours could not be converted: {error}; save it as RGB") from error
-    if source.is_encoded and sniff(source, limits).name == "raw":
+    if raster.is_preview(picture):
         notes = (*notes, raw.NOTE)
     resample = Image.Resampling[config.interpolation.upper()]
     view = raster.resize_kept(rgb, config.resize, config.size, resample)

@@ -16,7 +16,7 @@ from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from preprocess.extras import MissingExtra, needs
-from preprocess.formats import sniff
+from preprocess.formats import Format, sniff
 from preprocess.readers import raw
 from preprocess.readers.decoders import DECODERS
 from preprocess.readers.picture_facts import facts_of
@@ -53,22 +53,23 @@ _VALUES_FOR_BYTES = (16e6, 2.0)
 _MOST_SCANNED_PIXELS = 2e9
 # Pillow joins a GIF's comments piece by piece, in quadratic time.
 _MOST_GIF_EXTENSION_BYTES = 2**17
-_FACTS = "crossbind facts"
+_FACTS, _PREVIEW = "crossbind facts", "crossbind preview"
 _EXR_CHANNELS = ("z", "depth", "y", "r")
 # Beyond this aspect ratio only the cropped part is resized: a 1 x 30,000 picture would need 6 GB otherwise.
 _LONG_ASPECT = 4
 
 
-def decode_picture(source: Source, limits: Limits, least_side: int = 0) -> Image.Image:
+def decode_picture(source: Source, limits: Limits, least_side: int = 0, found: Format | None = None) -> Image.Image:
     """Encoded or in-memory picture -> its first frame, decoded and turned upright by EXIF, in its own Pillow mode.
 
-    With `least_side` a JPEG may come at 1/2, 1/4 or 1/8 of its size, the short side still at least that many pixels.
+    `found` is its format, where that is known. With `least_side` a JPEG may come at 1/2, 1/4 or 1/8 of its size, the
+    short side still at least that many pixels.
     Raises MediaError for what is no picture, is damaged, or has more than `max_pixels` (told from the header).
     """
     if isinstance(source.content, Image.Image):
         with _decoding(source):  # a picture opened by the caller is decoded only now
             return _load(source, source.content, limits, 0)
-    found = sniff(source, limits)
+    found = found or sniff(source, limits)
     if found.name not in DECODERS:
         raise MediaError(source.name, f"is {found.name}, expected a picture: {', '.join(DECODERS)}; convert it")
     with source.open(limits) as file, _decoding(source):
@@ -87,7 +88,14 @@ def decode_picture(source: Source, limits: Limits, least_side: int = 0) -> Image
             check_cost(source, file, math.prod(picture.size), *of_format)
         if found.name in ("jpeg", "raw"):
             _check_scans(source, file, math.prod(picture.size))
-        return _load(source, picture, limits, least_side)
+        loaded = _load(source, picture, limits, least_side)
+        loaded.info[_PREVIEW] = found.name == "raw"
+        return loaded
+
+
+def is_preview(picture: Image.Image) -> bool:
+    """Whether a picture that `decode_picture` returned is what a camera's raw file has beside its sensor's values."""
+    return bool(picture.info.get(_PREVIEW, False))
 
 
 def to_rgb(picture: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:

@@ -432,7 +432,7 @@ class TestOneContentTwice:
         if delete in ("upload", "both"):
             library.remove(added.item_id)
             assert self.paths(library) == {photo}
-            assert library.search("boat", k=1, want=["image"])[0].metadata == {}
+            assert library.search("boat", k=1, want=["image"])[0].metadata == {"width": 24, "height": 20}
             for _ in range(2):  # nor does a second try
                 with pytest.raises(UnknownItemError):
                     library.remove(added.item_id)
