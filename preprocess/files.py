@@ -19,6 +19,10 @@ class MediaError(ValueError):
         return type(self), (self.path, self.reason)
 
 
+class OrdinaryPictureError(MediaError):
+    """What was to be read as a depth map or a thermal image is a picture like any other: its name was no more."""
+
+
 class IrregularFileError(OSError):
     """What was to be opened is a directory, a pipe or a device."""
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from preprocess.files import IrregularFileError, MediaError, open_regular
+from preprocess.files import IrregularFileError, MediaError, OrdinaryPictureError, open_regular
 from preprocess.sidecar import Hints, read_hints
 
-__all__ = ["Hints", "Limits", "MediaError", "Opened", "Plan", "Segment", "Source"]
+__all__ = ["Hints", "Limits", "MediaError", "Opened", "OrdinaryPictureError", "Plan", "Segment", "Source"]
 
 Plan = Literal["whole", "segments"]
 """`whole`: one segment that stands for the item (sampled views). `segments`: timed segments that cover all of it."""
@@ -72,7 +72,7 @@ class Source:
 
     @classmethod
     def from_path(cls, path: str | os.PathLike[str], hints: Hints | None = None) -> Source:
-        """A file, with the hints of its sidecar `NAME.json` unless given here. Raises MediaError for a bad sidecar."""
+        """A file, with the hints of its sidecar `NAME.json` unless given here."""
         # Absolute: a decode worker may have been started in another folder than the caller is in now.
         whole = Path(os.path.abspath(path))
         return cls(whole, os.fspath(path), hints if hints is not None else read_hints(whole))
@@ -80,7 +80,7 @@ class Source:
     @property
     def suffix(self) -> str:
         """The lower-case last extension of the name, with its dot, or ''."""
-        return Path(self.name).suffix.lower()
+        return os.path.splitext(self.name)[1].lower()
 
     @property
     def is_encoded(self) -> bool:
@@ -153,12 +153,16 @@ class Segment:
     """K views of one stretch of a medium, decoded but not yet normalised: `views` (K, ...).
 
     Times are None for media without time. `notes` says what was repaired or assumed (gaps, padding, filled holes).
+    `metadata` is what the medium says of itself (see `preprocess.metadata`), on its first segment. `at` says which part
+    of the medium it is where time does not: `page 3`, `left to 0.40 of its width`.
     """
 
     views: np.ndarray
     start_s: float | None = None
     end_s: float | None = None
     notes: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    at: str | None = None
 
 
 def _why_not_opened(error: OSError | ValueError) -> str:

@@ -50,6 +50,10 @@ class FoundItem:
     start_s: float | None
     end_s: float | None
     metadata: Mapping[str, Any]
+    at: str | None
+    notes: tuple[str, ...]
+    date: str
+    date_source: str
 
 
 @dataclass(frozen=True)
@@ -285,5 +289,5 @@ def _term(content: str | bytes | Path | int | Term) -> dict[str, Any]:
 
 
 def _item_fields(row: Mapping[str, Any]) -> dict[str, Any]:
-    keys = ("id", "modality", "path", "start_s", "end_s", "metadata")
-    return {key: row[key] for key in keys} | {"also": tuple(row["also"])}
+    keys = ("id", "modality", "path", "start_s", "end_s", "metadata", "at", "date", "date_source")
+    return {key: row[key] for key in keys} | {key: tuple(row[key]) for key in ("also", "notes")}

@@ -149,22 +149,79 @@ def revisions(names: Iterable[str]) -> dict[str, int]:
     return {name: spec(name).revision for name in names}
 
 
+class Guess(str):
+    """The modality that a file's name suggests. Where its content turns out to be an ordinary picture, it is `image`.
+
+    `note` says that, and why, for the person whose picture it is.
+    """
+
+    note: str
+
+    def __new__(cls, modality: str, note: str) -> Guess:
+        """The name of the modality, with the note."""
+        guess = super().__new__(cls, modality)
+        guess.note = note
+        return guess
+
+
 def detect(source: Source, limits: Limits) -> str:
-    """The modality of an encoded source: a word in its name decides (`x.depth.png`, `thermal/x.png`), else its content.
+    """The modality of an encoded source: its sidecar's word, else its content, with its name as a hint.
+
+    A name is evidence, never a verdict: `room.depth.png` and `thermal/7.jpg` give a `Guess`, which the reader may
+    refute by the pixels; a word inside of a phrase (`depth of field.jpg`) weighs less than the fact that photographs
+    are what `.jpg` files are, and `recognise` says so in a note.
 
     Raises MediaError where `sniff` does, and where the content alone does not decide (a bare `.npy`).
     """
-    family = sniff(source, limits).family
-    path = Path(source.name)
-    # The file's own name decides before its folder's: depth/17.thermal.png is thermal.
-    for words in (re.split(r"[^a-z0-9]+", path.stem.lower()), [path.parent.name.lower()]):
-        for candidate in specs().values():
-            if family in candidate.families and any(hint in words for hint in candidate.name_hints):
-                return candidate.name
-    for candidate in specs().values():
-        if family in candidate.default_for:
-            return candidate.name
+    return recognise(source, limits)[0]
+
+
+def recognise(source: Source, limits: Limits) -> tuple[str, tuple[str, ...]]:
+    """As `detect`, with notes on what the name suggested in vain."""
+    found = sniff(source, limits)
+    if source.hints.modality in specs() and found.family in specs()[source.hints.modality].families:
+        return source.hints.modality, ()
+    notes: tuple[str, ...] = ()
+    named = _named(source, found.family)
+    if named is not None:
+        candidate, word, is_tag = named
+        note = f"its name has the word {word!r}, but it is an ordinary picture: taken as an image"
+        if is_tag or found.family != "image" or found.name == "tiff" or _is_deep_png(source, limits):
+            return (Guess(candidate, note) if found.family == "image" else candidate), ()
+        notes = (note,)
+    for other in specs().values():
+        if found.family in other.default_for:
+            return other.name, notes
     raise MediaError(
         source.name,
-        f"its content ({family}) does not tell its modality; name it like NAME.depth{path.suffix} or say it",
+        f"its content ({found.family}) does not tell its modality; name it like NAME.depth{Path(source.name).suffix} "
+        "or say it",
     )
+
+
+def _named(source: Source, family: str) -> tuple[str, str, bool] | None:
+    """(modality, word, whether it is a tag) of a word in the name: a tag stands between dots, lines or dashes.
+
+    The file's own name speaks before its folder's: depth/17.thermal.png is thermal.
+    """
+    path = Path(source.name)
+    stem = path.stem.lower()
+    tags = set() if " " in stem else set(re.split(r"[^a-z0-9]+", stem))
+    tags |= set(re.split(r"[._]+", stem)) if " " in stem else set()
+    for words, is_tag in (
+        (tags, True),
+        (set(re.split(r"[^a-z0-9]+", stem)), False),
+        ({path.parent.name.lower()}, True),
+    ):
+        for candidate in specs().values():
+            for hint in candidate.name_hints:
+                if hint in words and family in candidate.families:
+                    return candidate.name, hint, is_tag
+    return None
+
+
+def _is_deep_png(source: Source, limits: Limits) -> bool:
+    """Whether its header announces 16 bits of grey: no photograph is stored so."""
+    with source.open(limits) as file:
+        head = file.read(26)
+    return head[:8] == b"\x89PNG\r\n\x1a\n" and head[24:26] == b"\x10\x00"

@@ -1,4 +1,4 @@
-"""Pictures."""
+"""Pictures, and the pages of documents."""
 
 from bind.modalities import ModalitySpec
 from preprocess.readers import image, image_gpu
@@ -11,7 +11,7 @@ SPEC = ModalitySpec(
     prepare_tensor=image.prepare_tensor,
     read_on_gpu=image_gpu.read_many,
     shape=image.shape,
-    families=frozenset({"image"}),
-    default_for=frozenset({"image"}),
+    families=frozenset({"image", "document"}),
+    default_for=frozenset({"image", "document"}),
     anchor=None,
 )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ from preprocess.decoding.cores import available_cores
 from preprocess.decoding.pool import DecodePool
 from preprocess.decoding.protocol import read_here
 from preprocess.decoding.trusted import BATCH, ReadMany, TrustedPool
-from preprocess.source import Limits, MediaError, Plan, Segment, Source
+from preprocess.source import Limits, MediaError, OrdinaryPictureError, Plan, Segment, Source
 
 
 class Encoder(Protocol):
@@ -41,6 +41,8 @@ class Encoder(Protocol):
 class Embedded:
     """One embedded segment of the source at `position`: `vector` (D,) float32 of norm 1; `last` marks its last
     segment.
+
+    `metadata`, of a source's first segment, and `at` are those of `preprocess.source.Segment`.
     """
 
     position: int
@@ -50,6 +52,8 @@ class Embedded:
     end_s: float | None
     notes: tuple[str, ...]
     last: bool
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    at: str | None = None
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,13 @@ def embed(
     def collect() -> Iterator[Embedded | Failed]:
         position, source, modality, future = decoding.popleft()
         try:
-            segments = future.result()
+            try:
+                segments = future.result()
+            except OrdinaryPictureError:
+                if not isinstance(modality, modalities.Guess):
+                    raise
+                segments = with_note(_read(model, source, "image", plan, limits, pool).result(), modality.note)
+                modality = "image"
             prepared = [_prepare(model, modality, source, segment) for segment in segments]
         except MediaError as error:
             yield Failed(position, error)
@@ -165,6 +175,11 @@ def _decoded_ahead(device: str, limits: Limits) -> int:
             f'decode="gpu": expected a model on a CUDA device, got {device}; move it there with .to("cuda")'
         )
     return max(ahead, 3 * BATCH)  # two being decoded, one that gathers
+
+
+def with_note(segments: list[Segment], note: str) -> list[Segment]:
+    """Segments whose first one has one more note."""
+    return [replace(segments[0], notes=(note, *segments[0].notes)), *segments[1:]]
 
 
 def _recognise(source: Source, limits: Limits) -> str:
@@ -242,6 +257,5 @@ def _finished(batch: _Running) -> Iterator[Embedded]:
         batch.ready.synchronize()
     for entry, vector in zip(batch.entries, batch.vectors.numpy(), strict=True):
         segment = entry.segment
-        yield Embedded(
-            entry.position, batch.modality, vector, segment.start_s, segment.end_s, segment.notes, entry.last
-        )
+        times, facts = (segment.start_s, segment.end_s), (segment.metadata, segment.at)
+        yield Embedded(entry.position, batch.modality, vector, *times, segment.notes, entry.last, *facts)

@@ -36,6 +36,7 @@ from preprocess.decoding.protocol import (
     MAX_HEADER_BYTES,
     MalformedReplyError,
     Read,
+    Refusal,
     announced,
     most,
     with_parts,
@@ -232,14 +233,16 @@ class _Worker:
                 self._send(task, descriptors, deadline)
                 header = self._read(deadline, MAX_HEADER_BYTES)
                 found = announced(header, allowed, limits.worker_memory_bytes)
-                if isinstance(found, str):
-                    raise MediaError(name, found)
+                if isinstance(found, Refusal):
+                    raise found.of(name)
                 return [
                     Segment(
                         self._array(entry.count, entry.dtype, entry.shape, deadline),
                         entry.start_s,
                         entry.end_s,
                         entry.notes,
+                        entry.metadata,
+                        entry.at,
                     )
                     for entry in found
                 ]

@@ -18,8 +18,9 @@ from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
+from preprocess import metadata
 from preprocess.extras import MissingExtra
-from preprocess.source import Limits, MediaError, Plan, Segment, Source
+from preprocess.source import Limits, MediaError, OrdinaryPictureError, Plan, Segment, Source
 
 Read = Callable[[Source, Any, Limits, Plan], list[Segment]]
 """`(source, preprocessing constants, limits, plan) -> segments`. A module-level function; raises MediaError."""
@@ -129,10 +130,35 @@ def read_here(read: Read, source: Source, config: Any, limits: Limits, plan: Pla
 def header_of(segments: list[Segment]) -> bytes:
     """The header of a reply; the bytes of each segment's views follow it."""
     entries = [
-        {"dtype": s.views.dtype.str, "shape": s.views.shape, "start_s": s.start_s, "end_s": s.end_s, "notes": s.notes}
+        {
+            "dtype": s.views.dtype.str,
+            "shape": s.views.shape,
+            "start_s": s.start_s,
+            "end_s": s.end_s,
+            "notes": s.notes,
+            "metadata": metadata.bounded(s.metadata),
+            "at": s.at,
+        }
         for s in segments
     ]
     return json.dumps({"segments": entries}).encode()
+
+
+def refusal_of(error: MediaError) -> bytes:
+    """The header of a reply that says why a medium cannot be used."""
+    return json.dumps({"reason": error.reason, "is_picture": isinstance(error, OrdinaryPictureError)}).encode()
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a medium cannot be used; `is_picture`: as what it was to be read, but as a picture it can."""
+
+    reason: str
+    is_picture: bool = False
+
+    def of(self, name: str) -> MediaError:
+        """The same as an error about the medium called `name`."""
+        return (OrdinaryPictureError if self.is_picture else MediaError)(name, self.reason)
 
 
 @dataclass(frozen=True)
@@ -144,6 +170,8 @@ class Announced:
     start_s: float | None
     end_s: float | None
     notes: tuple[str, ...]
+    metadata: dict[str, Any]
+    at: str | None
 
     @property
     def count(self) -> int:
@@ -151,7 +179,7 @@ class Announced:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def announced(header: bytes | memoryview, allowed: Returns | None, max_bytes: int) -> list[Announced] | str:
+def announced(header: bytes | memoryview, allowed: Returns | None, max_bytes: int) -> list[Announced] | Refusal:
     """A reply's header -> its segments, or the reason why the medium cannot be used.
 
     Raises MalformedReplyError for what is no header, for more than `allowed`, and for more than `max_bytes` in all.
@@ -159,7 +187,7 @@ def announced(header: bytes | memoryview, allowed: Returns | None, max_bytes: in
     try:
         values = json.loads(bytes(header))
         if "reason" in values:
-            return _words(values["reason"])
+            return Refusal(_words(values["reason"]), values.get("is_picture") is True)
         entries = [_announced(entry) for entry in values["segments"]]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise MalformedReplyError(f"its header is malformed ({type(error).__name__})") from None
@@ -203,7 +231,11 @@ def _announced(entry: dict[str, Any]) -> Announced:
     if not isinstance(notes, list) or len(notes) > _MAX_NOTES:
         _refuse("its notes are no list")
     times = _seconds(entry["start_s"]), _seconds(entry["end_s"])
-    return Announced(np.dtype(dtype), tuple(shape), *times, tuple(_words(note) for note in notes))
+    facts, at = entry["metadata"], entry["at"]
+    if metadata.bounded(facts) != facts:
+        _refuse("its metadata are not of the known keys and kinds")
+    words = tuple(_words(note) for note in notes)
+    return Announced(np.dtype(dtype), tuple(shape), *times, words, facts, None if at is None else _words(at))
 
 
 def _words(value: Any) -> str:

@@ -34,7 +34,10 @@ from typing import NamedTuple
 
 from preprocess.extras import OWN_PACKAGES
 
-READERS_NEED = ("numpy", "PIL", "av", "soundfile", "_soundfile_data", "soxr", "scipy", "pyarrow", "tifffile", "OpenEXR")
+READERS_NEED = (
+    *("numpy", "PIL", "av", "soundfile", "_soundfile_data", "soxr", "scipy", "pyarrow", "tifffile", "OpenEXR"),
+    *("pillow_heif", "_pillow_heif", "pillow_jxl", "pypdfium2", "pypdfium2_raw", "packaging"),
+)
 """Top-level packages that readers import, where they do not lie in the interpreter's own folders."""
 
 _MAX_FILES = 64

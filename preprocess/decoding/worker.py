@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from preprocess.decoding import cores, sandbox, scratch
-from preprocess.decoding.protocol import LENGTH, MAX_PARTS, header_of, read_here
+from preprocess.decoding.protocol import LENGTH, MAX_PARTS, header_of, read_here, refusal_of
 from preprocess.source import MediaError, Opened, Segment
 
 
@@ -59,7 +59,7 @@ def main(settings: dict[str, Any]) -> None:
             segments = read_here(read, source, config, limits, plan)
             header = header_of(segments)
         except MediaError as error:
-            header = json.dumps({"reason": error.reason}).encode()
+            header = refusal_of(error)
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)

@@ -14,12 +14,13 @@ from PIL import Image
 
 from preprocess.decoding.protocol import Returns, returns
 from preprocess.readers import raster
-from preprocess.source import Limits, MediaError, Plan, Segment, Source
+from preprocess.source import Limits, MediaError, OrdinaryPictureError, Plan, Segment, Source
 
 if TYPE_CHECKING:
     import torch
 
-_UNITS = ("m", "mm", "sunrgbd", "disparity", "disparity_px")
+_UNITS = ("m", "mm", "sunrgbd", "disparity", "disparity_px", "relative", "relative_inverse", "carla")
+_NEAREST_M, _FARTHEST_M = np.float32(0.5), np.float32(10)  # of maps without a unit: a room
 _BEHIND = 1.5  # a background that was cut away, in distances of the farthest point that was left
 _SUNRGBD_MAX_M = 8.0  # the SUN RGB-D toolbox's own limit; ImageBind issue 134
 
@@ -90,23 +91,33 @@ def read_depth_m(source: Source, limits: Limits, max_hole_share: float = 1.0) ->
     Reads 16-bit and float PNG or TIFF, `.npy`, `.exr`, or in memory an array (H, W) or a PIL image.
     The unit is the hint `unit`: `m`, `mm`, `sunrgbd` (millimetres with rotated bits), `disparity` (1 / m) or
     `disparity_px` (which needs `focal_px` and `baseline_m`); without it integers are mm and floats m.
+    The hint `scale` says how many units are a metre instead (5000 in TUM RGB-D, 256 in KITTI).
+    Units `relative` (0 near) and `relative_inverse` (0 far, as MiDaS and DPT write) have no metres: their range is laid
+    on 0.5 m to 10 m. `carla` has depth in three channels of 8 bits (R + 256 G + 65536 B, of 1000 m).
     Depths that are zero, negative, NaN or infinite are holes and take the nearest valid depth, or in a map with more
     than `max_hole_share` of them half as much again as the largest.
     Raises MediaError for colour, 8-bit grey without a unit, a wrong or incomplete hint, a map of holes only, and what
     `raster.read_values` refuses.
     """
     values = raster.read_values(source, limits)
+    if values.ndim == 3 and source.hints.unit == "carla":
+        code = values.astype(np.float32) @ np.array([1, 256, 65_536], np.float32)
+        values = code * np.float32(1000 / (256**3 - 1))
     if values.ndim == 3:
-        raise MediaError(
+        raise OrdinaryPictureError(
             source.name,
             "is a colour (or palette) picture; expected one channel of depth: a 16-bit PNG in mm, or metres as .npy, "
             ".exr or TIFF (colours of a rendered depth map cannot be turned back into distances)",
         )
     unit = source.hints.unit
     notes: tuple[str, ...] = ()
+    scale = _positive(source, "scale")
+    if scale is not None:
+        unit = unit or "m"
+        values = values.astype(np.float32) / np.float32(scale)
     if unit is None:
         if values.dtype.itemsize == 1:
-            raise MediaError(
+            raise OrdinaryPictureError(
                 source.name, f"is 8-bit, which does not tell its unit; give the hint `unit`: {', '.join(_UNITS)}"
             )
         unit = "m" if values.dtype.kind == "f" else "mm"
@@ -138,10 +149,12 @@ def shape(config: DepthConfig) -> tuple[int, ...]:
 def _to_metres(source: Source, values: np.ndarray, unit: str) -> np.ndarray:
     # Division by zero and overflow give infinities, which are holes.
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        if unit == "m":
+        if unit in ("m", "carla"):
             return values.astype(np.float32)
         if unit == "mm":
             return values.astype(np.float32) / np.float32(1000)
+        if unit.startswith("relative"):
+            return _laid_on_metres(values, unit == "relative_inverse")
         if unit == "disparity":
             return np.float32(1) / values.astype(np.float32)
         if unit == "disparity_px":
@@ -155,6 +168,16 @@ def _to_metres(source: Source, values: np.ndarray, unit: str) -> np.ndarray:
             unrotated = (values >> 3) | (values << 13)
             return (unrotated.astype(np.float32) / np.float32(1000)).clip(max=_SUNRGBD_MAX_M)
     raise MediaError(source.name, f"expected a depth unit ({', '.join(_UNITS)}), got {unit!r}")
+
+
+def _laid_on_metres(values: np.ndarray, is_inverse: bool) -> np.ndarray:
+    """Depth without a unit -> `_NEAREST_M` to `_FARTHEST_M`, evenly in inverse distance where it is inverse."""
+    known = values[np.isfinite(values)].astype(np.float32)
+    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+    share = (values.astype(np.float32) - low) / np.float32((high - low) or 1.0)
+    if is_inverse:
+        return 1 / (1 / _FARTHEST_M + share * (1 / _NEAREST_M - 1 / _FARTHEST_M))
+    return _NEAREST_M + share * (_FARTHEST_M - _NEAREST_M)
 
 
 def _positive(source: Source, hint: str) -> float | None:

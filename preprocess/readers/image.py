@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -9,7 +10,9 @@ import numpy as np
 from PIL import Image
 
 from preprocess.decoding.protocol import Returns, returns
-from preprocess.readers import raster
+from preprocess.formats import sniff
+from preprocess.readers import raster, raw
+from preprocess.readers.document import MOST_PAGES, Document
 from preprocess.source import Limits, MediaError, Plan, Segment, Source
 
 if TYPE_CHECKING:
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
 # cosine >= 0.9998 to those of the full decode (measured: retina, motorcycle, coffee, rocket and Hubble photos of
 # scikit-image, enlarged and with noise), and a 16-megapixel photo takes less than half the time.
 _DRAFT_FACTOR = 2
+_LONGEST = 2
+"""Of a picture longer than this, what lies at its ends is not seen in its centre."""
+_MOST_PARTS = 32
 
 
 @dataclass(frozen=True)
@@ -42,26 +48,38 @@ class ImageConfig:
 
 
 def _declare(config: ImageConfig, limits: Limits, plan: Plan) -> Returns:
-    return Returns("uint8", (config.size, config.size, 3), views=1)
+    return Returns("uint8", (config.size, config.size, 3), views=1, segments=1 if plan == "whole" else MOST_PAGES)
 
 
 @returns(_declare)
 def read(source: Source, config: ImageConfig, limits: Limits, plan: Plan) -> list[Segment]:
-    """Picture -> one segment with views (1, size, size, 3) uint8 RGB, for either plan.
+    """Picture -> one segment with views (1, size, size, 3) uint8 RGB.
+
+    The view is the centre of the picture. Plan "segments" adds, for a panorama or a long screenshot beyond 2:1, a
+    segment for each square part of it, whose `at` says which (`0.00 to 0.33 of its width`). The pages of a PDF are
+    segments too (`page 3`), up to `document.MOST_PAGES`; of plan "whole" its first page.
 
     In memory: a PIL image, or a uint8 array (H, W), (H, W, 3) or (H, W, 4). Turned upright by EXIF; alpha laid on
     white; of animations the first frame; grey of 16 or 32 bits as `raster.to_rgb` says. Raises MediaError.
     """
+    found = sniff(source, limits) if source.is_encoded else None
+    if found is not None and found.family == "document":
+        return _pages(source, config, limits, plan)
     if isinstance(source.content, np.ndarray):
         source = replace(source, content=_from_array(source))
-    picture = raster.decode_picture(source, limits, least_side=_DRAFT_FACTOR * config.resize)
+    picture = raster.decode_picture(source, limits, _DRAFT_FACTOR * config.resize, found)
+    facts = raster.metadata_of(picture)
     try:
         rgb, notes = raster.to_rgb(picture)
     except ValueError as error:
         raise MediaError(source.name, f"its colours could not be converted: {error}; save it as RGB") from error
+    if raster.is_preview(picture):
+        notes = (*notes, raw.NOTE)
+    resample = Image.Resampling[config.interpolation.upper()]
     fit = raster.resize_squashed if config.resize_mode == "squash" else raster.resize_kept
-    view = fit(rgb, config.resize, config.size, Image.Resampling[config.interpolation.upper()])
-    return [Segment(np.array(view)[None], notes=notes)]
+    view = fit(rgb, config.resize, config.size, resample)
+    whole = Segment(np.array(view)[None], notes=notes, metadata=facts)
+    return [whole] if plan == "whole" else [whole, *_parts(rgb, config, resample)]
 
 
 def prepare(views: np.ndarray, config: ImageConfig) -> torch.Tensor:
@@ -84,6 +102,35 @@ def prepare_tensor(views: torch.Tensor, config: ImageConfig) -> torch.Tensor:
 def shape(config: ImageConfig) -> tuple[int, ...]:
     """The shape (3, size, size) of one prepared view."""
     return 3, config.size, config.size
+
+
+def _pages(source: Source, config: ImageConfig, limits: Limits, plan: Plan) -> list[Segment]:
+    """The pages of a document; of plan "whole" the first."""
+    document = Document(source, limits)
+    resample = Image.Resampling[config.interpolation.upper()]
+    found, texts = [], []
+    for page in document.pages(_DRAFT_FACTOR * config.resize, 1 if plan == "whole" else MOST_PAGES):
+        view = raster.resize_kept(page.picture, config.resize, config.size, resample)
+        found.append(Segment(np.array(view)[None], at=f"page {page.number}"))
+        texts.append(page.text)
+    facts = document.metadata("\n".join(texts))
+    return [replace(found[0], metadata=facts, notes=tuple(document.notes)), *found[1:]]
+
+
+def _parts(picture: Image.Image, config: ImageConfig, resample: Image.Resampling) -> list[Segment]:
+    """The square parts of a picture beyond 2:1, evenly spaced from one end to the other; none of others."""
+    width, height = picture.size
+    short, long = min(width, height), max(width, height)
+    if long <= _LONGEST * short:
+        return []
+    side = "width" if width > height else "height"
+    parts = []
+    for start in np.linspace(0, long - short, min(math.ceil(long / short), _MOST_PARTS)).round().astype(int).tolist():
+        box = (start, 0, start + short, short) if width > height else (0, start, short, start + short)
+        view = raster.resize_kept(picture.crop(box), config.resize, config.size, resample)
+        at = f"{start / long:.2f} to {(start + short) / long:.2f} of its {side}"
+        parts.append(Segment(np.array(view)[None], at=at))
+    return parts
 
 
 def _from_array(source: Source) -> Image.Image:

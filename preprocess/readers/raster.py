@@ -5,37 +5,23 @@ Only the decoder of the sniffed format runs; colour profiles are ignored, as the
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile
-from PIL.AvifImagePlugin import AvifImageFile
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.GifImagePlugin import GifImageFile
-from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
+from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TiffImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 
 from preprocess.extras import MissingExtra, needs
-from preprocess.formats import sniff
+from preprocess.formats import Format, sniff
+from preprocess.readers import raw
+from preprocess.readers.decoders import DECODERS
+from preprocess.readers.picture_facts import facts_of
 from preprocess.source import Limits, MediaError, Source
 
-# Decoders are called directly: Image.open would try others, and hold pictures to a process-wide pixel limit of its own.
-_DECODERS: dict[str, Callable[[BinaryIO], ImageFile.ImageFile]] = {
-    "avif": AvifImageFile,
-    "bmp": BmpImageFile,
-    "gif": GifImageFile,
-    "jpeg": JpegImageFile,
-    "jpeg2000": Jpeg2KImageFile,
-    "png": PngImageFile,
-    "tiff": TiffImageFile,
-    "webp": WebPImageFile,
-}
 _PLANE_MODES = ("L", "I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 # EXIF 2.3, tag 0x0112: what turns a stored picture upright.
 _UPRIGHT = {
@@ -52,6 +38,8 @@ _UPRIGHT = {
 _PIXELS_FOR_BYTES: dict[str, tuple[float, float]] = {
     "avif": (32e6, 200),
     "gif": (64e6, 100),
+    "heif": (32e6, 200),
+    "psd": (64e6, 100),
     "jpeg": (64e6, 100),
     "jpeg2000": (16e6, 20),
     "png": (64e6, 100),
@@ -65,38 +53,49 @@ _VALUES_FOR_BYTES = (16e6, 2.0)
 _MOST_SCANNED_PIXELS = 2e9
 # Pillow joins a GIF's comments piece by piece, in quadratic time.
 _MOST_GIF_EXTENSION_BYTES = 2**17
+_FACTS, _PREVIEW = "crossbind facts", "crossbind preview"
 _EXR_CHANNELS = ("z", "depth", "y", "r")
 # Beyond this aspect ratio only the cropped part is resized: a 1 x 30,000 picture would need 6 GB otherwise.
 _LONG_ASPECT = 4
 
 
-def decode_picture(source: Source, limits: Limits, least_side: int = 0) -> Image.Image:
+def decode_picture(source: Source, limits: Limits, least_side: int = 0, found: Format | None = None) -> Image.Image:
     """Encoded or in-memory picture -> its first frame, decoded and turned upright by EXIF, in its own Pillow mode.
 
-    With `least_side` a JPEG may come at 1/2, 1/4 or 1/8 of its size, the short side still at least that many pixels.
+    `found` is its format, where that is known. With `least_side` a JPEG may come at 1/2, 1/4 or 1/8 of its size, the
+    short side still at least that many pixels.
     Raises MediaError for what is no picture, is damaged, or has more than `max_pixels` (told from the header).
     """
     if isinstance(source.content, Image.Image):
         with _decoding(source):  # a picture opened by the caller is decoded only now
             return _load(source, source.content, limits, 0)
-    found = sniff(source, limits)
-    if found.name not in _DECODERS:
-        raise MediaError(source.name, f"is {found.name}, expected a picture: {', '.join(_DECODERS)}; convert it")
+    found = found or sniff(source, limits)
+    if found.name not in DECODERS:
+        raise MediaError(source.name, f"is {found.name}, expected a picture: {', '.join(DECODERS)}; convert it")
     with source.open(limits) as file, _decoding(source):
         if found.name == "tiff" and (picture := _read_unusual_tiff(source, file, limits)):
             return picture
+        if found.name == "raw":
+            file = io.BytesIO(raw.preview(source, file))
         if found.name == "gif":
             _check_gif_extensions(source, file)
-        picture = _DECODERS[found.name](file)
+        picture = DECODERS[found.name](file)
         _check_size(source, picture.size, limits)
         if picture.mode in _PLANE_MODES and picture.mode != "L":
             check_cost(source, file, math.prod(picture.size), *_VALUES_FOR_BYTES)
         elif found.name in _PIXELS_FOR_BYTES:
             of_format = _BITS_FOR_BYTES if picture.mode == "1" else _PIXELS_FOR_BYTES[found.name]
             check_cost(source, file, math.prod(picture.size), *of_format)
-        if found.name == "jpeg":
+        if found.name in ("jpeg", "raw"):
             _check_scans(source, file, math.prod(picture.size))
-        return _load(source, picture, limits, least_side)
+        loaded = _load(source, picture, limits, least_side)
+        loaded.info[_PREVIEW] = found.name == "raw"
+        return loaded
+
+
+def is_preview(picture: Image.Image) -> bool:
+    """Whether a picture that `decode_picture` returned is what a camera's raw file has beside its sensor's values."""
+    return bool(picture.info.get(_PREVIEW, False))
 
 
 def to_rgb(picture: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
@@ -221,6 +220,7 @@ def _decoding(source: Source) -> Iterator[None]:
 
 def _load(source: Source, picture: Image.Image, limits: Limits, least_side: int) -> Image.Image:
     _check_size(source, picture.size, limits)
+    facts = facts_of(picture, picture.size)
     if least_side and isinstance(picture, JpegImageFile):
         picture.draft(None, (least_side, least_side))
     picture.load()
@@ -228,7 +228,15 @@ def _load(source: Source, picture: Image.Image, limits: Limits, least_side: int)
         orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged EXIF is no reason to refuse sound pixels
         orientation = 1
-    return _turn_upright(picture, orientation)
+    upright = _turn_upright(picture, orientation)
+    upright.info[_FACTS] = facts
+    return upright
+
+
+def metadata_of(picture: Image.Image) -> dict[str, Any]:
+    """What the file of a picture that `decode_picture` returned says of itself, as `preprocess.metadata` has it."""
+    facts: dict[str, Any] = picture.info.get(_FACTS, {})
+    return facts
 
 
 def _turn_upright(picture: Image.Image, orientation: int) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Text: a string or a UTF-8 file, and the windows that a text longer than an encoder's context is cut into."""
+"""Text: a string or a text file, and the windows that a text longer than an encoder's context is cut into."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from preprocess.encodings import encoding_of
 from preprocess.source import Limits, MediaError, Plan, Segment, Source
 
 MAX_CHARACTERS = 1_000_000  # a long book; some 3,000 windows of 77 tokens
@@ -29,12 +30,13 @@ def shape(config: TextConfig) -> tuple[int]:
 
 
 def read(source: Source, config: TextConfig, limits: Limits, plan: Plan) -> list[Segment]:
-    """A string in memory, or UTF-8 text as a path or bytes -> one segment whose views (1,) hold the text (dtype U).
+    """A string in memory, or text as a path or bytes -> one segment whose views (1,) hold the text (dtype U).
 
+    Files are UTF-8 or UTF-16, with or without a byte order mark, else Windows-1252; a note tells where it is not UTF-8.
     Raises MediaError for text that is empty or blank, of another encoding, with NUL characters or lone surrogates,
     or longer than `MAX_CHARACTERS`.
     """
-    text = source.content if isinstance(source.content, str) else _decode(source, limits)
+    text, notes = (source.content, ()) if isinstance(source.content, str) else _decode(source, limits)
     if len(text) > MAX_CHARACTERS:
         raise MediaError(source.name, f"has {len(text):,} characters, the limit is {MAX_CHARACTERS:,}; split the text")
     if "\0" in text:
@@ -45,7 +47,7 @@ def read(source: Source, config: TextConfig, limits: Limits, plan: Plan) -> list
         text.encode()
     except UnicodeEncodeError as error:
         raise MediaError(source.name, f"is not valid Unicode: character {error.start:,} is half a pair") from None
-    return [Segment(np.array([text]))]
+    return [Segment(np.array([text]), notes=notes)]
 
 
 def windows(words: Sequence[Sequence[int]], room: int) -> list[list[int]]:
@@ -80,15 +82,21 @@ def _pack(pieces: Sequence[Sequence[int]], room: int) -> list[list[int]]:
     return packed
 
 
-def _decode(source: Source, limits: Limits) -> str:
+def _decode(source: Source, limits: Limits) -> tuple[str, tuple[str, ...]]:
     with source.open(limits) as file:
-        data = file.read(4 * MAX_CHARACTERS + 4)  # UTF-8 takes at most 4 bytes a character, and 3 more for its mark
+        data = file.read(4 * MAX_CHARACTERS + 4)  # no encoding takes more than 4 bytes a character, and 3 for its mark
     if len(data) == 4 * MAX_CHARACTERS + 4:
         raise MediaError(source.name, f"has more than {MAX_CHARACTERS:,} characters (the limit); split the text")
+    encoding = encoding_of(data) or "utf-8"
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode(encoding)
     except UnicodeDecodeError as error:
         raise MediaError(
             source.name,
-            f"is not UTF-8 text: byte 0x{error.object[error.start]:02x} at offset {error.start:,}; save it as UTF-8",
+            f"is not {encoding.upper()} text: byte 0x{error.object[error.start]:02x} at offset {error.start:,}; "
+            "save it as UTF-8",
         ) from None
+    if encoding.startswith("utf-8"):
+        return text, ()
+    name = "Windows-1252" if encoding == "cp1252" else "UTF-16"
+    return text, (f"is not UTF-8: read as {name}",)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from preprocess.decoding.protocol import Returns, returns
 from preprocess.readers import raster
-from preprocess.source import Limits, MediaError, Plan, Segment, Source
+from preprocess.source import Limits, MediaError, OrdinaryPictureError, Plan, Segment, Source
 
 if TYPE_CHECKING:
     import torch
@@ -100,7 +100,7 @@ def _read(source: Source, limits: Limits) -> tuple[np.ndarray, tuple[str, ...]]:
 def _grey(source: Source, values: np.ndarray) -> np.ndarray:
     spread = np.percentile(values.max(axis=2) - values.min(axis=2), 99)
     if spread > _MAX_CHANNEL_SPREAD:
-        raise MediaError(
+        raise OrdinaryPictureError(
             source.name,
             "is a colour picture; expected one channel of brightness or temperature (a false-colour palette cannot be "
             "turned back): export it as greyscale or as radiometric TIFF, or embed it as an image",

@@ -66,6 +66,12 @@ def index(
         bool,
         typer.Option("--allow-removal", help="Forget the files of a folder that is missing, empty or mostly gone."),
     ] = False,
+    positions: Annotated[
+        bool | None,
+        typer.Option(
+            help="Store where pictures and films were taken, or leave that out; remembered.", show_default=False
+        ),
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Go on until Ctrl-C, as the folder changes.")] = False,
     verbose: Verbose = False,
     decode: Decode = "isolated",
@@ -76,6 +82,7 @@ def index(
     if not folder.expanduser().exists() and not _is_known(library, folder):
         usage_error(f"{folder}: there is no such folder or file")
     patterns: dict[str, Any] = {"exclude": exclude, "include": include, "allow_removal": allow_removal}
+    patterns["positions"] = positions
     options: dict[str, Any] = {"batch_size": batch_size, "limits": limits, "follow_links": follow_links} | patterns
     with open_library(library, load_options(model, weights, device, dtype), factory) as opened:
         if watch:

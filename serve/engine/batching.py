@@ -2,10 +2,9 @@
 
     submit -> preprocess (decode workers; threads for texts) -> encode (one thread) -> the future
 
-While one batch is encoded, the next one gathers. So batches grow with the load, and no item waits for others to arrive.
-All stages are bounded: at most `max_waiting` texts and media are accepted, of which a batch and a few more are decoded
-ahead. Long items are divided into single views (windows of a text, clips of a film), and clients take turns by the cost
-of their items (see `serve.engine.fairness`). An item that nobody waits for any more is removed from all queues at once.
+While one batch is encoded, the next one gathers: batches grow with the load, and no item waits for others to arrive. At
+most `max_waiting` texts and media are accepted, of which a batch and a few more are decoded ahead. Long items are divided
+into views, and clients take turns by cost (`serve.engine.fairness`). What nobody waits for leaves all queues at once.
 """
 
 from __future__ import annotations
@@ -35,11 +34,9 @@ if TYPE_CHECKING:
     from bind.model.model import BindModel
     from serve.engine.metrics import Metrics
 
-
 _PASS_S = 0.1
 """The longest time that one batch should take, in seconds, because items that arrive meanwhile wait for its end."""
-_SHORT_TOKENS = 32
-_LEAST_PIECES = 2
+_SHORT_TOKENS, _LEAST_PIECES = 32, 2
 _GUESS_S = 0.001
 """The assumed time for a view, or for one token of a text, before any item of its modality was encoded."""
 _TEXTS_PER_PASS = 16
@@ -227,6 +224,9 @@ class Batcher:
         if done.cancelled() or task.job.is_over():
             self._leave([task])
             return
+        if task.read_as_picture(done.exception()):
+            self._begin(task)
+            return
         with self._changed:
             if task.has_left:
                 return
@@ -276,9 +276,8 @@ class Batcher:
             if not pieces:
                 continue
             started = time.monotonic()
-            for piece in pieces:
-                if piece.place == 0:
-                    self._metrics.stage_seconds.labels("pre").observe(started - piece.part.task.since)
+            for piece in (piece for piece in pieces if piece.place == 0):
+                self._metrics.stage_seconds.labels("pre").observe(started - piece.part.task.since)
             self._metrics.batch_size.labels(modality).observe(len(pieces))
             try:
                 views = torch.stack([piece.part.views[piece.place] for piece in pieces])
@@ -343,7 +342,8 @@ class Batcher:
                 continue
             vector = torch.nn.functional.normalize(part.total, dim=0).numpy()
             segment = part.segment
-            found = EncodedSegment(vector, modality, segment.notes, part.tokens, segment.start_s, segment.end_s)
+            notes, facts = (*task.notes, *segment.notes), (segment.metadata, segment.at)
+            found = EncodedSegment(vector, modality, notes, part.tokens, segment.start_s, segment.end_s, *facts)
             part.views, part.total = torch.empty(0), None
             task.found[part.place] = found
             task.missing -= 1

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Mapping
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
 
-from preprocess.source import Limits, MediaError, Plan, Segment, Source
+from bind.modalities import Guess
+from preprocess.source import Limits, MediaError, OrdinaryPictureError, Plan, Segment, Source
 
 if TYPE_CHECKING:
     pass
@@ -55,6 +57,8 @@ class EncodedSegment:
     tokens: int = 0
     start_s: float | None = None
     end_s: float | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    at: str | None = None
 
 
 @dataclass(eq=False)
@@ -94,6 +98,14 @@ class Task:
     found: list[EncodedSegment | None] = field(default_factory=list)
     is_decoded: bool = False
     has_left: bool = False
+    notes: tuple[str, ...] = ()
+
+    def read_as_picture(self, error: BaseException | None) -> bool:
+        """Whether the name suggested what the pixels refute: then it is to be read again, as an image."""
+        if not (isinstance(error, OrdinaryPictureError) and isinstance(self.modality, Guess)):
+            return False
+        self.notes, self.modality = (self.modality.note,), "image"
+        return True
 
 
 @dataclass(eq=False)

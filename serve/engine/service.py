@@ -353,9 +353,9 @@ class Service:
             finally:
                 future.cancel()
             for part in parts:
-                yield pipeline.Embedded(
-                    position, part.modality, part.vector, part.start_s, part.end_s, part.notes, part is parts[-1]
-                )
+                times, facts = (part.start_s, part.end_s), (part.metadata, part.at)
+                last = part is parts[-1]
+                yield pipeline.Embedded(position, part.modality, part.vector, *times, part.notes, last, *facts)
 
     def _checked(self, place: int, vector: np.ndarray) -> EncodedSegment:
         vector = np.asarray(vector, np.float32)

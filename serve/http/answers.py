@@ -13,7 +13,7 @@ from fastapi.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
 from preprocess.formats import sniff
-from preprocess.source import MediaError, Source
+from preprocess.source import MediaError, Opened, Source
 from serve.engine.service import Service
 from serve.engine.values import About
 from serve.library.items import Hit, Item
@@ -57,8 +57,7 @@ class OpenFileAnswer(FileResponse):
 def content_type_of(file: IO[bytes], name: str, service: Service) -> str | None:
     """The content type with which an open file may be shown, or None where it is not to be shown."""
     try:
-        head = os.pread(file.fileno(), 4096, 0)
-        found = sniff(Source(head, name), service.library_limits)
+        found = sniff(Source(Opened(file.fileno()), name), service.library_limits)
     except MediaError:
         return None
     if found.name in _MOVING:
@@ -77,6 +76,10 @@ def item_json(item: Item, root: str) -> dict[str, Any]:
         "also": [shown(path) for path in item.also],
         "start_s": item.start_s,
         "end_s": item.end_s,
+        "at": item.at,
+        "date": item.date,
+        "date_source": item.date_source,
+        "notes": list(item.notes),
         "metadata": item.metadata,
         "media": f"{place}/media",
         "thumbnail": f"{place}/thumbnail",

@@ -176,7 +176,11 @@ class SearchRequest(Strict):
 
 
 class ItemAnswer(BaseModel):
-    """A file, or a stretch of it. `also` are other files with the same content."""
+    """A file, or a stretch of it. `also` are other files with the same content.
+
+    `at` is the part of a picture or document (`page 3`), `notes` say what was repaired or assumed, `date_source` where
+    the date is from: sidecar, exif, xmp, container, takeout or file.
+    """
 
     object: Literal["item"]
     id: int
@@ -185,6 +189,10 @@ class ItemAnswer(BaseModel):
     also: list[str]
     start_s: float | None
     end_s: float | None
+    at: str | None
+    date: str
+    date_source: str
+    notes: list[str]
     metadata: dict[str, Any]
     media: str
     thumbnail: str

@@ -295,20 +295,23 @@ class Catalogue:
             is_whole(table, f"{alias}.") for table, alias in (("segments", "s"), ("contents", "c"), ("files", "f"))
         )
         rows = self._rows(
-            f"SELECT s.id, c.id, f.path, s.modality, s.start_s, s.end_s, f.metadata, f.caption, {whole} FROM {_JOIN} "
+            "SELECT s.id, c.id, f.path, s.modality, s.start_s, s.end_s, f.metadata, f.caption, c.metadata, s.at, "
+            f"c.notes, f.date, f.date_source, {whole} FROM {_JOIN} "
             f"WHERE s.id IN (SELECT value FROM json_each(?)) AND {where.sql} "
             "ORDER BY f.id NOT IN (SELECT value FROM json_each(?)), f.path",
             (json.dumps([int(number) for number in ids]), *where.values, json.dumps(list(wanted))),
         )
         self._check("segment, or the file it is of,", ((row[0], row[-1]) for row in rows))
-        for segment, content, path, modality, start_s, end_s, metadata, caption, _ in rows:
+        for segment, content, path, modality, start_s, end_s, metadata, caption, said, at, *rest in rows:
             path = uploads.path_of(path, self.folder)
             known = found.get(segment)
             if known is not None:
                 found[segment] = Entry(**{**known.__dict__, "also": (*known.also, path)})
                 continue
-            values = json.loads(metadata) | ({"caption": caption} if caption else {})
-            found[segment] = Entry(segment, content, path, (), modality, start_s, end_s, values)
+            values = json.loads(said) | json.loads(metadata) | ({"caption": caption} if caption else {})
+            notes, date, date_source = tuple(json.loads(rest[0])), rest[1], rest[2]
+            place = (segment, content, path, (), modality, start_s, end_s)
+            found[segment] = Entry(*place, values, at, notes, date, date_source)
         return found
 
     def as_uploads(self, entries: Iterable[Entry], wanted: Collection[int] = ()) -> dict[int, Entry]:
@@ -317,8 +320,9 @@ class Catalogue:
         The first of an entry's files is shown, unless one of the files is among the `wanted` file ids.
         """
         found = {entry.segment: entry for entry in entries}
-        for number, segment, file, key, metadata, caption in self._rows(
-            "SELECT u.id, u.segment, f.id, f.path, f.metadata, f.caption FROM uploads u JOIN files f ON f.id = u.file "
+        for number, segment, file, key, metadata, caption, said in self._rows(
+            "SELECT u.id, u.segment, f.id, f.path, f.metadata, f.caption, c.metadata FROM uploads u "
+            "JOIN files f ON f.id = u.file JOIN contents c ON c.id = f.content "
             "WHERE u.segment IN (SELECT value FROM json_each(?)) ORDER BY f.path DESC",
             (json.dumps(list(found)),),
         ):
@@ -327,7 +331,7 @@ class Catalogue:
                 found[segment] = replace(entry, item=number)
             elif file in wanted and path in entry.also:
                 also = tuple(sorted({entry.path, *entry.also} - {path}))
-                values = json.loads(metadata) | ({"caption": caption} if caption else {})
+                values = json.loads(said) | json.loads(metadata) | ({"caption": caption} if caption else {})
                 found[segment] = replace(entry, item=number, path=path, also=also, metadata=values)
         return found
 
@@ -357,7 +361,8 @@ class Catalogue:
 
     def has_metadata(self, key_path: str) -> bool:
         """Whether any file has this metadata key (a JSON path)."""
-        return bool(self._rows("SELECT 1 FROM files WHERE json_type(metadata, ?) IS NOT NULL LIMIT 1", (key_path,)))
+        of = "SELECT 1 FROM {} WHERE json_type(metadata, ?) IS NOT NULL LIMIT 1"
+        return any(self._rows(of.format(table), (key_path,)) for table in ("files", "contents"))
 
     def _arrays(self, rows: Sequence[Sequence[Any]]) -> tuple[np.ndarray, np.ndarray]:
         """Rows of (segment id, vector, anything, checksum) -> (n,) ids and (n, D) vectors."""

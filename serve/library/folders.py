@@ -45,13 +45,12 @@ class Folders:
         exclude: Sequence[str] | None = None,
         include: Sequence[str] | None = None,
         allow_removal: bool = False,
+        positions: bool | None = None,
     ) -> IndexReport:
         """Brings the library up to date with a folder (or a file): idempotent, and resumable after any interruption.
 
-        A file whose size, time and sidecar are unchanged is not opened. Left out are hidden files, what devices and
-        systems put beside media, and what a `.crossbindignore` names (see `serve.library.rules`). The folder is
-        remembered as a root with its patterns; of a folder inside of a root, that part of the root is brought up to
-        date.
+        A file whose size, time and sidecar are unchanged is not opened. `serve.library.rules` says what is left out. The
+        folder is remembered as a root; of a folder inside of a root, that part of the root is brought up to date.
 
         Args:
             folder: The folder (or file) to make searchable.
@@ -60,19 +59,18 @@ class Folders:
             limits: Bounds on a file: bytes, pixels, duration, time to decode.
             retry: Files that failed before are tried again although they did not change.
             follow_links: Links that lead out of the folder are followed; otherwise the report has their number.
-            exclude: Patterns, as in a `.gitignore`, of what is left out. None means those of the last run; a pattern
-                that starts with `!` takes in what the default rules leave out.
-            include: Patterns of the only files to take. None means those of the last run, and at first all.
+            exclude: Patterns of what is left out, or with `!` taken in, as in a `.gitignore`. None: of the last run.
+            include: Patterns of the only files to take. None: those of the last run, at first all.
             allow_removal: The folder may be missing or empty, or most of its files may be gone: they leave the
                 library. Otherwise that is an error, because a drive may not be mounted.
+            positions: Whether it is stored where pictures were taken. None: as in the last run, at first yes.
 
         Returns:
             The numbers of added, updated, removed and unchanged files, and each skipped file with its reason.
 
         Raises:
             RemovalError: Too many files are gone; nothing was removed, and what was added stays.
-            LibraryError: There is no such folder, another process is writing, or the disk is full. What was stored
-                before stays.
+            LibraryError: There is no such folder, another process is writing, or the disk is full.
 
         Example:
             >>> report = library.index("media", exclude=["*.tmp", "/private/"])
@@ -88,7 +86,8 @@ class Folders:
         places = None if known.path == place else (place,)
         if not os.path.exists(place):
             self._refuse_missing(place, allow_removal)
-        scope = Scope(known.path, rules, places, follow_links, allow_removal)
+        wanted = known.positions if positions is None else positions
+        scope = Scope(known.path, rules, places, follow_links, allow_removal, positions=wanted)
         return self._run(scope, limits, batch_size, retry, progress)
 
     def watch(
@@ -103,6 +102,7 @@ class Folders:
         exclude: Sequence[str] | None = None,
         include: Sequence[str] | None = None,
         allow_removal: bool = False,
+        positions: bool | None = None,
     ) -> None:
         """Indexes a folder, then keeps the library in step with it until `stop` is set: within a few seconds.
 
@@ -120,6 +120,7 @@ class Folders:
             exclude: As in `index`.
             include: As in `index`.
             allow_removal: As in `index`.
+            positions: As in `index`.
 
         Raises:
             LibraryError: The folder cannot be watched, or the library cannot be written.
@@ -137,11 +138,13 @@ class Folders:
                 exclude=exclude,
                 include=include,
                 allow_removal=allow_removal,
+                positions=positions,
             )
 
         def index_places(places: Iterable[str]) -> IndexReport:
             root = roots.containing(roots.of(self._catalogue), place) or Root(place)
-            scope = Scope(root.path, root.rules, tuple(places), follow_links, allow_removal, is_watched=True)
+            kept = {"positions": root.positions, "is_watched": True}
+            scope = Scope(root.path, root.rules, tuple(places), follow_links, allow_removal, **kept)
             return self._run(scope, limits, batch_size, retry=False, progress=None)
 
         watching.watch(place, self.folder, index_all, index_places, report or (lambda _: None), stop)
@@ -172,7 +175,7 @@ class Folders:
         for root, paths in groups.items():
             places = tuple(paths) if root.path != paths[0] else None
             known = root.last_run != ""
-            scope = Scope(root.path, root.rules, places, False, allow_removal=True, is_remembered=known)
+            scope = Scope(root.path, root.rules, places, False, True, is_remembered=known, positions=root.positions)
             total.join(self._run(scope, limits, 64, retry=True, progress=progress))
         return total
 
@@ -181,7 +184,9 @@ class Folders:
 
         Raises as `index` does.
         """
-        report = self._run(Scope(path, is_remembered=False), None, 64, retry=False, progress=None)
+        root = roots.containing(roots.of(self._catalogue), path) or Root(path)
+        scope = Scope(path, is_remembered=False, positions=root.positions)
+        report = self._run(scope, None, 64, retry=False, progress=None)
         with self._catalogue.write() as writer, writer.transaction():
             writer.set_folder(path, folder)
         return dict(report.skipped + report.skipped_before).get(path)

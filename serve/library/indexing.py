@@ -12,14 +12,16 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bind.model import pipeline
+from preprocess.metadata import POSITIONS
 from preprocess.source import Limits, MediaError, Source
 from serve.library import removal, roots, scan
+from serve.library.places import place_of
 from serve.library.records import ContentKey, FileRow, NewFile, NewSegment
 from serve.library.reports import IndexReport
 from serve.library.roots import Scope
@@ -56,6 +58,8 @@ class _Job:
     content: int | None = None
     segments: list[NewSegment] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    said: dict[str, Any] = field(default_factory=dict)
+    stored_as: ContentKey | None = None
     failures: dict[str, str] = field(default_factory=dict)
 
 
@@ -83,6 +87,7 @@ class Run:
         self._batch_size = batch_size
         self._retry = retry
         self._progress = progress
+        self._positions = scope.positions
         self._is_upload = Path(scope.root).is_relative_to(library)
         self._embed = embed or (
             lambda sources: pipeline.embed(model, sources, plan="segments", batch_size=batch_size, limits=limits)
@@ -127,7 +132,7 @@ class Run:
             if isinstance(probed, MediaError):
                 self._refuse(found, row, probed.reason, isinstance(probed, TemporaryError))
                 continue
-            key = ContentKey(probed.digest, probed.modality, _canonical(asdict(probed.hints)))
+            key = ContentKey(probed.digest, str(probed.modality), _canonical(asdict(probed.hints)))
             if (job := self._jobs.get(key)) is not None:
                 job.files.append((probed, row))
                 continue
@@ -137,7 +142,7 @@ class Run:
                 self._jobs[key] = job = _Job(key, parts, [(probed, row)], waiting=0, content=known[0])
                 self._make_ready(job)
                 continue
-            self._jobs[key] = job = _Job(key, parts, [(probed, row)], waiting=len(parts))
+            self._jobs[key] = job = _Job(key, parts, [(probed, row)], len(parts), notes=list(probed.notes))
             for part in parts:
                 self._in_pipeline[position] = (job, part)
                 position += 1
@@ -208,8 +213,12 @@ class Run:
         if isinstance(result, pipeline.Failed):
             job.failures[part] = result.error.reason
         else:
-            job.segments.append(NewSegment(result.modality, result.start_s, result.end_s, result.vector))
+            segment = NewSegment(result.modality, result.start_s, result.end_s, result.vector, result.at)
+            job.segments.append(segment)
             job.notes.extend(note for note in result.notes if note not in job.notes)
+            job.said |= {key: value for key, value in result.metadata.items() if self._may_keep(key)}
+            if result.modality != part and part == job.key.modality:  # its name suggested another
+                job.stored_as, job.parts = replace(job.key, modality=result.modality), (result.modality,)
             if not result.last:
                 return
         del self._in_pipeline[result.position]
@@ -224,6 +233,8 @@ class Run:
         if reason is None and job.segments:
             job.notes.extend(f"{part}: {why}" for part, why in job.failures.items() if why != _SILENT)
             self._report.embedded += 1
+            if job.stored_as and (known := self._writer.content(job.stored_as)):
+                job.content = known[0]  # the same picture under a name that suggested nothing
             self._make_ready(job)
             return
         for probed, row in job.files:
@@ -264,9 +275,14 @@ class Run:
                 self._left.update(row.content for _, row in job.files if row is not None and row.content is not None)
                 content = job.content
                 if content is None:
-                    content = self._writer.put_content(job.key, job.parts, job.segments, job.notes)
+                    if place := place_of(job.said):
+                        job.said["place"] = place
+                    said = _canonical(job.said)
+                    key = job.stored_as or job.key
+                    content = self._writer.put_content(key, job.parts, job.segments, job.notes, said)
+                said = json.loads(self._writer.said(content))
                 for probed, row in job.files:
-                    self._store(probed, row, content, is_new=job.content is None)
+                    self._store(probed, row, content, said, is_new=job.content is None)
             for file in self._refused:
                 self._seen.add(self._writer.put_file(file))
         for job in self._ready:
@@ -275,10 +291,14 @@ class Run:
         self._refused.clear()
         self._committed_at = time.monotonic()
 
-    def _store(self, probed: Probed, row: FileRow | None, content: int, is_new: bool) -> None:
-        caption = probed.metadata.get("caption")
+    def _may_keep(self, key: str) -> bool:
+        return self._positions or key not in POSITIONS
+
+    def _store(self, probed: Probed, row: FileRow | None, content: int, said: dict[str, Any], is_new: bool) -> None:
+        beside = {key: value for key, value in probed.others.items() if self._may_keep(key)} | probed.metadata
+        caption = beside.get("caption")
         caption = caption if isinstance(caption, str) else ""
-        free = _canonical({key: value for key, value in probed.metadata.items() if key != "caption"})
+        free = _canonical({key: value for key, value in beside.items() if key != "caption"})
         self._tick()
         if row is None or row.content is None:
             self._report.added += 1
@@ -289,8 +309,8 @@ class Run:
         else:
             self._report.unchanged += 1
         found = probed.found
-        date = scan.date_of(probed)
-        file = NewFile(found.path, found.folder, _stamp(found), content, date, caption, free)
+        date, source = scan.date_of(probed, said)
+        file = NewFile(found.path, found.folder, _stamp(found), content, date, caption, free, date_source=source)
         self._seen.add(self._writer.put_file(file))
 
     def _finish(self) -> None:

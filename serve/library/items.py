@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 class Item:
     """A file, or a timed stretch of it, in one modality (a video's sound track is an item of its own).
 
-    `also` are the other files with the same content. Times are None for an item without times. `metadata` are the free
-    keys of the sidecar `NAME.json`, `caption` among them.
+    `also` are the other files with the same content. Times are None for an item without times. `metadata` is what the
+    medium says of itself (see `preprocess.metadata`) and the free keys of its sidecars, `caption` among them; a
+    sidecar's word counts more. `at` is the part of a picture or document (`page 3`), `notes` say what was assumed or
+    repaired, `date_source` where the `date` is from (see `serve.library.scan.date_of`).
     """
 
     item_id: int
@@ -39,6 +41,10 @@ class Item:
     end_s: float | None
     metadata: dict[str, Any]
     also: tuple[str, ...]
+    at: str | None
+    notes: tuple[str, ...]
+    date: str
+    date_source: str
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,8 @@ class Duplicates:
 def item_of(entry: Entry) -> Item:
     """A row of the catalogue -> its item."""
     number = entry.segment if entry.item < 0 else entry.item
-    return Item(number, entry.path, entry.modality, entry.start_s, entry.end_s, entry.metadata, entry.also)
+    place = (number, entry.path, entry.modality, entry.start_s, entry.end_s, entry.metadata, entry.also)
+    return Item(*place, entry.at, entry.notes, entry.date, entry.date_source)
 
 
 class Items:

@@ -50,5 +50,20 @@ def _version_2(connection: sqlite3.Connection, folder: Path) -> None:
     Writer(connection, folder).name_all_uploads()
 
 
-STEPS: dict[int, Step] = {1: _version_2}
+def _version_3(connection: sqlite3.Connection, folder: Path) -> None:
+    """2 -> 3: contents have what the media say of themselves, segments their part of a picture or document, files the
+    source of their date. What is in the library already has none until it is read again.
+    """
+    for table, column in (
+        ("contents", "metadata TEXT NOT NULL DEFAULT '{}'"),
+        ("segments", "at TEXT"),
+        ("files", "date_source TEXT NOT NULL DEFAULT ''"),
+    ):
+        connection.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
+    for table in CHECKSUMS:
+        sign(connection, table)
+    Writer(connection, folder).rebuild_words()
+
+
+STEPS: dict[int, Step] = {1: _version_2, 2: _version_3}
 """Format -> the step from it to the next."""

@@ -35,6 +35,10 @@ class Entry:
     start_s: float | None
     end_s: float | None
     metadata: dict[str, Any]
+    at: str | None = None
+    notes: tuple[str, ...] = ()
+    date: str = ""
+    date_source: str = ""
     item: int = -1
     """The id of an upload's item; -1 where the id is that of the segment."""
 
@@ -52,6 +56,7 @@ class NewFile:
     metadata: str = "{}"
     reason: str | None = None
     reader: str | None = None
+    date_source: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ class NewSegment:
     start_s: float | None
     end_s: float | None
     vector: np.ndarray
+    at: str | None = None
 
 
 @dataclass(frozen=True)

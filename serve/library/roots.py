@@ -24,12 +24,16 @@ FACT = "roots"
 
 @dataclass(frozen=True)
 class Root:
-    """A folder (or file) that was indexed: its absolute path, its patterns, and when a run over it last ended (UTC)."""
+    """A folder (or file) that was indexed: its absolute path, its patterns, and when a run over it last ended (UTC).
+
+    `positions` says whether it is stored where its pictures and films were taken.
+    """
 
     path: str
     exclude: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
     last_run: str = ""
+    positions: bool = True
 
     @property
     def rules(self) -> Rules:
@@ -57,6 +61,8 @@ class Scope:
     allow_removal: bool = False
     is_remembered: bool = True
     """The root is recorded after a run over all of it."""
+    positions: bool = True
+    """It is stored where pictures and films were taken."""
     is_watched: bool = False
     """The places are what has changed just now: nothing is done that takes time for all of a library."""
 
@@ -64,7 +70,10 @@ class Scope:
 def stored(value: object) -> list[Root]:
     """The fact, as the catalogue has it -> the roots. Catalogues that are older than roots have none."""
     rows = json.loads(value) if isinstance(value, str) else []
-    return [Root(row["path"], tuple(row["exclude"]), tuple(row["include"]), row["last_run"]) for row in rows]
+    return [
+        Root(row["path"], tuple(row["exclude"]), tuple(row["include"]), row["last_run"], row.get("positions", True))
+        for row in rows
+    ]
 
 
 def of(catalogue: Catalogue) -> list[Root]:
@@ -90,7 +99,7 @@ def record(writer: Writer, scope: Scope) -> None:
         and (os.path.lexists(root.path) or next(writer.files_below(root.path), None) is not None)
     ]
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    _write(writer, [*kept, Root(scope.root, scope.rules.exclude, scope.rules.include, now)])
+    _write(writer, [*kept, Root(scope.root, scope.rules.exclude, scope.rules.include, now, scope.positions)])
 
 
 def states(catalogue: Catalogue) -> list[RootState]:

@@ -7,7 +7,7 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import BufferedReader
@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from bind import modalities
+from preprocess import companions, sidecar
 from preprocess.decoding.protocol import stands_for
 from preprocess.files import IrregularFileError, open_regular
-from preprocess.sidecar import read_sidecar
 from preprocess.source import Hints, Limits, MediaError, Source
+from serve.library.places import place_of
 from serve.library.rules import BY_NAME, IGNORE_FILE, NO_MEDIA, FolderRules, Rules, relative
 
 _HAS_PROC = os.path.isdir("/proc/self/fd")
@@ -30,8 +31,8 @@ class Found:
     """A file as its folder lists it. `path` is absolute, bytes that are no UTF-8 in it as surrogate escapes.
 
     `folder` is relative to the indexed one ('' for that itself). The stamp of `size_bytes`, `mtime_ns` and `sidecar`
-    (that of `NAME.json`, '' without one) tells whether it changed. Where links out of a folder are left out, `inside`
-    is that folder's real path.
+    (those of `NAME.json` and other files that describe it, '' without one) tells whether it changed. Where links out of
+    a folder are left out, `inside` is that folder's real path.
     """
 
     path: str
@@ -74,8 +75,9 @@ class Unfollowed:
 
 @dataclass(frozen=True)
 class Probed:
-    """What a file is: the SHA-256 of its bytes, its modality, the hints and free metadata of its sidecar.
+    """What a file is: the SHA-256 of its bytes, its modality, the hints and free metadata of its sidecars.
 
+    `others` of the metadata are from the sidecars of other programs; `notes` say what was left out or assumed.
     `identity` (device, inode, time of change in ns) is that of the file that was hashed.
     """
 
@@ -85,6 +87,8 @@ class Probed:
     modality: str
     hints: Hints
     metadata: dict[str, Any]
+    others: dict[str, Any]
+    notes: tuple[str, ...]
 
 
 class TemporaryError(MediaError):
@@ -202,14 +206,14 @@ def _place(
 
 def probe(found: Found, limits: Limits) -> Probed:
     """Opens, recognises and hashes a file, reads its sidecar. Raises MediaError, a TemporaryError where it may pass."""
-    metadata = _sidecar(found) if found.sidecar else {}
-    hints = Hints.from_mapping(metadata, found.path)
+    own, others, notes = _sidecars(found) if found.sidecar else (sidecar.Sidecar(), {}, ())
+    hints = own.hints
     try:
         file = _open(found.path, found.inside)
     except OSError as error:
         raise TemporaryError(found.path, f"could not be opened: {error.strerror}") from None
     with file:
-        modality = modalities.detect(Source(Path(found.path), found.path, hints), limits)
+        modality, doubts = modalities.recognise(Source(Path(found.path), found.path, hints), limits)
         if (whole := stands_for(modalities.spec(modality).read, found.path)) != found.path:
             raise MediaError(found.path, f"is a part of the recording {os.path.basename(whole)}, with which it is read")
         try:
@@ -217,10 +221,7 @@ def probe(found: Found, limits: Limits) -> Probed:
         except OSError as error:
             raise TemporaryError(found.path, f"could not be read: {error.strerror}") from None
         identity = _identity(os.fstat(file.fileno()))
-    known = set(Hints.__dataclass_fields__)
-    return Probed(
-        found, identity, digest, modality, hints, {key: value for key, value in metadata.items() if key not in known}
-    )
+    return Probed(found, identity, digest, modality, hints, own.metadata, others, (*notes, *doubts))
 
 
 def changed(probed: Probed) -> str | None:
@@ -239,13 +240,21 @@ def changed(probed: Probed) -> str | None:
     )
 
 
-def date_of(probed: Probed) -> str:
-    """The sidecar's `date` where it is a text, else the time of the last change, as ISO 8601 in UTC."""
+def date_of(probed: Probed, said: Mapping[str, Any]) -> tuple[str, str]:
+    """The date of a file as ISO 8601, and where it is from, in this order:
+
+    `sidecar` (our `date`, as it is there), `exif` or `xmp` (local time, with its offset where it is known),
+    `container` (of a film or of sound), `takeout` or `xmp` (of a file beside it), `file` (of its last change, in UTC).
+    `said` is what the medium says of itself.
+    """
     date = probed.metadata.get("date")
     if isinstance(date, str):
-        return date
+        return date, "sidecar"
+    for facts in (said, probed.others):
+        if facts.get("taken"):
+            return facts["taken"], facts.get("taken_from", "")
     seconds = min(max(probed.found.mtime_ns // 10**9, 0), _LAST_SECOND)
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), "file"
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -306,7 +315,7 @@ def _entry(
                 inside.append(entry.name)
         elif not stat.S_ISREG(status.st_mode):
             yield Unlisted(entry.path, "is not a regular file (a pipe, socket or device)")
-        elif not (entry.name.endswith(".json") and os.path.lexists(entry.path.removesuffix(".json"))):
+        elif not companions.describes_another(entry.path):
             yield _found(entry.path, folder, status, inside_of)
     except OSError as error:
         broken = entry.is_symlink() and isinstance(error, FileNotFoundError)
@@ -315,12 +324,14 @@ def _entry(
 
 def _found(path: str, folder: str, status: os.stat_result | None = None, inside: str | None = None) -> Found:
     status = status or os.stat(path)
-    sidecar = ""
-    with contextlib.suppress(OSError):
-        side = os.stat(path + ".json")
-        if not _leads_out(path + ".json", inside):
-            sidecar = f"{side.st_mtime_ns}:{side.st_size}"
-    return Found(path, folder, status.st_size, status.st_mtime_ns, sidecar, inside)
+    stamps = []
+    for place, other in enumerate((path + ".json", *companions.beside(path))):
+        with contextlib.suppress(OSError):
+            side = os.stat(other)
+            if not _leads_out(other, inside):
+                name = f"{os.path.basename(other)}:" if place else ""
+                stamps.append(f"{name}{side.st_mtime_ns}:{side.st_size}")
+    return Found(path, folder, status.st_size, status.st_mtime_ns, "|".join(stamps), inside)
 
 
 def _leads_out(path: str, inside: str | None) -> bool:
@@ -358,12 +369,23 @@ def _identity(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_dev, status.st_ino, status.st_ctime_ns
 
 
-def _sidecar(found: Found) -> dict[str, Any]:
+def _sidecars(found: Found) -> tuple[sidecar.Sidecar, dict[str, Any], tuple[str, ...]]:
+    """What the files beside a medium say: ours, those of other programs, and notes on both."""
     path = found.path
+    for other in (f"{path}.json", *companions.beside(path)):
+        if _leads_out(other, found.inside):
+            raise TemporaryError(
+                path, f"{os.path.basename(other)} beside it became a link that leads out of the folder"
+            )
     try:
-        if _leads_out(f"{path}.json", found.inside):
-            raise IrregularFileError(errno.EPERM, "became a link that leads out of the folder", path)
-        return read_sidecar(path)
+        own = sidecar.read(path)
+        others, notes = companions.read(path)
+        foreign = companions.of_json(own.metadata)
     except OSError as error:
-        reason = f"its sidecar {os.path.basename(path)}.json could not be read: {error.strerror}"
-        raise TemporaryError(path, reason) from None
+        name = os.path.basename(str(error.filename or f"{path}.json"))
+        raise TemporaryError(path, f"its sidecar {name} could not be read: {error.strerror}") from None
+    if place := place_of(foreign or others):
+        others = others | {"place": place}
+    if foreign is not None:  # Takeout's has the name of ours
+        return sidecar.Sidecar(own.hints), foreign | others, notes
+    return own, others, (*own.notes, *notes)

@@ -12,24 +12,25 @@ from typing import Any
 FILE = "catalogue.sqlite"
 LOCK = "writer.lock"
 COMMITTED = "committed"
-FORMAT = 2
+FORMAT = 3
 CHECKSUMS = {
     "facts": ("key", "value"),
-    "contents": ("id", "digest", "modality", "hints", "parts", "duration_s", "notes"),
-    "segments": ("id", "content", "modality", "start_s", "end_s", "born"),
+    "contents": ("id", "digest", "modality", "hints", "parts", "duration_s", "notes", "metadata"),
+    "segments": ("id", "content", "modality", "start_s", "end_s", "at", "born"),
     "vectors": ("segment", "vector"),
     "removed": ("segment", "revision"),
     "uploads": ("id", "segment", "file"),
     "files": (
         "id", "path", "content", "size_bytes", "mtime_ns", "sidecar", "shown", "name", "folder", "date", "caption",
-        "metadata", "reason", "reader",
+        "metadata", "reason", "reader", "date_source",
     ),
 }  # fmt: skip
 """Table -> the columns that its `checksum` covers, the key first."""
 _TIME = "({0} IS NULL OR (typeof({0}) = 'real' AND abs({0}) < 1e300))"
 _TYPES = {
-    "contents": "typeof({0}modality) = 'text' AND typeof({0}parts) = 'text' AND typeof({0}notes) = 'text'",
-    "segments": "typeof({0}modality) = 'text' AND "
+    "contents": "typeof({0}modality) = 'text' AND typeof({0}parts) = 'text' AND typeof({0}notes) = 'text' "
+    "AND is_object({0}metadata)",
+    "segments": "typeof({0}modality) = 'text' AND ({0}at IS NULL OR typeof({0}at) = 'text') AND "
     + " AND ".join(_TIME.format("{0}" + x) for x in ("start_s", "end_s")),
     "files": "typeof({0}path) = 'blob' AND typeof({0}name) = 'text' AND typeof({0}caption) = 'text' "
     "AND is_object({0}metadata)",
@@ -42,11 +43,12 @@ _SCHEMA = """
 CREATE TABLE facts (key TEXT PRIMARY KEY, value, checksum INTEGER) WITHOUT ROWID;
 CREATE TABLE contents (
     id INTEGER PRIMARY KEY, digest BLOB NOT NULL, modality TEXT NOT NULL, hints TEXT NOT NULL,
-    parts TEXT NOT NULL, duration_s REAL, notes TEXT NOT NULL, checksum INTEGER, UNIQUE (digest, modality, hints)
+    parts TEXT NOT NULL, duration_s REAL, notes TEXT NOT NULL, checksum INTEGER,
+    metadata TEXT NOT NULL DEFAULT '{}', UNIQUE (digest, modality, hints)
 );
 CREATE TABLE segments (
     id INTEGER PRIMARY KEY AUTOINCREMENT, content INTEGER NOT NULL REFERENCES contents, modality TEXT NOT NULL,
-    start_s REAL, end_s REAL, born INTEGER NOT NULL, checksum INTEGER
+    start_s REAL, end_s REAL, born INTEGER NOT NULL, checksum INTEGER, at TEXT
 );
 CREATE INDEX segments_by_content ON segments (content);
 CREATE INDEX segments_by_modality ON segments (modality);
@@ -57,7 +59,7 @@ CREATE TABLE files (
     id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, content INTEGER REFERENCES contents,
     size_bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, sidecar TEXT NOT NULL,
     shown TEXT NOT NULL, name TEXT NOT NULL, folder TEXT NOT NULL, date TEXT NOT NULL, caption TEXT NOT NULL,
-    metadata TEXT NOT NULL, reason TEXT, reader TEXT, checksum INTEGER
+    metadata TEXT NOT NULL, reason TEXT, reader TEXT, checksum INTEGER, date_source TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX files_by_content ON files (content);
 CREATE TABLE uploads (

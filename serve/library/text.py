@@ -15,6 +15,8 @@ import re
 import unicodedata
 from typing import Any
 
+from preprocess.metadata import KEYS, QUIET
+
 WORDS_REVISION = 2
 """Another number makes the words of a library anew when it is opened."""
 STOP_WORDS = frozenset(
@@ -27,10 +29,11 @@ STOP_WORDS = frozenset(
 MEDIA_SUFFIXES = frozenset(
     re.findall(
         r"\w+",
-        "3g2 3gp aac ac3 aif aiff amr ape arw asf au avi avif bag bmp caf cr2 cr3 csv db3 dng dts dv exr flac flv "
-        "gif gsm h5 heic heics heif hif insp jfif jp2 jpe jpeg jpg json jxl m2ts m4a m4b m4v mcap md mka mkv mov "
-        "mp2 mp3 mp4 mpeg mpg mts mxf nef npy npz oga ogg ogv opus orf parquet pbm pdf pgm png ppm psd raf raw rw2 "
-        "sph svg tif tiff ts tsv tta txt ulg ulog voc w64 wav weba webm webp wma wmv wv",
+        "3fr 3g2 3gp aac ac3 aif aiff amr ape arw asf au avi avif bag bmp caf cr2 cr3 csv db3 dcr dng dts dv "
+        "eac3 erf exr fff flac flv gif gsm h5 heic heics heif hif iiq insp jfif jp2 jpe jpeg jpg json jxl "
+        "kdc m2t m2ts m4a m4b m4v mcap md mef mka mkv mos mov mp2 mp3 mp4 mpeg mpg mts mxf nef npy npz nrw "
+        "oga ogg ogv opus orf parquet pbm pdf pef pgm png ppm psb psd raf raw rw2 rwl sph sr2 srf srw svg "
+        "tif tiff ts tsv tta txt ulg ulog voc w64 wav weba webm webp wma wmv wv xmp",
     )
 )
 """Ends of names that say how a file is stored and not what it shows."""
@@ -96,10 +99,14 @@ def looks_like_path(text: str) -> bool:
     return bool(re.search(r"[/\\]", text)) and not re.search(r"\s|^[\d/]+$", text)
 
 
-def search_texts(name: str, caption: str, metadata: str) -> tuple[str, str, str]:
-    """A file's columns -> what the search for words has of them."""
-    texts = (stem_of(name), caption, _flat(json.loads(metadata)))
-    return tuple(" ".join(terms_of(text)) for text in texts)  # type: ignore[return-value]
+def search_texts(name: str, caption: str, metadata: str, said: str = "{}") -> tuple[str, str, str]:
+    """A file's columns, and what its medium says of itself -> what the search for words has of them.
+
+    Of the keys that media have, the values are words (a title, a camera), unless they are numbers or times.
+    """
+    both = json.loads(said) | json.loads(metadata)
+    values = " ".join(_flat(value if key in KEYS else {key: value}) for key, value in both.items() if key not in QUIET)
+    return tuple(" ".join(terms_of(text)) for text in (stem_of(name), caption, values))  # type: ignore[return-value]
 
 
 def terms_of(text: str) -> list[str]:

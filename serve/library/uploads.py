@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from bind.owned import NotOwnedError, OwnedFolder
-from preprocess.sidecar import MAX_SIDECAR_BYTES
+from preprocess.sidecar import MAX_SIDECAR_BYTES, Hints
 from preprocess.source import Limits, MediaError
 
 FOLDER = "files"
@@ -74,6 +74,7 @@ class Uploads:
         """
         name = safe_name(name)
         sidecar = _sidecar(name, metadata)
+        Hints.from_mapping(dict(metadata), name)  # said on purpose: what is wrong with it is no matter of a note
         aside = f"{_INCOMING}{uuid.uuid4().hex}.part"
         place = self._owned.make().folder(aside).make()
         try:

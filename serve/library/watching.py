@@ -26,7 +26,7 @@ LOOK_S = 0.25
 ALL_S = 3600.0
 """All of the folder is looked at again after this time: some network drives do not report every change."""
 _BACK_S = 1.0
-_SIDECARS = (".json", ".xmp")
+_SIDECARS = (".json", ".xmp", ".txt")
 """A change of one of these may be a change of another file of its folder."""
 
 Stamp = tuple[int, int] | None

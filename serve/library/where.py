@@ -6,6 +6,7 @@
     comparison = name ( "=" | "==" | "!=" | "<>" | "<" | "<=" | ">" | ">=" ) value
                | name ["not"] "like" text            % stands for any characters, _ for one; case does not count
                | name ["not"] "in" "(" value { "," value } ")"
+               | name ["not"] "between" value "and" value    both ends count, an end that is a day or a month wholly
                | name "is" ["not"] "null"
     value      = 'text' | "text" | number | true | false        a doubled quote mark inside stands for one
 
@@ -33,6 +34,8 @@ COLUMNS: Mapping[str, str] = {
     "start_s": "s.start_s",
     "end_s": "s.end_s",
     "duration_s": "c.duration_s",
+    "date_source": "f.date_source",
+    "at": "s.at",
 }
 """Name in a filter -> column of the catalogue's join of segments s, contents c and files f."""
 MAX_LENGTH = 10_000
@@ -53,8 +56,9 @@ _TOKEN = re.compile(
     )""",
     re.VERBOSE,
 )
+_DAY = re.compile(r"\d{4}(-\d\d){0,2}")
 _COMPARISONS = {"=": "=", "==": "=", "!=": "<>", "<>": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
-_WORDS = {"and", "or", "not", "in", "like", "is", "null", "true", "false"}
+_WORDS = {"and", "or", "not", "in", "like", "between", "is", "null", "true", "false"}
 _INTEGERS = range(-(2**63), 2**63)
 
 
@@ -185,6 +189,10 @@ class _Parser:
             if len(self.token.text) > MAX_PATTERN + 2:
                 self.fail(f"the pattern has more than {MAX_PATTERN} characters", self.token.position)
             return f"({column} {negated}LIKE {self.value()})"
+        if self.take("between"):
+            low = self.value()
+            self.expect("and")
+            return f"({column} {negated}BETWEEN {low} AND {self.value(is_end=True)})"
         if self.take("in"):
             self.expect("(")
             values = [self.value()]
@@ -192,7 +200,7 @@ class _Parser:
                 values.append(self.value())
             self.expect(")")
             return f"({column} {negated}IN ({', '.join(values)}))"
-        self.fail("expected one of = != < <= > >= like in is", start.position)
+        self.fail("expected one of = != < <= > >= like in between is", start.position)
 
     def column(self) -> str:
         token = self.token
@@ -202,13 +210,16 @@ class _Parser:
         if token.text in COLUMNS:
             return COLUMNS[token.text]
         self.keys.setdefault(token.text, token.position)
-        return f"json_extract(f.metadata, {self.bind(json_path(token.text), token)})"
+        paths = [self.bind(json_path(token.text), token) for _ in range(2)]
+        return f"coalesce(json_extract(f.metadata, {paths[0]}), json_extract(c.metadata, {paths[1]}))"
 
-    def value(self) -> str:
+    def value(self, is_end: bool = False) -> str:
         token = self.token
         if token.kind == "text":
             mark = token.text[0]
-            value: str | int | float = token.text[1:-1].replace(mark * 2, mark)
+            text = token.text[1:-1].replace(mark * 2, mark)
+            # With a mark that sorts behind every time of that day.
+            value: str | int | float = text + "~" if is_end and _DAY.fullmatch(text) else text
         elif token.kind == "number":
             value = float(token.text) if re.search(r"[.eE]", token.text) else int(token.text)
             if isinstance(value, int) and value not in _INTEGERS:

@@ -20,6 +20,8 @@ from serve.library.records import ContentKey, FileRow, NewFile, NewSegment
 from serve.library.schema import checksum, is_whole, sign, statements_of
 from serve.library.text import WORDS_REVISION, encode_path, search_texts, shown
 
+_WHOLE = f"{is_whole('files', 'f.')} AND {is_whole('contents', 'c.')}"
+
 
 class Writer:
     """Changes a catalogue, inside of `with writer.transaction()`. `Catalogue.write` returns it."""
@@ -63,23 +65,28 @@ class Writer:
         return None if row is None else (row[0], tuple(row[1].split(",")))
 
     def put_content(
-        self, key: ContentKey, parts: Sequence[str], segments: Sequence[NewSegment], notes: Sequence[str]
+        self,
+        key: ContentKey,
+        parts: Sequence[str],
+        segments: Sequence[NewSegment],
+        notes: Sequence[str],
+        said: str = "{}",
     ) -> int:
-        """Stores a content with all its segments (in place of its earlier ones) -> its id."""
+        """Stores a content with all its segments, in place of earlier ones, and what it says of itself -> its id."""
         ends = [segment.end_s for segment in segments if segment.end_s is not None]
         content = self._one(
-            "INSERT INTO contents (digest, modality, hints, parts, duration_s, notes) VALUES (?, ?, ?, ?, ?, ?) "
-            "ON CONFLICT (digest, modality, hints) DO UPDATE SET parts = excluded.parts, notes = excluded.notes, "
-            "duration_s = excluded.duration_s RETURNING id",
-            (*key.__dict__.values(), ",".join(parts), max(ends, default=None), json.dumps(list(notes))),
+            "INSERT INTO contents (digest, modality, hints, parts, duration_s, notes, metadata) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (digest, modality, hints) DO UPDATE SET parts = excluded.parts, "
+            "notes = excluded.notes, duration_s = excluded.duration_s, metadata = excluded.metadata RETURNING id",
+            (*key.__dict__.values(), ",".join(parts), max(ends, default=None), json.dumps(list(notes)), said),
         )[0]
         sign(self.connection, "contents", "id = ?", (content,))
         self._drop_segments("content = ?", (content,))
         for segment in segments:
             number = self._execute(
-                "INSERT INTO segments (content, modality, start_s, end_s, born) VALUES (?, ?, ?, ?, "
+                "INSERT INTO segments (content, modality, start_s, end_s, at, born) VALUES (?, ?, ?, ?, ?, "
                 "(SELECT value + 1 FROM facts WHERE key = 'revision'))",
-                (content, segment.modality, segment.start_s, segment.end_s),
+                (content, segment.modality, segment.start_s, segment.end_s, segment.at),
             ).lastrowid
             blob = np.ascontiguousarray(segment.vector, "<f4").tobytes()
             self._execute("INSERT INTO vectors VALUES (?, ?, ?)", (number, blob, checksum(number, blob)))
@@ -87,6 +94,10 @@ class Writer:
         self._name_uploads(content)
         self._changed = True
         return int(content)
+
+    def said(self, content: int) -> str:
+        """What a stored content says of itself, as JSON."""
+        return str(self._one("SELECT metadata FROM contents WHERE id = ?", (content,))[0])
 
     def put_file(self, file: NewFile) -> int:
         """Stores a file under its path, in place of its earlier row -> its id."""
@@ -101,8 +112,12 @@ class Writer:
             file.metadata,
             file.reason,
             file.reader,
+            file.date_source,
         )
-        columns = "content, size_bytes, mtime_ns, sidecar, shown, name, folder, date, caption, metadata, reason, reader"
+        columns = (
+            "content, size_bytes, mtime_ns, sidecar, shown, name, folder, date, caption, metadata, reason, reader, "
+            "date_source"
+        )
         updates = ", ".join(f"{column} = excluded.{column}" for column in columns.split(", "))
         number = self._one(
             f"INSERT INTO files (path, {columns}) VALUES ({', '.join('?' * len(values))}) "
@@ -112,7 +127,7 @@ class Writer:
         sign(self.connection, "files", "id = ?", (number,))
         self._execute("DELETE FROM words WHERE rowid = ?", (number,))
         if file.content is not None:
-            self._put_words(number, str(values[6]), str(values[9]), file.metadata)
+            self._put_words(number, str(values[6]), str(values[9]), file.metadata, self.said(file.content))
         if not path.startswith(b"/"):
             self._name_uploads(file.content)
         self._changed = True
@@ -125,9 +140,8 @@ class Writer:
     def wrong_words(self) -> list[str]:
         """The names of (a few) files whose words in the search for keywords differ from their rows, or are missing."""
         rows = self._execute(
-            "SELECT f.name, f.caption, f.metadata, w.rowid, w.name, w.caption, w.metadata FROM files f "
-            "LEFT JOIN words w ON w.rowid = f.id "
-            f"WHERE f.content IS NOT NULL AND {is_whole('files', 'f.')}"
+            "SELECT f.name, f.caption, f.metadata, c.metadata, w.rowid, w.name, w.caption, w.metadata FROM files f "
+            f"JOIN contents c ON c.id = f.content LEFT JOIN words w ON w.rowid = f.id WHERE {_WHOLE}"
         )
         wrong = (
             name for name, *texts, number, a, b, c in rows if number is None or search_texts(name, *texts) != (a, b, c)
@@ -141,8 +155,10 @@ class Writer:
         self._execute("DROP TABLE words")
         for statement in statements_of("words"):
             self._execute(statement)
-        whole = f"content IS NOT NULL AND {is_whole('files')}"
-        for row in self._execute(f"SELECT id, name, caption, metadata FROM files WHERE {whole}").fetchall():
+        query = (
+            "SELECT f.id, f.name, f.caption, f.metadata, c.metadata FROM files f JOIN contents c ON c.id = f.content"
+        )
+        for row in self._execute(f"{query} WHERE {_WHOLE}").fetchall():
             self._put_words(*row)
         self.set_fact("words_revision", WORDS_REVISION)
 

@@ -242,7 +242,10 @@ def _details(item: Item, shows: str) -> str:
     facts: list[tuple[str, str]] = [
         ("kind", singular(item.modality)),
         ("folder", shown(str(PurePath(item.path).parent.name))),
+        ("part", item.at or ""),
         ("stretch", span(item)),
+        ("date", f"{item.date} ({item.date_source})" if item.date else ""),
+        ("notes", "; ".join(item.notes)),
         ("the same content", ", ".join(shown(PurePath(path).name) for path in item.also)),
     ]
     facts += [
@@ -315,15 +318,17 @@ def where_help() -> str:
         "folder like '%trip%'",
         "duration_s < 30 and not name like 'IMG%'",
         "date >= '2024-05'",
+        "taken between '2024-06' and '2024-08'",
         "modality = 'image'",
     )
     listed = "".join(
         f'<li><button type="button" class="code" data-do="where">{text(example)}</button></li>' for example in examples
     )
     return (
-        f"<p>Compare {names}, or a key of a file's sidecar, with <code>=</code> <code>!=</code> <code>&lt;</code> "
+        f"<p>Compare {names}, or a key of its metadata, with <code>=</code> <code>!=</code> <code>&lt;</code> "
         "<code>&lt;=</code> <code>&gt;</code> <code>&gt;=</code> <code>like</code> <code>in</code> "
-        "<code>is null</code>; join with <code>and</code>, <code>or</code>, <code>not</code>, parentheses.</p>"
+        "<code>between</code> <code>is null</code>; join with <code>and</code>, <code>or</code>, <code>not</code>, "
+        "parentheses.</p>"
         f"<ul>{listed}</ul>"
     )
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preprocess.formats import sniff
+from preprocess.sidecar import read
 from preprocess.source import Hints, Limits, MediaError, Source
 
 LIMITS = Limits()
@@ -116,18 +117,23 @@ def test_sidecar_gives_hints(tmp_path: Path) -> None:
     for content, reason in (
         ("{", "not JSON"),
         ("[]", "one JSON object"),
-        ('{"focal_px": "wide"}', "expected a number"),
-    ):
-        sidecar.write_text(content)
-        with pytest.raises(MediaError, match=reason):
-            Source.from_path(file)
-    for content, reason in (
-        ('{"focal_px": NaN}', "not JSON"),
+        ('{"score": NaN}', "not JSON"),
         (f'{{"x": "{"a" * 2**20}"}}', "more than 1,048,576 bytes"),
     ):
         sidecar.write_text(content)
-        with pytest.raises(MediaError, match=reason):
-            Source.from_path(file)
+        assert Source.from_path(file).hints == Hints()
+        (note,) = read(file).notes
+        assert reason in note and note.endswith("it was ignored")
+
+
+def test_what_is_no_hint_of_ours_is_told_and_costs_nothing(tmp_path: Path) -> None:
+    (tmp_path / "x.png.json").write_text(json.dumps({"focal_px": "wide", "unit": "mm", "modality": "image"}))
+    found = read(tmp_path / "x.png")
+    assert found.hints == Hints(unit="mm", modality="image")
+    assert found.metadata == {"focal_px": "wide"}
+    assert "'focal_px': expected a number, got 'wide'" in found.notes[0]
+    with pytest.raises(MediaError, match="expected a number"):  # said on purpose, in a manifest
+        Hints.from_mapping({"focal_px": "wide"}, "x.png")
 
 
 def test_open_gives_a_seekable_file(tmp_path: Path) -> None:
@@ -156,9 +162,8 @@ def test_refusals_leave_no_file_open(tmp_path: Path) -> None:
 
 @pytest.mark.attack
 @pytest.mark.timeout(10)
-def test_a_pipe_beside_a_medium_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_beside_a_medium_is_ignored_and_not_waited_for(tmp_path: Path) -> None:
     file = tmp_path / "dog.jpg"
     os.mkfifo(tmp_path / "dog.jpg.json")
-    with pytest.raises(MediaError, match=r"its sidecar dog.jpg.json is not a regular file") as caught:
-        Source.from_path(file)
-    assert caught.value.path == str(file)
+    assert Source.from_path(file).hints == Hints()
+    assert "its sidecar dog.jpg.json is not a regular file" in read(file).notes[0]

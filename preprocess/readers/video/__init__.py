@@ -38,6 +38,8 @@ _DEMUXERS = {
     "mpeg": "mpeg",
     "mpegvideo": "mpegvideo",
     "ogg": "ogg",
+    "mxf": "mxf",
+    "dv": "dv",
 }
 
 
@@ -64,6 +66,7 @@ def read(source: Source, config: VideoConfig, limits: Limits, plan: Plan) -> lis
     than `clip_s` joins the last), each with a clip for every `2 * clip_s` seconds begun, spread over it as the clips
     of a whole video are: with the defaults a frame every two seconds.
 
+    Frames are shown in square pixels, upright, and where they are coded for high dynamic range, tone-mapped.
     Where a file is cut off, its last frame stands in for clips that should come later; segments end there. The notes
     say so, and that damaged parts were skipped.
 
@@ -147,7 +150,8 @@ def _segments(frames: Frames, source: Source, config: VideoConfig, limits: Limit
         views = np.stack([pixels[w] for w in wanted])
         if config.stack_frames:
             views = views.reshape(clips, config.frames_per_clip, *views.shape[1:])
-        segments.append(Segment(views, low_s, min(high_s, frames.duration_s), tuple(frames.notes)))
+        facts = {} if segments else frames.metadata
+        segments.append(Segment(views, low_s, min(high_s, frames.duration_s), tuple(frames.notes), facts))
         frames.notes.clear()
     return segments
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -17,6 +18,7 @@ class Frames(Protocol):
 
     duration_s: float  # as the file says; as it is, once a frame was wanted that should be there and is not
     notes: list[str]  # on the frames given out since it was last cleared
+    metadata: Mapping[str, Any]  # what the file says of itself
 
     def frame(self, wanted: WantedFrame, config: VideoConfig, following: WantedFrame | None) -> np.ndarray:
         """The wanted frame, upright RGB (H, W, 3) uint8, short side `config.size`. In order of time they cost least.
@@ -44,6 +46,7 @@ class ArrayFrames:
         self._source, self._limits = source, limits
         self.duration_s = len(array) / rate_hz
         self.notes: list[str] = []
+        self.metadata: Mapping[str, Any] = {}
 
     def frame(self, wanted: WantedFrame, config: VideoConfig, following: WantedFrame | None) -> np.ndarray:
         """The wanted frame, as `Frames.frame` says."""

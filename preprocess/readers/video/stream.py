@@ -6,15 +6,17 @@ import bisect
 import contextlib
 import math
 from collections import deque
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import av
 import numpy as np
 from av.stream import Disposition
 
 from preprocess.decoding.cores import available_cores
+from preprocess.metadata import of_container
 from preprocess.readers.video.frames import check_pixels, target_size
+from preprocess.readers.video.hdr import is_hdr, tone_mapped
 from preprocess.readers.video.sampling import TOLERANCE_S, VideoConfig, WantedFrame
 from preprocess.source import Limits, MediaError, Source
 
@@ -34,13 +36,14 @@ _SEEK_BACK_S = (0.0, 1.0, 4.0, 16.0, 64.0, math.inf)
 _MAX_THREADS = 4  # decode workers already share the cores
 _MAX_FAILED_READS = 64  # damaged stretches that a demuxer may stumble over, one after the other
 _ROUNDED_DURATION_S = 1.0  # a sound track may be longer than its pictures by this without a note
+_MAX_ASPECT = 8  # of a pixel; 2 is the most in use, and damaged headers say anything
 # Pixels of all frames that are decoded: so many are free (half a minute of 1080p), and so many more for each byte of
 # the file, which is 1080p at 40 kbit/s. Frames that repeat the one before take no bytes, and are decoded all the same.
 _FREE_PIXELS, _PIXELS_FOR_EACH_BYTE = 1.5e9, 10_000
 
 
 class StreamFrames:
-    """The frames of a file's first video stream.
+    """The frames of a file's default video stream.
 
     Packets are read ahead of the decoder, so that a frame is chosen by its time stamp before anything is decoded.
     Then decoding begins at the last keyframe before it, unless the decoder is already past that, and frames on the way
@@ -63,9 +66,14 @@ class StreamFrames:
         self._size: tuple[int, int] | None = None  # frames are brought to
         self._pixels_left = _FREE_PIXELS + _PIXELS_FOR_EACH_BYTE * size
         self.notes: list[str] = []
+        self.metadata: Mapping[str, Any] = self._metadata()
         self._begin_reading()
         self._start = self._end = self._stream.start_time or 0
         self.duration_s = self._duration_s()
+
+    def _metadata(self) -> dict[str, Any]:
+        tags = of_container({**self._stream.metadata, **self._container.metadata})
+        return {**tags, "width": self._codec.width, "height": self._codec.height}
 
     def frame(self, wanted: WantedFrame, config: VideoConfig, following: WantedFrame | None) -> np.ndarray:
         """The wanted frame, as `Frames.frame` says."""
@@ -240,18 +248,31 @@ class StreamFrames:
             return self._last[1]
         check_pixels(self._source, (frame.width, frame.height), self._limits)
         if self._size is None:  # of the first frame: a stream may change its size, views may not
-            self._size = target_size((frame.width, frame.height), self._source, config, self._limits)
+            self._size = target_size(self._shown_size(frame), self._source, config, self._limits)
+        hdr = is_hdr(frame)
         pixels = frame.to_ndarray(
             width=self._size[0],
             height=self._size[1],
-            format="rgb24",
+            format="rgb48" if hdr else "rgb24",
             interpolation=config.interpolation.upper(),
             threads=1,  # starting threads takes longer than the work
         )
+        if hdr:
+            self._note("high dynamic range (PQ or HLG): tone-mapped to an ordinary picture")
+            pixels = tone_mapped(pixels, frame.color_trc, frame.color_primaries)
         # The display matrix says how far to turn counter-clockwise; cameras turn by quarters.
         upright = np.rot90(pixels, round(frame.rotation / 90) % 4)
         self._last = frame, upright
         return upright
+
+    def _shown_size(self, frame: VideoFrame) -> tuple[int, int]:
+        """(width, height) of a frame in square pixels: one of them stays, the other grows."""
+        aspect = self._stream.sample_aspect_ratio or self._codec.sample_aspect_ratio
+        if not aspect or aspect == 1 or not 1 / _MAX_ASPECT <= aspect <= _MAX_ASPECT:
+            return frame.width, frame.height
+        if aspect > 1:
+            return round(frame.width * aspect), frame.height
+        return frame.width, round(frame.height / aspect)
 
 
 def _choose(times: list[int], low: int, high: int) -> int:
@@ -266,9 +287,10 @@ def _video_stream(source: Source, container: InputContainer) -> VideoStream:
         if container.streams.audio:
             raise MediaError(source.name, "has no video stream; it holds sound only, use it as audio")
         raise MediaError(source.name, "has no video stream")
-    if streams[0].codec_context is None:
+    stream = next((s for s in streams if s.disposition & Disposition.default), streams[0])
+    if stream.codec_context is None:
         raise MediaError(source.name, "its video codec is not known or its header is damaged; convert it to H.264")
-    return streams[0]
+    return stream
 
 
 def _time(timed: Packet[VideoStream] | VideoFrame) -> int:

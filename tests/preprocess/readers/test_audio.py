@@ -15,7 +15,8 @@ from torchaudio.compliance import kaldi
 
 from preprocess.decoding.pool import DecodePool
 from preprocess.decoding.protocol import read_here
-from preprocess.readers.audio import AudioConfig, _mixed, clip_starts, prepare, read, shape
+from preprocess.readers.audio import AudioConfig, clip_starts, prepare, read, shape
+from preprocess.readers.tracks import _mixed
 from preprocess.source import Hints, Limits, MediaError, Plan, Segment, Source
 
 CONFIG = AudioConfig()

@@ -252,3 +252,29 @@ def test_sidecar_gives_the_unit(tmp_path: Path) -> None:
 def test_wrong_views_are_value_errors() -> None:
     with pytest.raises(ValueError, match=r"\('K', 224, 224\) float32"):
         prepare(np.zeros((1, 224, 224)), CONFIG)
+
+
+@pytest.mark.parametrize("scale", [5000, 256])
+def test_scale_is_units_a_metre(scale: int) -> None:
+    metres = np.linspace(0.5, 8, 400, dtype=np.float32).reshape(20, 20)
+    source = Source((metres * scale).round().astype(np.uint16), "x", Hints(scale=scale))
+    found, notes = read_depth_m(source, LIMITS)
+    np.testing.assert_allclose(found, metres, atol=0.5 / scale + 1e-6)
+    assert not [note for note in notes if "assumed" in note]
+
+
+def test_maps_without_a_unit_are_laid_on_a_room() -> None:
+    values = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    near_first, _ = read_depth_m(Source(values, "x", Hints(unit="relative")), LIMITS)
+    assert (near_first.min(), near_first.max()) == (0.5, 10)
+    assert (np.diff(near_first.ravel()) > 0).all()
+    far_first, _ = read_depth_m(Source(values, "x", Hints(unit="relative_inverse")), LIMITS)
+    np.testing.assert_allclose([far_first.max(), far_first.min()], [10, 0.5], rtol=1e-5)
+    assert (np.diff(far_first.ravel()) < 0).all()
+
+
+def test_three_channels_of_carla() -> None:
+    code = np.array([[1_000_000, 16_777_215], [65_536, 8_000_000]])
+    rgb = np.stack([code & 255, code >> 8 & 255, code >> 16], 2).astype(np.uint8)
+    found, _ = read_depth_m(Source(rgb, "x", Hints(unit="carla")), LIMITS)
+    np.testing.assert_allclose(found, code * 1000 / (256**3 - 1), rtol=1e-5)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocess.decoding.protocol import read_here
+from preprocess.formats import sniff
 from preprocess.readers.text import MAX_CHARACTERS, TextConfig, read, shape, windows
 from preprocess.source import Limits, MediaError, Source
 
@@ -44,8 +45,8 @@ def test_both_plans_give_the_same_segment():
         ("a\0b", "character 1 is NUL"),
         (b"a\0b", "character 1 is NUL"),
         ("a\ud800", "half a pair"),
-        ("caf\xe9".encode("latin-1"), "byte 0xe9 at offset 3"),
-        ("a dog".encode("utf-16"), "byte 0xff at offset 0"),
+        ("caf\xe9\x07".encode("latin-1"), "byte 0xe9 at offset 3"),
+        ("a dog".encode("utf-16") + b"x", "is not UTF-16 text"),
         (b"\x89PNG\r\n\x1a\n", "byte 0x89 at offset 0"),
         ("a " * MAX_CHARACTERS, "the limit is 1,000,000"),
         (b"a " * MAX_CHARACTERS, "the limit is 1,000,000"),
@@ -102,3 +103,22 @@ def test_windows_are_even_and_no_more_than_needed():
     assert windows([[1] * 7], 3) == [[1] * 3, [1] * 3, [1]]
     with pytest.raises(ValueError, match="at least 1"):
         windows(words, 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "note"),
+    [
+        ("größe".encode("utf-8-sig"), None),
+        ("größe".encode("utf-16"), "UTF-16"),
+        (b"\xfe\xff" + "größe".encode("utf-16-be"), "UTF-16"),
+        ("größe, breit".encode("utf-16-le"), "UTF-16"),
+        ("größe, breit".encode("utf-16-be"), "UTF-16"),
+        ("größe, „breit“".encode("cp1252"), "Windows-1252"),
+    ],
+)
+def test_other_encodings_are_read_with_a_note(content, note):
+    (segment,) = read(Source(content, "a.txt"), TextConfig(), Limits(), "whole")
+    assert str(segment.views[0]).startswith("größe")
+    assert "\ufeff" not in str(segment.views[0])
+    assert segment.notes == (() if note is None else (f"is not UTF-8: read as {note}",))
+    assert sniff(Source(content, "a.txt"), Limits()).family == "text"

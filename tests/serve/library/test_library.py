@@ -153,7 +153,7 @@ class TestIndexing:
         hit = library.search("palm", k=1)[0]
         assert (Path(hit.path).name, hit.metadata, hit.keyword) == (
             "beach_4.png",
-            {"caption": "palm trees", "year": 2021},
+            {"caption": "palm trees", "year": 2021, "width": 24, "height": 20},
             True,
         )
         assert names(library.search("x", where="year = 2021 and date < '1980'")) == []
@@ -227,10 +227,12 @@ class TestIndexing:
         (media / "nan.png.json").write_text('{"a": 1e999}')
         tiny.picture(media / "nan.png", 73)
         reasons = {os.path.basename(path): reason for path, reason in library.index(media).skipped}
-        assert set(reasons) == {"lonely.json", "empty.png", "pipe", "lost.png", "odd.png", "nan.png"}
+        assert set(reasons) == {"lonely.json", "empty.png", "pipe", "lost.png"}
         assert "empty" in reasons["empty.png"]
         assert "missing file" in reasons["lost.png"]
-        assert "one JSON object" in reasons["odd.png"]
+        found = {Path(hit.path).name: hit.notes for hit in library.search("x", k=50)}
+        assert "must hold one JSON object; it was ignored" in found["odd.png"][0]
+        assert "is not JSON" in found["nan.png"][0]
 
     def test_links(self, library: Library, media: Path, tmp_path: Path) -> None:
         tiny.picture(tmp_path / "elsewhere" / "far.png", 80)

@@ -467,11 +467,11 @@ def _names(html: str) -> list[str]:
 
 
 def _item(number: int, path: str, modality: str, **metadata: Any) -> Item:
-    return Item(number, path, modality, None, None, metadata, ())
+    return Item(number, path, modality, None, None, metadata, (), None, (), "", "")
 
 
 def _hit(score: float) -> Hit:
-    return Hit(1, "/m/x.png", "image", None, None, {}, (), score, 0.25, False)
+    return Hit(1, "/m/x.png", "image", None, None, {}, (), None, (), "", "", score, 0.25, False)
 
 
 def _segment(views_: np.ndarray) -> Any:

@@ -1,0 +1,67 @@
+"""Raw files of cameras: the largest JPEG that the camera put into them, found without knowing their sensors."""
+
+from __future__ import annotations
+
+import io
+from typing import BinaryIO
+
+from PIL.JpegImagePlugin import JpegImageFile
+
+from preprocess.source import MediaError, Source
+
+NOTE = "a camera's raw file: the largest picture that the camera put into it was taken"
+_START, _END = b"\xff\xd8\xff", b"\xff\xd9"
+_MOST_BYTES = 2**29
+_MOST_JPEGS = 64
+_LEAST_BYTES = 500
+
+
+def preview(source: Source, file: BinaryIO) -> bytes:
+    """A raw file (DNG, NEF, CR2, CR3, ARW, ORF, RW2, RAF, PEF, ...) -> the encoded JPEG with the most pixels in it.
+
+    All of these formats hold ordinary JPEGs as they are, so that they are found by their marks; the lossless ones that
+    hold the sensor's values are left out. Raises MediaError where there is none.
+    """
+    data = file.read(_MOST_BYTES)
+    best, most = b"", 0
+    at, seen = data.find(_START), 0
+    while at >= 0 and seen < _MOST_JPEGS:
+        seen += 1
+        end = _end_of(data, at)
+        size = _pixels(data[at : min(end, at + 2**16)]) if end - at >= _LEAST_BYTES else 0
+        if size > most:
+            best, most = data[at:end], size
+        at = data.find(_START, max(end if size else at + 3, at + 3))
+    if not most:
+        raise MediaError(
+            source.name, "is a raw file without a picture in it that can be shown; develop it to JPEG or TIFF"
+        )
+    return best
+
+
+def _end_of(data: bytes, start: int) -> int:
+    """Behind the end mark of the JPEG that begins at `start`: its segments are walked over, so that thumbnails inside
+    do not end it.
+    """
+    at = start + 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        kind = data[at + 1]
+        if kind == 0xFF:
+            at += 1
+            continue
+        if kind == 0xC3:  # lossless: the sensor's values
+            return start
+        if kind == 0xDA:
+            end = data.find(_END, at)
+            return len(data) if end < 0 else end + 2
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    return start
+
+
+def _pixels(head: bytes) -> int:
+    """The pixels of a JPEG by its header, 0 for one that Pillow does not open."""
+    try:
+        picture = JpegImageFile(io.BytesIO(head))
+    except Exception:  # Pillow raises what it likes for what is none
+        return 0
+    return int(picture.size[0] * picture.size[1]) if picture.mode in ("RGB", "L", "CMYK") else 0
