@@ -2,9 +2,9 @@
 
     submit -> preprocess (decode workers; threads for texts) -> encode (one thread) -> the future
 
-While one batch is encoded, the next one gathers: batches grow with the load, and no item waits for others to arrive. At
-most `max_waiting` texts and media are accepted, of which a batch and a few more are decoded ahead. Long items are divided
-into views, and clients take turns by cost (`serve.engine.fairness`). What nobody waits for leaves all queues at once.
+While one batch is encoded, the next one gathers: batches grow with the load, and no item waits for others to come. At
+most `max_waiting` texts and media are accepted, of which a batch and a few more are decoded ahead. Long items become
+single views, and clients take turns by cost (`serve.engine.fairness`). What nobody waits for leaves all queues at once.
 """
 
 from __future__ import annotations
