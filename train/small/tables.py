@@ -12,14 +12,15 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+import torch.nn.functional as F
 from torch import Tensor
 
 from bind import zoo
-from train.small.heads import Heads
+from bind.model.model import BindModel
 from train.small.pictures import Item, features_of, prepared
 from train.small.splits import key
 
@@ -44,19 +45,36 @@ class Figure:
         return f"| {self.name} | {self.share:.3f} | {between} | {self.chance:.3f} | {self.count} |"
 
 
-def read_heads(folder: Path) -> Heads:
-    """A folder with `image.safetensors` and `text.safetensors` -> both heads."""
-    states = (load_file(folder / f"{name}.safetensors") for name in ("image", "text"))
-    return Heads(*({name[5:]: one.float() for name, one in state.items() if name[:5] == "head."} for state in states))
+class Projections(Protocol):
+    """Features of pictures (N, W) and of texts (N, V) -> their vectors (N, D), unit rows."""
+
+    def pictures(self, features: Tensor) -> Tensor:
+        """Of pictures."""
+        ...
+
+    def texts(self, features: Tensor) -> Tensor:
+        """Of texts."""
+        ...
 
 
-def read_trunk(folder: Path) -> dict[str, Tensor]:
-    """A folder with `image.safetensors` -> the weights of its trunk; empty where the trunk is the frozen one."""
-    state = load_file(folder / "image.safetensors")
-    return {name.removeprefix("encoder."): one.float() for name, one in state.items() if name.startswith("encoder.")}
+class Shipped:
+    """The heads of a model, with all that they do, on features of its trunks."""
+
+    def __init__(self, model: BindModel) -> None:
+        self._image, self._text = (model.tower(name).head for name in ("image", "text"))
+
+    @torch.inference_mode()
+    def pictures(self, features: Tensor) -> Tensor:
+        """Features of pictures (N, W) -> (N, D) unit rows."""
+        return F.normalize(self._image(features), dim=1)
+
+    @torch.inference_mode()
+    def texts(self, features: Tensor) -> Tensor:
+        """Features of texts (N, V) -> (N, D) unit rows."""
+        return F.normalize(self._text(features), dim=1)
 
 
-def figures(items: list[Item], features: Tensor, vectors: dict[str, Tensor], heads: Heads) -> Iterator[Figure]:
+def figures(items: list[Item], features: Tensor, vectors: dict[str, Tensor], heads: Projections) -> Iterator[Figure]:
     """All items and their features (N, W) -> the figures on the test side. A gallery has one picture of each name."""
     rows: dict[str, dict[str, int]] = {}
     for row, item in enumerate(items):
@@ -119,7 +137,9 @@ def _figure(name: str, found: list[Tensor], chance: float) -> Figure:
     return Figure(name, float(np.mean([part.mean() for part in parts])), low, high, chance, len(shares))
 
 
-def in_languages(items: list[Item], features: Tensor, vectors: dict[str, Tensor], heads: Heads) -> Iterator[Figure]:
+def in_languages(
+    items: list[Item], features: Tensor, vectors: dict[str, Tensor], heads: Projections
+) -> Iterator[Figure]:
     """All items and their features (N, W) -> for each language, how well names of held-out emoji find their pictures.
 
     Names are CLDR's; the gallery is one artist's held-out emoji that have a name in that language.
@@ -143,13 +163,13 @@ def in_languages(items: list[Item], features: Tensor, vectors: dict[str, Tensor]
 def main() -> None:
     """Prints the tables."""
     data, packages, out = map(Path, sys.argv[1:4])
-    folder = Path(sys.argv[4]) if len(sys.argv) > 4 else Path(zoo.__file__).parent / "small"
+    model = zoo.load(sys.argv[4] if len(sys.argv) > 4 else "small", modalities=["image", "text"])
     items, pixels, vectors, trunks = prepared(data, packages, out, free=False)
     rows = [row for row, item in enumerate(items) if item.side == "test"]
-    trunks.image.load_state_dict(read_trunk(folder) or trunks.image.state_dict())
+    trunks.image.load_state_dict(model.tower("image").encoder.state_dict())
     test_items = [items[row] for row in rows]
     features = features_of(trunks.image, test_items, pixels[rows], 0)[0].float().cpu()
-    heads = read_heads(folder)
+    heads = Shipped(model)
     vectors = {text: vector.float() for text, vector in vectors.items()}
     print("| held-out names | share | 95 % | chance | queries |\n|---|---|---|---|---|")
     for figure in (*figures(test_items, features, vectors, heads), *in_languages(test_items, features, vectors, heads)):
