@@ -13,6 +13,7 @@ from PIL import Image
 
 from preprocess.metadata import POSITIONS
 from serve.library.library import Library
+from tests.preprocess.readers.test_flir import radiometric
 from tests.preprocess.readers.test_picture_facts import exif as exif_tags
 from tests.preprocess.readers.test_picture_facts import picture
 from tests.preprocess.test_companions import TAKEOUT
@@ -54,6 +55,18 @@ def test_photographs_are_images_whatever_they_are_called(library: Library, tmp_p
         assert any("it is an ordinary picture: taken as an image" in note for note in notes), notes
     assert (found["true.png"][0], found["a.thermal.png"][0]) == ("depth", "thermal")
     assert library.index(media).unchanged == 7
+
+
+@pytest.mark.parametrize("known", [None, ["image", "text"]])
+def test_a_radiometric_jpeg_is_thermal_and_a_picture_for_a_model_without_that(
+    tmp_path: Path, known: list[str] | None
+) -> None:
+    library = Library.open(tmp_path / "library", tiny.seven() if known is None else tiny.model(modalities=known))
+    media = tmp_path / "media"
+    media.mkdir()
+    (media / "IMG_1.jpg").write_bytes(radiometric(np.linspace(10, 40, 48 * 64).reshape(48, 64)))
+    assert library.index(media).skipped == []
+    assert library.count() == {"thermal" if known is None else "image": 1}
 
 
 def test_the_same_photograph_under_two_names_is_one_content(library: Library, tmp_path: Path) -> None:
