@@ -13,6 +13,7 @@ from PIL import Image
 
 from preprocess.metadata import POSITIONS
 from serve.library.library import Library
+from tests.preprocess import made
 from tests.preprocess.readers.test_flir import radiometric
 from tests.preprocess.readers.test_picture_facts import exif as exif_tags
 from tests.preprocess.readers.test_picture_facts import picture
@@ -67,6 +68,17 @@ def test_a_radiometric_jpeg_is_thermal_and_a_picture_for_a_model_without_that(
     (media / "IMG_1.jpg").write_bytes(radiometric(np.linspace(10, 40, 48 * 64).reshape(48, 64)))
     assert library.index(media).skipped == []
     assert library.count() == {"thermal" if known is None else "image": 1}
+
+
+def test_a_live_photo_is_one_item(library: Library, tmp_path: Path) -> None:
+    still = photograph(tmp_path / "media" / "IMG_1.jpg")
+    film = made.film(np.zeros((48, 64, 3), np.uint8), "mov")
+    still.with_suffix(".MOV").write_bytes(film + b"com.apple.quicktime.content.identifier")
+    report = library.index(tmp_path / "media")
+    assert library.count() == {"image": 1}
+    assert [reason for _, reason in report.skipped] == [
+        "is the moving part of the live photo IMG_1.jpg, with which it is one item"
+    ]
 
 
 def test_the_same_photograph_under_two_names_is_one_content(library: Library, tmp_path: Path) -> None:
