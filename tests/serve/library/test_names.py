@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -12,6 +13,8 @@ import pytest
 from PIL import Image
 
 from preprocess.metadata import POSITIONS
+from serve.engine.service import Service
+from serve.engine.settings import Settings
 from serve.library.library import Library
 from tests.preprocess import made
 from tests.preprocess.readers.test_flir import radiometric
@@ -124,6 +127,18 @@ def test_what_a_picture_says_is_found_filtered_and_dated(library: Library, tmp_p
     assert Path(library.search("Grace", k=1)[0].path).name == "b.png"
     assert not [hit for hit in library.search("width", k=9) if hit.keyword], "a technical key is no word"
     assert library.index(media).unchanged == 4
+
+
+@pytest.mark.parametrize("positions", [True, False])
+def test_positions_of_uploads_are_the_server_s_choice(library: Library, positions: bool) -> None:
+    service = Service(library, Settings(positions=positions))
+    try:
+        content = io.BytesIO(picture("JPEG", exif=exif_tags()))
+        (item,) = asyncio.run(service.add(content, "a.jpg", {"caption": "x"}))
+    finally:
+        service.close()
+    assert bool(POSITIONS & item.metadata.keys()) == positions
+    assert item.metadata["caption"] == "x" and "camera" in item.metadata
 
 
 @pytest.mark.parametrize("positions", [True, False])
