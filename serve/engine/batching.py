@@ -3,7 +3,7 @@
     submit -> preprocess (decode workers; threads for texts) -> encode (one thread) -> the future
 
 While one batch is encoded, the next one gathers: batches grow with the load, and no item waits for others to arrive. At
-most `max_waiting` texts and media are accepted, of which a batch and a few more are decoded ahead. Long items are divided
+most `max_waiting` texts and media are accepted, of which a batch and a few more are decoded ahead. Long items are cut
 into views, and clients take turns by cost (`serve.engine.fairness`). What nobody waits for leaves all queues at once.
 """
 
