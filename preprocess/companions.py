@@ -3,6 +3,7 @@
     IMG_1.jpg      IMG_1.jpg.json, IMG_1.jpg.supplemental-metadata.json (also cut off), IMG_1.jpg(1).json    Takeout
                    IMG_1.xmp, IMG_1.jpg.xmp                                                                  XMP
     0017.jpg       0017.json, 0017.txt                                                                       img2dataset
+    IMG_1.HEIC     IMG_1.MOV, which is the moving part of a live photo                                       Apple
 
 Names are looked up in the folder's list of such files, which is read once as long as the folder does not change.
 """
@@ -31,6 +32,9 @@ _TAKEOUT_LENGTH = 46
 _NUMBER = re.compile(r"(.+)(\(\d+\))(\.[^.]+)$")
 _EDITED = re.compile(r"-(edited|bearbeitet|modifié|editado|modificato|bewerkt)$")
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp")
+_STILLS = (".HEIC", ".heic", ".JPG", ".jpg", ".JPEG", ".jpeg")
+_LIVE = b"com.apple.quicktime.content.identifier"
+_MOVIE_HEAD_BYTES = 2**18
 _MOST_CAPTION = 4_096
 _SETTLED_NS = 10**9
 """A folder changed later than so long ago may change again within the same tick of its clock."""
@@ -71,6 +75,27 @@ def describes_another(path: str) -> bool:
     if suffix == ".txt":
         return is_there(f"{stem}.json") and is_there(*(stem + end for end in _PICTURES))
     return suffix == ".xmp"
+
+
+def still_of(path: str) -> str | None:
+    """A `.mov` -> the photograph `STEM.heic` or `.jpg` beside it of whose live photo it is the moving part, else None.
+
+    Two files of one name alone are no live photo: the film says by Apple's content identifier that it belongs to one.
+    Raises OSError.
+    """
+    stem, suffix = os.path.splitext(path)
+    if suffix.lower() != ".mov":
+        return None
+    still = next((stem + end for end in _STILLS if os.path.lexists(stem + end)), None)
+    if still is None:
+        return None
+    with os.fdopen(open_regular(path), "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        for place in (0, max(0, size - _MOVIE_HEAD_BYTES)):  # where players and cameras put the index
+            file.seek(place)
+            if _LIVE in file.read(_MOVIE_HEAD_BYTES):
+                return still
+    return None
 
 
 def read(path: str) -> tuple[dict[str, Any], tuple[str, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import re
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
@@ -107,14 +108,17 @@ _RAW_SUFFIXES = {
     *(".orf", ".rw2", ".raf", ".cr3", ".rwl", ".fff", ".mos", ".mef"),
 }
 _RAW_MAGIC = (b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW")
-_PLAYLISTS = ("#extm3u", "ffconcat version", "[playlist]", "<smil", "<asx", "<mpd", "<playlist", "<svg")
+_PLAYLISTS = ("#extm3u", "ffconcat version", "[playlist]", "<smil", "<asx", "<mpd", "<playlist")
+_SVG = re.compile(
+    r"(?:\s|<!--(?:(?!-->).)*-->|<!doctype svg\b[^>\[]*(?:\[[^\]]*\]\s*)?>)*<(?:[\w.-]+:)?svg[\s>]", re.DOTALL
+)
 _MARKUP = {"<!doctype html": "a web page", "<html": "a web page", "<gpx": "a GPX track", "<kml": "a KML map"}
 _BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _AUDIO_SUFFIXES = {".m4a", ".m4b", ".mka", ".oga", ".opus", ".weba", ".wma"}
 _TEXTUAL = ("text", "table")
 _FAMILY_OF_SUFFIX = {
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".jp2"), "image"),
-    **dict.fromkeys((".heic", ".heif", ".hif", ".jxl", ".psd", ".psb", *_RAW_SUFFIXES), "image"),
+    **dict.fromkeys((".heic", ".heif", ".hif", ".jxl", ".psd", ".psb", ".svg", *_RAW_SUFFIXES), "image"),
     **dict.fromkeys((".wav", ".flac", ".ogg", ".mp3", ".aac", ".aif", ".aiff", *_AUDIO_SUFFIXES), "audio"),
     **dict.fromkeys((".w64", ".voc", ".wv", ".tta", ".ac3", ".eac3", ".ape", ".dts", ".sph", ".caf", ".au"), "audio"),
     **dict.fromkeys((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".wmv", ".mpg", ".mpeg", ".ts"), "video"),
@@ -224,8 +228,10 @@ def _from_text(head: bytes, suffix: str) -> Format | None:
     text = head.decode("utf-8-sig" if encoding == "utf-8" else encoding, "ignore").lstrip("\ufeff")
     start = text.lstrip().lower()
     inside = start.partition("?>")[2].lstrip() if start.startswith("<?xml") else start
-    if inside.startswith(_PLAYLISTS) or suffix in (".m3u", ".m3u8", ".pls", ".ffconcat", ".svg"):
+    if inside.startswith(_PLAYLISTS) or suffix in (".m3u", ".m3u8", ".pls", ".ffconcat"):
         return Format("playlist", "playlist")
+    if _SVG.match(inside):
+        return Format("svg", "image")
     if suffix in (".csv", ".tsv"):
         return Format("csv", "table")
     if suffix in (".txt", ".md"):

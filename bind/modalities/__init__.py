@@ -26,6 +26,7 @@ import numpy as np
 from bind import extensions
 from preprocess.decoding.protocol import Read
 from preprocess.formats import sniff
+from preprocess.readers import flir
 from preprocess.source import Limits, MediaError, Source
 
 if TYPE_CHECKING:
@@ -156,11 +157,14 @@ class Guess(str):
     """
 
     note: str
+    is_ordinary: bool
+    """Whether the file is an ordinary picture too, which a model without that modality embeds as one."""
 
-    def __new__(cls, modality: str, note: str) -> Guess:
+    def __new__(cls, modality: str, note: str, is_ordinary: bool = False) -> Guess:
         """The name of the modality, with the note."""
         guess = super().__new__(cls, modality)
         guess.note = note
+        guess.is_ordinary = is_ordinary
         return guess
 
 
@@ -189,6 +193,9 @@ def recognise(source: Source, limits: Limits) -> tuple[str, tuple[str, ...]]:
         if is_tag or found.family != "image" or found.name == "tiff" or _is_deep_png(source, limits):
             return (Guess(candidate, note) if found.family == "image" else candidate), ()
         notes = (note,)
+    if found.name == "jpeg" and "thermal" in specs() and not notes and _is_radiometric(source, limits):
+        note = "its temperatures could not be read, or are not embedded by this model: taken as an image"
+        return Guess("thermal", note, is_ordinary=True), ()
     for other in specs().values():
         if found.family in other.default_for:
             return other.name, notes
@@ -218,6 +225,12 @@ def _named(source: Source, family: str) -> tuple[str, str, bool] | None:
                 if hint in words and family in candidate.families:
                     return candidate.name, hint, is_tag
     return None
+
+
+def _is_radiometric(source: Source, limits: Limits) -> bool:
+    """Whether a JPEG has the values of an infrared sensor behind its picture."""
+    with source.open(limits) as file:
+        return flir.is_radiometric(file)
 
 
 def _is_deep_png(source: Source, limits: Limits) -> bool:

@@ -196,6 +196,10 @@ def _read(
     try:
         config = model.config(modality)
     except ValueError as error:
+        if isinstance(modality, modalities.Guess) and modality.is_ordinary:
+            refuted: Future[list[Segment]] = Future()
+            refuted.set_exception(OrdinaryPictureError(source.name, str(error)))
+            return refuted
         raise MediaError(source.name, str(error)) from None
     spec = modalities.spec(modality)
     if source.is_encoded and spec.isolated:

@@ -17,6 +17,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from preprocess.extras import needs
+from preprocess.readers import svg
 
 
 def _heif(file: BinaryIO) -> ImageFile.ImageFile:
@@ -43,6 +44,7 @@ DECODERS: dict[str, Callable[[BinaryIO], ImageFile.ImageFile]] = {
     "png": PngImageFile,
     "raw": JpegImageFile,
     "psd": PsdImageFile,
+    "svg": svg.decode,
     "tiff": TiffImageFile,
     "webp": WebPImageFile,
 }

@@ -6,6 +6,7 @@ Recipe: facebookresearch/omnivore issue 12 (disparity = baseline * focal length 
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -96,8 +97,9 @@ def read_depth_m(source: Source, limits: Limits, max_hole_share: float = 1.0) ->
     on 0.5 m to 10 m. `carla` has depth in three channels of 8 bits (R + 256 G + 65536 B, of 1000 m).
     Depths that are zero, negative, NaN or infinite are holes and take the nearest valid depth, or in a map with more
     than `max_hole_share` of them half as much again as the largest.
-    Raises MediaError for colour, 8-bit grey without a unit, a wrong or incomplete hint, a map of holes only, and what
-    `raster.read_values` refuses.
+    Grey of 8 bits without a unit is relative in a file that is called `NAME.depth.png` or the like.
+    Raises MediaError for colour, other 8-bit grey without a unit, a wrong or incomplete hint, a map of holes
+    only, and what `raster.read_values` refuses.
     """
     values = raster.read_values(source, limits)
     if values.ndim == 3 and source.hints.unit == "carla":
@@ -115,6 +117,9 @@ def read_depth_m(source: Source, limits: Limits, max_hole_share: float = 1.0) ->
     if scale is not None:
         unit = unit or "m"
         values = values.astype(np.float32) / np.float32(scale)
+    if unit is None and values.dtype.itemsize == 1 and os.path.splitext(source.name)[0].lower().endswith(".depth"):
+        unit = "relative"
+        notes = ("8-bit values have no unit: taken as relative depth, 0 being near (hint `unit`)",)
     if unit is None:
         if values.dtype.itemsize == 1:
             raise OrdinaryPictureError(

@@ -11,7 +11,7 @@ from PIL import Image
 
 from preprocess.decoding.protocol import Returns, returns
 from preprocess.formats import sniff
-from preprocess.readers import raster, raw
+from preprocess.readers import jpeg, raster, raw
 from preprocess.readers.document import MOST_PAGES, Document
 from preprocess.source import Limits, MediaError, Plan, Segment, Source
 
@@ -75,6 +75,8 @@ def read(source: Source, config: ImageConfig, limits: Limits, plan: Plan) -> lis
         raise MediaError(source.name, f"its colours could not be converted: {error}; save it as RGB") from error
     if raster.is_preview(picture):
         notes = (*notes, raw.NOTE)
+    if raster.has_film(picture):
+        notes = (*notes, jpeg.FILM_NOTE)
     resample = Image.Resampling[config.interpolation.upper()]
     fit = raster.resize_squashed if config.resize_mode == "squash" else raster.resize_kept
     view = fit(rgb, config.resize, config.size, resample)

@@ -17,7 +17,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from preprocess.extras import MissingExtra, needs
 from preprocess.formats import Format, sniff
-from preprocess.readers import raw
+from preprocess.readers import jpeg, raw
 from preprocess.readers.decoders import DECODERS
 from preprocess.readers.picture_facts import facts_of
 from preprocess.source import Limits, MediaError, Source
@@ -49,11 +49,9 @@ _PIXELS_FOR_BYTES: dict[str, tuple[float, float]] = {
 _BITS_FOR_BYTES = (100e6, 300.0)
 # Values (16-bit, float, depth, thermal) are computed with in numpy, at some ten times the cost of a pixel.
 _VALUES_FOR_BYTES = (16e6, 2.0)
-# A progressive JPEG goes through all its pixels once a scan; cameras and tools write about ten of them.
-_MOST_SCANNED_PIXELS = 2e9
 # Pillow joins a GIF's comments piece by piece, in quadratic time.
 _MOST_GIF_EXTENSION_BYTES = 2**17
-_FACTS, _PREVIEW = "crossbind facts", "crossbind preview"
+_FACTS, _PREVIEW, _FILM = "crossbind facts", "crossbind preview", "crossbind film"
 _EXR_CHANNELS = ("z", "depth", "y", "r")
 # Beyond this aspect ratio only the cropped part is resized: a 1 x 30,000 picture would need 6 GB otherwise.
 _LONG_ASPECT = 4
@@ -79,7 +77,7 @@ def decode_picture(source: Source, limits: Limits, least_side: int = 0, found: F
             file = io.BytesIO(raw.preview(source, file))
         if found.name == "gif":
             _check_gif_extensions(source, file)
-        picture = DECODERS[found.name](file)
+        picture, has_film = DECODERS[found.name](file), False
         _check_size(source, picture.size, limits)
         if picture.mode in _PLANE_MODES and picture.mode != "L":
             check_cost(source, file, math.prod(picture.size), *_VALUES_FOR_BYTES)
@@ -87,15 +85,21 @@ def decode_picture(source: Source, limits: Limits, least_side: int = 0, found: F
             of_format = _BITS_FOR_BYTES if picture.mode == "1" else _PIXELS_FOR_BYTES[found.name]
             check_cost(source, file, math.prod(picture.size), *of_format)
         if found.name in ("jpeg", "raw"):
-            _check_scans(source, file, math.prod(picture.size))
+            has_film = jpeg.check_scans(source, file, math.prod(picture.size))
         loaded = _load(source, picture, limits, least_side)
         loaded.info[_PREVIEW] = found.name == "raw"
+        loaded.info[_FILM] = has_film
         return loaded
 
 
 def is_preview(picture: Image.Image) -> bool:
     """Whether a picture that `decode_picture` returned is what a camera's raw file has beside its sensor's values."""
     return bool(picture.info.get(_PREVIEW, False))
+
+
+def has_film(picture: Image.Image) -> bool:
+    """Whether a picture that `decode_picture` returned is a motion photo: a JPEG with a film behind it."""
+    return bool(picture.info.get(_FILM, False))
 
 
 def to_rgb(picture: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
@@ -284,21 +288,6 @@ def check_cost(source: Source, file: BinaryIO, elements: int, free: float, for_e
             source.name,
             f"announces {elements:,} pixels in {size:,} bytes, more than a real picture of that size has "
             f"({free + for_each_byte * size:,.0f}); it would cost much time and memory, save it smaller",
-        )
-
-
-def _check_scans(source: Source, file: BinaryIO, pixels: int) -> None:
-    """Counts the scans of a JPEG: in its compressed data, 0xFF is never followed by 0xDA."""
-    place = file.tell()
-    file.seek(0)
-    most, scans, last = max(1, int(_MOST_SCANNED_PIXELS / pixels)), 0, b""
-    while scans <= most and (block := file.read(2**20)):
-        scans += (last + block).count(b"\xff\xda")
-        last = block[-1:]
-    file.seek(place)
-    if scans > most:
-        raise MediaError(
-            source.name, f"has more than {most:,} scans of {pixels:,} pixels, which would take very long; save it again"
         )
 
 

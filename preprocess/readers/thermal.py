@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image
 
 from preprocess.decoding.protocol import Returns, returns
-from preprocess.readers import raster
+from preprocess.formats import sniff
+from preprocess.readers import flir, raster
 from preprocess.source import Limits, MediaError, OrdinaryPictureError, Plan, Segment, Source
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def read(source: Source, config: ThermalConfig, limits: Limits, plan: Plan) -> l
 def read_thermal(source: Source, limits: Limits) -> tuple[np.ndarray, tuple[str, ...]]:
     """Thermal image -> (H, W) float32 in the file's own unit, and notes on the unit and what was filled.
 
+    Of a radiometric JPEG of a FLIR camera come its temperatures in degrees Celsius (see `preprocess.readers.flir`).
     Reads grey pictures of 8 and 16 bits, float TIFF, `.npy`, `.exr`, or in memory an array (H, W) or a PIL image.
     The hint `unit` (`celsius`, `kelvin`, `centikelvin`) is only noted: embedding needs no absolute temperature.
     NaN and infinite values take the nearest valid one. Colour with three (nearly) equal channels counts as grey; false
@@ -87,6 +89,8 @@ def _read(source: Source, limits: Limits) -> tuple[np.ndarray, tuple[str, ...]]:
     unit = source.hints.unit
     if unit is not None and unit not in _UNITS:
         raise MediaError(source.name, f"expected a thermal unit ({', '.join(_UNITS)}), got {unit!r}")
+    if source.is_encoded and sniff(source, limits).name == "jpeg" and (known := _radiometric(source, limits)):
+        return known
     values = raster.read_values(source, limits)
     if values.ndim == 3:
         values = _grey(source, values)
@@ -95,6 +99,19 @@ def _read(source: Source, limits: Limits) -> tuple[np.ndarray, tuple[str, ...]]:
         return values, notes
     values, filled = raster.fill_holes(source, values, np.isfinite(values))
     return values, notes + filled
+
+
+def _radiometric(source: Source, limits: Limits) -> tuple[np.ndarray, tuple[str, ...]] | None:
+    """The temperatures of a radiometric JPEG, with notes; None for any other picture."""
+    with source.open(limits) as file:
+        if not flir.is_radiometric(file):
+            return None
+        try:
+            values = flir.temperatures_c(file, limits)
+        except Exception as error:  # decoders raise what they like, and its picture may be sound
+            raise OrdinaryPictureError(source.name, f"its temperatures could not be read: {error}") from error
+    values, filled = raster.fill_holes(source, values, np.isfinite(values))
+    return values, ("unit: celsius, computed from the values of the camera's sensor", *filled)
 
 
 def _grey(source: Source, values: np.ndarray) -> np.ndarray:

@@ -165,8 +165,8 @@ class Batcher:
 
     def _begin(self, task: Task) -> None:
         try:
-            task.modality = task.modality or modalities.detect(task.source, task.job.limits)
-            spec, config = modalities.spec(task.modality), self._model.config(task.modality)
+            modality = task.recognise(self._model.modalities)
+            spec, config = modalities.spec(modality), self._model.config(modality)
         except MediaError as error:
             self._refuse(task, error)
         except (ValueError, KeyError) as error:  # the modality is not loaded, or unknown

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from bind import modalities
 from bind.modalities import Guess
 from preprocess.source import Limits, MediaError, OrdinaryPictureError, Plan, Segment, Source
 
@@ -99,6 +100,14 @@ class Task:
     is_decoded: bool = False
     has_left: bool = False
     notes: tuple[str, ...] = ()
+
+    def recognise(self, known: Collection[str]) -> str:
+        """Its modality, by its content where nobody named one; `known` are those of the model. Raises MediaError."""
+        found = self.modality or modalities.detect(self.source, self.job.limits)
+        if isinstance(found, Guess) and found.is_ordinary and found not in known:
+            self.notes, found = (found.note,), "image"
+        self.modality = found
+        return found
 
     def read_as_picture(self, error: BaseException | None) -> bool:
         """Whether the name suggested what the pixels refute: then it is to be read again, as an image."""

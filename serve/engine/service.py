@@ -242,7 +242,8 @@ class Service:
         """
 
         def add() -> list[Item]:
-            return self._write(self.library.add, content, name, metadata, self.limits, embed=self._embed_for_adding)
+            embed, positions = self._embed_for_adding, self.settings.positions
+            return self._write(self.library.add, content, name, metadata, self.limits, embed=embed, positions=positions)
 
         try:
             return await stopped_after(self.settings.add_deadline_s, self._adding.run, add)

@@ -75,6 +75,7 @@ class Settings(BaseSettings):
         description="Where a reverse proxy has this server, as /crossbind, whether it takes that off addresses or not.",
     )
     read_only: bool = Field(False, description="Nothing can be added or deleted.")
+    positions: bool = Field(True, description="It is stored where uploaded pictures and films were taken.")
     page: bool = Field(True, description="The web page on /, beside the API.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
     max_body_mb: Megabytes = Field(64.0, description="The largest request, in MiB.")

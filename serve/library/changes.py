@@ -75,6 +75,7 @@ class Changes:
         limits: Limits | None = None,
         *,
         embed: Embed | None = None,
+        positions: bool = True,
     ) -> list[Item]:
         """Adds a file -> its items; see `Library.add`.
 
@@ -83,10 +84,10 @@ class Changes:
         """
         limits = limits or Limits()
         if embed is None:
-            return self._add(content, name, metadata, limits, None)
+            return self._add(content, name, metadata, limits, None, positions)
         deferred = _DeferredEmbedding()
         try:
-            return self._add(content, name, metadata, limits, deferred)
+            return self._add(content, name, metadata, limits, deferred, positions)
         except _EmbeddingPending as pending:
             try:
                 deferred.results = [list(embed(iter([wanted]))) for wanted in deferred.wanted]
@@ -94,7 +95,7 @@ class Changes:
                 self._uploads.discard(pending.incoming)
                 raise
         content.seek(0)
-        return self._add(content, name, metadata, limits, deferred)
+        return self._add(content, name, metadata, limits, deferred, positions)
 
     def _add(
         self,
@@ -103,6 +104,7 @@ class Changes:
         metadata: Mapping[str, Any] | None,
         limits: Limits,
         embed: Embed | None,
+        positions: bool,
     ) -> list[Item]:
         """One pass of `add`: afterwards all of the file is in the library, or nothing of it."""
         with self._changing, self._catalogue.write() as writer:
@@ -116,7 +118,7 @@ class Changes:
             run = Run(
                 writer,
                 self._model,
-                Scope(path),
+                Scope(path, positions=positions),
                 self._catalogue.folder,
                 limits=limits,
                 batch_size=64,

@@ -49,8 +49,8 @@ class Folders:
     ) -> IndexReport:
         """Brings the library up to date with a folder (or a file): idempotent, and resumable after any interruption.
 
-        A file whose size, time and sidecar are unchanged is not opened; `serve.library.rules` says what is left out.
-        The folder is remembered as a root; of a folder inside of a root, that part of it is brought up to date.
+        A file whose size, time and sidecar are unchanged is not opened. `serve.library.rules` says what is left out.
+        The folder is remembered as a root; of a folder inside of a root, that part of the root is brought up to date.
 
         Args:
             folder: The folder (or file) to make searchable.

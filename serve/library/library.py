@@ -264,6 +264,7 @@ class Library(Folders):
         limits: Limits | None = None,
         *,
         embed: Embed | None = None,
+        positions: bool = True,
     ) -> list[Item]:
         """Copies a file into the library and makes it searchable -> its items. Adding it again changes nothing.
 
@@ -276,6 +277,7 @@ class Library(Folders):
             limits: Bounds on the file.
             embed: Reads and encodes in place of `pipeline.embed`, where that is scheduled elsewhere; others may write
                 then.
+            positions: Whether it is stored where a picture or film was taken.
 
         Raises:
             MediaError: The file cannot be used.
@@ -288,7 +290,7 @@ class Library(Folders):
             >>> item.modality, item.metadata
             ('image', {'caption': 'a cat'})
         """
-        return self._changes.add(content, name, metadata, limits, embed=embed)
+        return self._changes.add(content, name, metadata, limits, embed=embed, positions=positions)
 
     def remove(self, item_id: int) -> list[Item]:
         """Removes the file that an item belongs to, with all its items -> those items.

@@ -216,6 +216,10 @@ def probe(found: Found, limits: Limits) -> Probed:
         modality, doubts = modalities.recognise(Source(Path(found.path), found.path, hints), limits)
         if (whole := stands_for(modalities.spec(modality).read, found.path)) != found.path:
             raise MediaError(found.path, f"is a part of the recording {os.path.basename(whole)}, with which it is read")
+        if modality == "video" and (still := companions.still_of(found.path)):
+            raise MediaError(
+                found.path, f"is the moving part of the live photo {os.path.basename(still)}, with which it is one item"
+            )
         try:
             digest = hashlib.file_digest(file, "sha256").digest()
         except OSError as error:

@@ -73,3 +73,14 @@ def test_what_describes_nothing_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("values", [[], None, {"photoTakenTime": 7}, {"photoTakenTime": {"timestamp": "9" * 30}}])
 def test_odd_json_is_no_error(values: object) -> None:
     assert companions.of_json(values) in (None, {})
+
+
+def test_the_film_of_a_live_photo_belongs_to_its_still(tmp_path: Path) -> None:
+    mark = b"....mdta com.apple.quicktime.content.identifier"
+    (tmp_path / "IMG_1.HEIC").write_bytes(b"x")
+    for name, content in (("IMG_1.MOV", bytes(10**6) + mark), ("IMG_2.MOV", mark), ("IMG_1.mp4", mark)):
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "IMG_3.jpg").write_bytes(b"x")
+    (tmp_path / "IMG_3.mov").write_bytes(b"an ordinary film")
+    found = {path.name: companions.still_of(str(path)) for path in tmp_path.iterdir()}
+    assert {name: still for name, still in found.items() if still} == {"IMG_1.MOV": str(tmp_path / "IMG_1.HEIC")}

@@ -278,3 +278,17 @@ def test_three_channels_of_carla() -> None:
     rgb = np.stack([code & 255, code >> 8 & 255, code >> 16], 2).astype(np.uint8)
     found, _ = read_depth_m(Source(rgb, "x", Hints(unit="carla")), LIMITS)
     np.testing.assert_allclose(found, code * 1000 / (256**3 - 1), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "is_depth"), [("room.depth.png", True), ("room_depth.png", False), ("x.png", False)])
+def test_grey_of_8_bits_is_relative_where_its_name_says_depth_exactly(name: str, is_depth: bool) -> None:
+    out = io.BytesIO()
+    Image.fromarray(np.linspace(0, 255, 48 * 64).astype(np.uint8).reshape(48, 64)).save(out, "PNG")
+    source = Source(out.getvalue(), name)
+    if not is_depth:
+        with pytest.raises(MediaError, match="8-bit"):
+            read_depth_m(source, Limits())
+        return
+    found, notes = read_depth_m(source, Limits())
+    assert np.isclose(found[[0, -1], [0, -1]], [0.5, 10]).all()
+    assert "relative" in notes[0]

@@ -23,6 +23,7 @@ from serve.engine import batching
 from serve.engine.batching import Batcher
 from serve.engine.jobs import Busy, EncodedSegment, ItemError, LateError
 from serve.engine.metrics import Metrics
+from tests.preprocess.readers.test_flir import radiometric
 from tests.serve import tiny
 
 LONG_S = 60.0
@@ -210,3 +211,15 @@ def test_few_decoded_media_are_held_in_memory(
     gate.open.set()
     assert len(future.result()) == 60
     batcher.close()
+
+
+@pytest.mark.parametrize("known", [None, ["image"]])
+def test_a_radiometric_jpeg_is_a_picture_for_a_model_without_thermal(known: list[str] | None) -> None:
+    model = tiny.seven() if known is None else tiny.model(modalities=known)
+    batcher = Batcher(model, Metrics(), max_batch=2, max_waiting=100, limits=Limits())
+    try:
+        content = radiometric(np.linspace(10, 40, 48 * 64).reshape(48, 64))
+        (found,) = batcher.submit([(Source(content, "IMG_1.jpg"), None)], deadline_s=30).result(timeout=30)
+    finally:
+        batcher.close()
+    assert found.modality == ("thermal" if known is None else "image")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -12,7 +13,11 @@ import pytest
 from PIL import Image
 
 from preprocess.metadata import POSITIONS
+from serve.engine.service import Service
+from serve.engine.settings import Settings
 from serve.library.library import Library
+from tests.preprocess import made
+from tests.preprocess.readers.test_flir import radiometric
 from tests.preprocess.readers.test_picture_facts import exif as exif_tags
 from tests.preprocess.readers.test_picture_facts import picture
 from tests.preprocess.test_companions import TAKEOUT
@@ -54,6 +59,29 @@ def test_photographs_are_images_whatever_they_are_called(library: Library, tmp_p
         assert any("it is an ordinary picture: taken as an image" in note for note in notes), notes
     assert (found["true.png"][0], found["a.thermal.png"][0]) == ("depth", "thermal")
     assert library.index(media).unchanged == 7
+
+
+@pytest.mark.parametrize("known", [None, ["image", "text"]])
+def test_a_radiometric_jpeg_is_thermal_and_a_picture_for_a_model_without_that(
+    tmp_path: Path, known: list[str] | None
+) -> None:
+    library = Library.open(tmp_path / "library", tiny.seven() if known is None else tiny.model(modalities=known))
+    media = tmp_path / "media"
+    media.mkdir()
+    (media / "IMG_1.jpg").write_bytes(radiometric(np.linspace(10, 40, 48 * 64).reshape(48, 64)))
+    assert library.index(media).skipped == []
+    assert library.count() == {"thermal" if known is None else "image": 1}
+
+
+def test_a_live_photo_is_one_item(library: Library, tmp_path: Path) -> None:
+    still = photograph(tmp_path / "media" / "IMG_1.jpg")
+    film = made.film(np.zeros((48, 64, 3), np.uint8), "mov")
+    still.with_suffix(".MOV").write_bytes(film + b"com.apple.quicktime.content.identifier")
+    report = library.index(tmp_path / "media")
+    assert library.count() == {"image": 1}
+    assert [reason for _, reason in report.skipped] == [
+        "is the moving part of the live photo IMG_1.jpg, with which it is one item"
+    ]
 
 
 def test_the_same_photograph_under_two_names_is_one_content(library: Library, tmp_path: Path) -> None:
@@ -99,6 +127,18 @@ def test_what_a_picture_says_is_found_filtered_and_dated(library: Library, tmp_p
     assert Path(library.search("Grace", k=1)[0].path).name == "b.png"
     assert not [hit for hit in library.search("width", k=9) if hit.keyword], "a technical key is no word"
     assert library.index(media).unchanged == 4
+
+
+@pytest.mark.parametrize("positions", [True, False])
+def test_positions_of_uploads_are_the_server_s_choice(library: Library, positions: bool) -> None:
+    service = Service(library, Settings(positions=positions))
+    try:
+        content = io.BytesIO(picture("JPEG", exif=exif_tags()))
+        (item,) = asyncio.run(service.add(content, "a.jpg", {"caption": "x"}))
+    finally:
+        service.close()
+    assert bool(POSITIONS & item.metadata.keys()) == positions
+    assert item.metadata["caption"] == "x" and "camera" in item.metadata
 
 
 @pytest.mark.parametrize("positions", [True, False])
