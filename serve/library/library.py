@@ -145,7 +145,7 @@ class Library(Folders):
             ValueError: What `bind.load` refuses, or the index's factory does not fit the new dimension.
 
         Example:
-            >>> report = Library.migrate("my-library", "small")
+            >>> report = Library.migrate(library.folder, "small")
             >>> report.model, report.embedded
             ('small', 0)
         """
