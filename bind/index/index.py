@@ -141,6 +141,15 @@ class Index:
         given = _as_ids(ids)
         return sum(shelf.remove(given) for shelf in self._shelves.values())
 
+    def vectors(self, ids: npt.ArrayLike) -> tuple[Integers, Floats]:
+        """(N,) ids -> the (n,) ids among them that are in the index, ascending, and their (n, dim) vectors."""
+        given = np.unique(_as_ids(ids))
+        found = [shelf.vectors(given) for shelf in self._shelves.values()]
+        numbers = np.concatenate([np.empty(0, np.int64), *(part[0] for part in found)])
+        rows = np.concatenate([np.empty((0, self.dim), np.float32), *(part[1] for part in found)])
+        order = np.argsort(numbers)
+        return numbers[order], rows[order]
+
     def search(
         self, queries: Embeddings, k: int = 10, modality: str | Sequence[str] | None = None
     ) -> tuple[Floats, Integers]:

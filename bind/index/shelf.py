@@ -82,6 +82,11 @@ class Shelf:
         row_of = self._rows_by_id()
         return next((number for number in ids.tolist() if number in row_of), None)
 
+    def vectors(self, ids: Integers) -> tuple[Integers, Floats]:
+        """(N,) ids -> the (n,) ids that are on this shelf, in the order of its rows, and their (n, D) vectors."""
+        rows = np.flatnonzero(np.isin(self.ids, ids) & (self.ids >= 0))
+        return self.ids[rows], self.rows.take(rows)
+
     def add(self, ids: Integers, vectors: Floats) -> None:
         """Stores (N,) ids and (N, D) unit rows behind the others."""
         row_of = self._rows_by_id()

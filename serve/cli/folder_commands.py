@@ -88,7 +88,7 @@ def index(
         if watch:
             _watch(opened, folder, options, as_json)
             return
-        with _progress() as progress:
+        with show_progress() as progress:
             try:
                 report = opened.index(folder, progress=progress, retry=retry, **options)
             except ValueError as error:
@@ -161,7 +161,7 @@ def skipped(
     if retry and found:
         with (
             open_library(library, load_options(model, weights, device, dtype), None) as opened,
-            _progress() as progress,
+            show_progress() as progress,
         ):
             try:
                 tried = opened.retry_skipped(progress=progress)
@@ -224,7 +224,7 @@ def _say(report: IndexReport, opened: Library, library: Path, verbose: bool, as_
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[Any]:
+def show_progress() -> Iterator[Any]:
     """A bar on the terminal, as a function of the files that are done and of all files."""
     from tqdm import tqdm
 

@@ -20,6 +20,7 @@ from serve.cli.options import (
     LibraryFolder,
     LibraryModel,
     Weights,
+    failure,
     load_options,
     open_library,
     terminal,
@@ -116,6 +117,44 @@ def check(
         print(f"{library}: {len(report.findings) or 'no'} findings in {looked or 'nothing that could be read'}")
     if not report.is_whole:
         raise typer.Exit(1)
+
+
+@app.command()
+def migrate(
+    library: ExistingLibrary,
+    model: Annotated[str, typer.Option("--model", help="The new model: a name, or a checkpoint folder.")],
+    weights: Weights = None,
+    keep: Annotated[
+        Path | None, typer.Option("--keep", metavar="FILE", help="Keep the old library in this file, as `backup` does.")
+    ] = None,
+    allow_removal: Annotated[
+        bool, typer.Option("--allow-removal", help="Files that the new model cannot be given become skipped files.")
+    ] = False,
+    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    as_json: Json = False,
+) -> None:
+    """Change a library's model without a stop: searching goes on, and an interrupted run goes on where it was."""
+    from serve.cli.folder_commands import show_progress
+    from serve.library.library import Library
+
+    options = load_options(model, weights, device, dtype)
+    if not (library / "catalogue.sqlite").exists():
+        usage_error(f"there is no library in {library}")  # said before a model is loaded
+    with show_progress() as progress:
+        try:
+            report = Library.migrate(
+                library, options, keep=keep, allow_removal=allow_removal, progress=progress, batch_size=batch_size
+            )
+        except (ValueError, OSError) as error:
+            failure(str(error))
+    if as_json:
+        print(json.dumps(asdict(report)))
+        return
+    for path, reason in report.dropped:
+        print(f"skipped {path}: {reason}", file=sys.stderr)
+    print(f"{library}: {report.files} files with model {report.model}, {report.embedded} embedded in this run")
 
 
 @app.command()

@@ -24,7 +24,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +36,7 @@ from serve.engine import fairness
 from serve.library import keywords, migrations, uploads
 from serve.library.connections import Readers, connect, explained, locked, shorten_log
 from serve.library.creation import create
-from serve.library.errors import DamagedError, LibraryError
+from serve.library.errors import DamagedError, LibraryError, MigratedError
 from serve.library.integrity import read_facts, refuse_damage, refuse_lost_commits
 from serve.library.records import Entry
 from serve.library.schema import FILE, FORMAT, checksum, is_whole, signature
@@ -59,6 +59,8 @@ class Catalogue:
         self, folder: Path, space: str, dim: int, model: str, revisions: Mapping[str, int] | None = None
     ) -> None:
         self.folder = folder
+        self.earlier_vectors: Callable[[Sequence[int]], tuple[np.ndarray, np.ndarray]] | None = None
+        """Vectors by id, as `vectors` returns them, for the time after another process has changed the model."""
         self._readers = Readers(folder / FILE)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -113,9 +115,11 @@ class Catalogue:
     def write(self) -> Iterator[Writer]:
         """A block with the right to change the catalogue, which one process and thread has at a time.
 
-        Raises WriterBusyError when another has it. The kernel takes the right back from a process that dies.
+        Raises WriterBusyError when another has it (the kernel takes it back from a process that dies); MigratedError.
         """
         with locked(self.folder):
+            if self.is_migrated():
+                raise MigratedError(self.folder, str(self.fact("model")))
             connection = connect(self.folder / FILE)
             try:
                 yield Writer(connection, self.folder)
@@ -133,6 +137,10 @@ class Catalogue:
             return
         with self._readers.snapshot():
             yield
+
+    def is_migrated(self) -> bool:
+        """Whether the library got a model of another space after it was opened here."""
+        return bool(self.fact("space") != self.facts["space"])
 
     @property
     def revision(self) -> int:
@@ -186,10 +194,14 @@ class Catalogue:
     def vectors(self, ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Segment ids -> the (n,) ids that exist, ascending, and their (n, D) vectors."""
         rows = self._rows(
-            "SELECT segment, vector, NULL, checksum FROM vectors WHERE segment IN (SELECT value FROM json_each(?)) "
-            "ORDER BY segment",
+            "SELECT segment, vector, (SELECT value FROM facts WHERE key = 'space'), checksum FROM vectors "
+            "WHERE segment IN (SELECT value FROM json_each(?)) ORDER BY segment",
             (json.dumps([int(number) for number in ids]),),
         )
+        if rows and rows[0][2] != self.facts["space"]:
+            if self.earlier_vectors is None:
+                raise MigratedError(self.folder, str(self.fact("model")))
+            return self.earlier_vectors(ids)
         return self._arrays(rows)
 
     def ids(self, modality: str) -> np.ndarray:

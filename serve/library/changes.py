@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 from bind.model.pipeline import Embedded, Failed
 from preprocess.source import Limits, MediaError, Source
 from serve.engine import thumbnails
-from serve.library import uploads
+from serve.library import model_change, uploads
 from serve.library.catalogue import Catalogue
 from serve.library.errors import LibraryError, UnknownItemError
 from serve.library.indexing import Embed, Run
@@ -191,3 +191,4 @@ class Changes:
             self._uploads.sweep(lambda path: writer.file(str(path)) is not None)
             thumbnails.sweep(self._catalogue.folder, self._catalogue.existing)
             self._index.follow(writer)
+            model_change.clear(self._catalogue)

@@ -26,6 +26,23 @@ class DamagedError(LibraryError):
         return type(self), (self.folder, self.what)
 
 
+class MigratedError(LibraryError):
+    """A library got another model after it was opened. It can still be searched, but not be changed, until it is opened
+    again.
+    """
+
+    def __init__(self, folder: Path, model: str) -> None:
+        super().__init__(
+            f"{folder}: this library was migrated to the model {model!r} after it was opened here; open it again (or "
+            "restart the server)"
+        )
+        self.folder = folder
+        self.model = model
+
+    def __reduce__(self) -> tuple[type[MigratedError], tuple[Path, str]]:
+        return type(self), (self.folder, self.model)
+
+
 class WriterBusyError(LibraryError):
     """Another process, or another thread of this one, is writing to the library."""
 

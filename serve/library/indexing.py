@@ -64,7 +64,10 @@ class _Job:
 
 
 class Run:
-    """Indexes what a scope says with the writer of a library in the folder `library`."""
+    """Indexes what a scope says with the writer of a library in the folder `library`.
+
+    With `files`, these are indexed in place of those of the scope's root, and nothing is forgotten.
+    """
 
     def __init__(
         self,
@@ -78,6 +81,7 @@ class Run:
         retry: bool,
         progress: Progress | None,
         embed: Embed | None = None,
+        files: Callable[[], Iterator[Found]] | None = None,
     ) -> None:
         self._writer = writer
         self._model = model
@@ -86,6 +90,7 @@ class Run:
         self._limits = limits
         self._batch_size = batch_size
         self._retry = retry
+        self._files = files
         self._progress = progress
         self._positions = scope.positions
         self._is_upload = Path(scope.root).is_relative_to(library)
@@ -175,6 +180,8 @@ class Run:
             yield found, row
 
     def _walk(self) -> Iterator[Found | Unlisted | LeftOut | Excluded | Unfollowed]:
+        if self._files is not None:
+            return self._files()
         scope = self._scope
         if not os.path.exists(scope.root) and scope.allow_removal:
             return iter(())
@@ -315,6 +322,8 @@ class Run:
 
     def _finish(self) -> None:
         """Forgets what is not there any more. Only a run that saw everything comes here. Raises RemovalError."""
+        if self._files is not None:
+            return
         if self._is_upload:
             return  # it is one file, which is there, and looking for others would take longer the larger the library is
         scope = self._scope

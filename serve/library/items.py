@@ -101,6 +101,8 @@ class Items:
             segments = [self.segment_and_file(number)[0] for number in item_ids]
             ids, vectors = self._catalogue.vectors(segments)
         row = {number: position for position, number in enumerate(ids.tolist())}
+        if missing := [number for number in segments if number not in row]:  # items of a model that came later
+            raise UnknownItemError(f"there is no vector of item {missing[0]} in this space; open the library again")
         return Embeddings(vectors[[row[number] for number in segments]], self._space)
 
     def related(self, item_id: int) -> list[Item]:

@@ -29,13 +29,15 @@ from serve.engine.terms import Term
 from serve.library.catalogue import Catalogue
 from serve.library.filters import checked_filter
 from serve.library.folders import Folders
-from serve.library.indexing import Embed
+from serve.library.indexing import Embed, Progress
 from serve.library.model_check import check_space
+from serve.library.reports import MigrationReport
 from serve.library.uploads import Uploads
 
 if TYPE_CHECKING:
     from bind.model.model import BindModel
 from serve.library import duplicates as near_duplicates
+from serve.library import model_change
 from serve.library import query as queries
 from serve.library.changes import Changes
 from serve.library.items import Duplicates, Hit, Item, Items
@@ -106,6 +108,62 @@ class Library(Folders):
         library = cls(catalogue, model, factory, device)
         library._live_index.open()
         return library
+
+    @staticmethod
+    def migrate(
+        folder: str | os.PathLike[str],
+        model: BindModel | LoadOptions | str | os.PathLike[str],
+        *,
+        keep: str | os.PathLike[str] | None = None,
+        allow_removal: bool = False,
+        progress: Progress | None = None,
+        batch_size: int = 64,
+        limits: Limits | None = None,
+    ) -> MigrationReport:
+        """Changes the model of the library in a folder, while it is searched and written to.
+
+        Every file is embedded with the new model beside the old vectors, then both are exchanged in one step. A run
+        that was interrupted, at whatever moment, leaves a whole library, and the next one goes on where it was.
+        Items keep their ids where both models cut their file alike. An open `Library` goes on searching with the old
+        model, and raises MigratedError when it is to be changed, until it is opened again.
+
+        Args:
+            folder: The library's folder.
+            model: The new model, or what `bind.load` takes.
+            keep: A file that gets a backup of the library as it was before the switch (see `crossbind backup`).
+            allow_removal: Files that the new model cannot be given (they are gone, or of a modality that it lacks)
+                become skipped files. Otherwise they are an error, and the library stays as it was.
+            progress: A function that is called with the number of finished files, and of all files to embed.
+            batch_size: The number of views that the model encodes together.
+            limits: Bounds on a file: bytes, pixels, duration, time to decode.
+
+        Returns:
+            The new model's name, and the numbers of files and of contents that this run embedded.
+
+        Raises:
+            LibraryError: There is no library, it cannot be written, or files could not be embedded.
+            ValueError: What `bind.load` refuses, or the index's factory does not fit the new dimension.
+
+        Example:
+            >>> report = Library.migrate(library.folder, "small")
+            >>> report.model, report.embedded
+            ('small', 0)
+        """
+        if not isinstance(model, (str, os.PathLike, LoadOptions)):
+            loaded = model
+        else:
+            options = model if isinstance(model, LoadOptions) else LoadOptions(model)
+            options.check()
+            loaded = options.load()
+        return model_change.migrate(
+            Path(folder).expanduser().absolute(),
+            loaded,
+            keep=None if keep is None else Path(keep).expanduser(),
+            allow_removal=allow_removal,
+            progress=progress,
+            batch_size=batch_size,
+            limits=limits,
+        )
 
     def close(self) -> None:
         """Closes the connection to the catalogue. Nothing has to be saved."""

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from typing import TYPE_CHECKING
 
 from bind.index.index import Index
 from bind.owned import NotOwnedError, OwnedFolder
 from bind.space import Embeddings
 from serve.library.catalogue import Catalogue
-from serve.library.errors import LibraryError
+from serve.library.errors import LibraryError, MigratedError
 from serve.library.writer import Writer
-
-if TYPE_CHECKING:
-    pass
-
 
 SAVE_SHARE = 0.02
 """The index is written again when more than this share of it changed; until then, opening replays the changes."""
@@ -38,12 +33,15 @@ class LiveIndex:
         # Whoever updates or writes the index holds this lock. Searching takes the index as it is, without the lock.
         self.lock = threading.RLock()
         self._folders = OwnedFolder(catalogue.folder, _INDEX)
+        catalogue.earlier_vectors = lambda ids: self.index.vectors(ids)
 
     def open(self) -> None:
         """Loads the newest stored index that fits, and updates it to the revision of the catalogue."""
         with self.lock, self._catalogue.snapshot():
             self._load()
             self._refresh()
+            if self._catalogue.is_migrated():
+                raise MigratedError(self._catalogue.folder, str(self._catalogue.fact("model")))
 
     def _load(self) -> None:
         """Takes the newest stored index that is whole and fits; without one, an empty one that `_refresh` fills."""
@@ -95,8 +93,8 @@ class LiveIndex:
         index had, no change can have been missed, so the items need not be counted.
         """
         revision = self._catalogue.revision
-        if revision == self._revision:
-            return
+        if revision == self._revision or self._catalogue.is_migrated():
+            return  # vectors of another model cannot be added: this index goes on as it is until it is opened again
         index = self.index.fork()
         try:
             pending = self._pending + self._catch_up(index, self._revision)

@@ -28,6 +28,21 @@ class CheckReport:
         return all(finding.repaired for finding in self.findings)
 
 
+@dataclass(frozen=True)
+class MigrationReport:
+    """The result of a change of model: the new `model`, the number of searchable `files`, of contents that were
+    `embedded` in this run (an earlier one that was interrupted may have done the others), and the `seconds` it took.
+
+    `dropped` are (path, reason) of files that the new model could not be given; they stay known as skipped files.
+    """
+
+    model: str
+    files: int
+    embedded: int
+    dropped: list[tuple[str, str]]
+    seconds: float
+
+
 @dataclass
 class IndexReport:
     """The result of a run, as numbers of files: `added` and `updated` are in the library now, `renamed` files were

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -204,6 +204,14 @@ class Writer:
         """Stores a fact, in place of what it was."""
         self._execute("INSERT OR REPLACE INTO facts (key, value) VALUES (?, ?)", (key, value))
         sign(self.connection, "facts", "key = ?", (key,))
+
+    def put_vectors(self, content: int, parts: str, vectors: Mapping[int, bytes]) -> None:
+        """Stores segment id -> vector (little-endian float32) in place of all vectors of a content, and its parts."""
+        self._execute("UPDATE contents SET parts = ? WHERE id = ?", (parts, content))
+        sign(self.connection, "contents", "id = ?", (content,))
+        rows = [(blob, checksum(number, blob), number) for number, blob in vectors.items()]
+        self.connection.executemany("UPDATE vectors SET vector = ?, checksum = ? WHERE segment = ?", rows)
+        self._changed = True
 
     def remove_files(self, numbers: Iterable[int]) -> None:
         """Removes files. `drop_orphans` removes their contents."""

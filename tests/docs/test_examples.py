@@ -73,6 +73,7 @@ ENTRY_POINTS = {
     "serve.engine.terms.Term": "Args Raises Example",
     "serve.library.library.Library.add": "Args Raises Example",
     "serve.library.folders.Folders.index": "Args Returns Raises Example",
+    "serve.library.library.Library.migrate": "Args Returns Raises Example",
     "serve.library.library.Library.open": "Args Raises Example",
     "serve.library.library.Library.remove": "Args Raises Example",
     "serve.library.library.Library.search": "Args Raises Example",

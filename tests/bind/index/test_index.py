@@ -102,6 +102,18 @@ def check_sequence(index: Index, steps: list, k: int, shift: int, folder: Path) 
         assert_ranked_like_numpy(index, POOL[:3], held, k, modality)
 
 
+def test_vectors_by_id(tmp_path: Path) -> None:
+    index = filled("Flat", POOL[:20])
+    index.save(tmp_path)
+    index = Index.load(tmp_path)
+    index.add([30, 25], POOL[20:22], "audio")
+    index.remove([3])
+    ids, vectors = index.vectors([30, 3, 2, 99, 25, 2])
+    assert ids.tolist() == [2, 25, 30]
+    np.testing.assert_array_equal(vectors, POOL.vectors[[2, 21, 20]])
+    assert index.vectors([])[1].shape == Index(space=SPACE, dim=DIM).vectors([1])[1].shape == (0, DIM)
+
+
 def test_vectors_that_were_all_removed_since_the_last_save_are_left_out_of_the_next(tmp_path: Path) -> None:
     filled("Flat", POOL[:3]).save(tmp_path)
     index = Index.load(tmp_path)

@@ -58,6 +58,15 @@ def test_roots_and_skipped_need_no_model(place: Path) -> None:
     assert crossbind("roots", place / "nothing").returncode == 2
 
 
+def test_migrate(place: Path, tmp_path: Path) -> None:
+    done = crossbind("migrate", tmp_path / "nothing", "--model", "small")
+    assert (done.returncode, "there is no library" in done.stderr) == (2, True) or "does not exist" in done.stderr
+    done = crossbind("migrate", place / "library", "--model", "small", "--json")
+    assert (done.returncode, json.loads(done.stdout)["files"], json.loads(done.stdout)["embedded"]) == (0, 2, 0)
+    done = crossbind("migrate", place / "library", "--model", "no-such-model")
+    assert (done.returncode, "no-such-model" in done.stderr) == (1, True)
+
+
 def test_what_looks_like_a_path_is_said_and_a_file_name_is_found(place: Path) -> None:
     done = crossbind("search", "red.png", "--library", place / "library", "--json")
     assert Path(json.loads(done.stdout)[0]["path"]).name == "red.png"
