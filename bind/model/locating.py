@@ -159,7 +159,7 @@ def search(model: BindModel, picture: Picture, vector: np.ndarray, proposals: Pr
     if proposals is None:
         found = _regions(heat, picture.width, picture.height)
     else:
-        found = _checked(proposals(_shown(picture)), picture)
+        found = _checked(proposals(shown(picture)), picture)
     scores = _vectors(model, picture, [_square(box, picture) for box in found])[:, :content]
     cosines = (scores / np.linalg.norm(scores, axis=1, keepdims=True).clip(1e-12)) @ query
     boxes = [(*box, float(score)) for box, score in zip(found, cosines, strict=True)]
@@ -335,7 +335,7 @@ def _checked(boxes: Iterable[Sequence[float]], picture: Picture) -> list[tuple[f
     return found
 
 
-def _shown(picture: Picture) -> Image.Image:
+def shown(picture: Picture) -> Image.Image:
     """The picture in its own size, for `proposals`; a map of one channel is stretched to 8 bits."""
     view = picture.view
     if view.dtype != np.uint8:
