@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
@@ -72,6 +74,21 @@ def parse_query(query: str, modalities: Collection[str] | None = None) -> list[T
 
         modalities = specs()
     return _Parser(query, modalities).terms()
+
+
+def resolved(term: Term) -> Term:
+    """A term without a modality -> a term with a file where one exists, else with text."""
+    if term.modality is not None:
+        return term
+    given = os.path.expanduser(term.value)
+    # What is typed may compose letters otherwise than the name on the disk.
+    for path in dict.fromkeys((given, *(unicodedata.normalize(form, given) for form in ("NFC", "NFD")))):
+        try:
+            if os.path.isfile(path):
+                return Term(None, path, term.weight)
+        except ValueError:  # a NUL character
+            break
+    return Term("text", term.value, term.weight)
 
 
 def format_query(terms: Sequence[Term]) -> str:

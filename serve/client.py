@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import numpy as np
 
+from bind.model.locating import Located
 from bind.space import Embeddings, concatenate
 from serve.engine.terms import Term
 
@@ -159,6 +160,29 @@ class Client:
             FoundHit(**_item_fields(row), **{key: row[key] for key in ("score", "cosine", "keyword", "probability")})
             for row in found
         ]
+
+    def locate(self, picture: bytes | Path | int | Term, query: str | Path | int | Sequence[Term]) -> Located:
+        """Where a picture shows what a query asks for: a heat map, and boxes in its pixels, best first.
+
+        Args:
+            picture: The path or bytes of a picture, or the id of an item.
+            query: As of `search`.
+
+        Raises:
+            ApiError: The server cannot use the picture or the query.
+
+        Example:
+            >>> found = client.locate(Path("dog.jpg"), "a dog")
+            >>> found.heat.dtype, len(found.boxes[0])
+            (dtype('float32'), 5)
+        """
+        terms = [Term(query)] if isinstance(query, (str, Path, int)) else query
+        body = {"picture": _term(picture), "terms": [_term(term) for term in terms]}
+        told = self._ask("POST", "/v1/locate", json=body).json()
+        shape = told["heat"]["height"], told["heat"]["width"]
+        heat = np.frombuffer(base64.b64decode(told["heat"]["data"]), "<f4").astype(np.float32).reshape(shape)
+        boxes = [(box["x0"], box["y0"], box["x1"], box["y1"], box["score"]) for box in told["boxes"]]
+        return Located(heat, boxes, told["width"], told["height"])
 
     def add(self, file: Path, metadata: Mapping[str, Any] | None = None) -> list[FoundItem]:
         """Uploads a file to the library -> its items (a film has several).

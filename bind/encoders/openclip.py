@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bind.encoders import check_options
@@ -60,6 +64,45 @@ class ClipTower(nn.Module):
         """(B, 3, H, W) or (B, L) int64 -> (B, width)."""
         features: Tensor = getattr(self.clip, f"encode_{self.tower}")(x)
         return features
+
+    @property
+    def places(self) -> Callable[[Tensor], Tensor] | None:
+        """(B, 3, S, S) -> (B, width, h, w), the value path of the last block as `PatchEncoder.places` has it.
+
+        None where this is no vision transformer with open_clip's own blocks.
+        """
+        from open_clip.transformer import VisionTransformer
+
+        visual = getattr(self.clip, "visual", None)
+        if self.tower != "image" or not isinstance(visual, VisionTransformer):
+            return None
+        attention = getattr(visual.transformer.resblocks[-1], "attn", None)
+        return partial(_places, visual) if isinstance(attention, nn.MultiheadAttention) else None
+
+
+def _places(visual: Any, x: Tensor) -> Tensor:
+    """A vision transformer of open_clip, (B, 3, S, S) -> (B, width, h, w)."""
+    patches = visual.conv1(x)
+    grid = patches.shape[2:]
+    tokens = patches.flatten(2).transpose(1, 2)
+    first = visual.class_embedding.to(tokens.dtype).expand(len(x), 1, -1)
+    positions = visual.positional_embedding
+    side = math.isqrt(len(positions) - 1)
+    square = positions[1:].float().T.unflatten(1, (side, side))[None]
+    resized = F.interpolate(square, size=grid, mode="bicubic", antialias=True).flatten(2).transpose(1, 2)
+    positions = torch.cat([positions[None, :1], resized.to(positions.dtype)], 1)
+    tokens = visual.ln_pre(torch.cat([first, tokens], 1) + positions.to(tokens.dtype))
+    *blocks, last = visual.transformer.resblocks
+    is_batch_first = last.attn.batch_first
+    tokens = tokens if is_batch_first else tokens.transpose(0, 1)
+    for block in blocks:
+        tokens = block(tokens)
+    tokens = (tokens if is_batch_first else tokens.transpose(0, 1))[:, 1:]
+    width = tokens.shape[2]
+    weight, bias = last.attn.in_proj_weight[2 * width :], last.attn.in_proj_bias[2 * width :]
+    values = visual.ln_post(last.attn.out_proj(F.linear(last.ln_1(tokens), weight, bias)))
+    features: Tensor = values if visual.proj is None else values @ visual.proj
+    return features.transpose(1, 2).reshape(len(x), -1, *grid)
 
 
 def build(options: Mapping[str, Any]) -> nn.Module:

@@ -40,10 +40,17 @@ class Sensor(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1, H, W) -> (B, width). Raises ValueError for another number of channels."""
+        features: Tensor = self.trunk(self._grey(x))
+        return features
+
+    def places(self, x: Tensor) -> Tensor:
+        """(B, 1, H, W) -> (B, width, h, w): the features around each place, as `EfficientNet.places`."""
+        return self.trunk.places(self._grey(x))
+
+    def _grey(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] != 1:
             raise ValueError(f"encoder: expected (B, 1, H, W), got {tuple(x.shape)}")
-        features: Tensor = self.trunk(stretched(x, self.low, self.high).mul(2).sub(1).expand(-1, 3, -1, -1))
-        return features
+        return stretched(x, self.low, self.high).mul(2).sub(1).expand(-1, 3, -1, -1)
 
 
 def stretched(x: Tensor, low: float, high: float) -> Tensor:

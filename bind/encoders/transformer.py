@@ -68,6 +68,11 @@ class Attention(nn.Module):
         attended: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
         return attended
 
+    def values(self, x: Tensor) -> Tensor:
+        """(B, N, width) -> (B, N, width): attention in which each token sees itself only."""
+        own: Tensor = self.out_proj(self.in_proj(x).chunk(3, dim=-1)[2])
+        return own
+
 
 class Block(nn.Module):
     """(B, N, width) -> (B, N, width): attention, then an MLP of four times the width with exact GELU, both pre-norm.
@@ -244,15 +249,34 @@ class PatchEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, *shape) -> (B, width)."""
-        if (fused := self.trunk.fused_for(x)) is not None:
-            tokens = fused.tokens(self, x)
-        else:
-            tokens = self.stem(x)
-            tokens = torch.cat([self.cls.to(tokens.dtype).expand(x.shape[0], -1, -1), tokens], dim=1)
-            tokens = self.pre_norm(tokens + self.positions_for(tokens.shape[1]))
+        fused = self.trunk.fused_for(x)
+        tokens = self._tokens(x) if fused is None else fused.tokens(self, x)
         at_class_token = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         pooled: Tensor = self.dropout(self.norm(self.trunk(tokens, at_class_token)))
         return pooled
+
+    def places(self, x: Tensor) -> Tensor:
+        """(B, *shape), squares -> (B, width, h, w): what each patch adds to a class token that looks at it only.
+
+        That is the value path of the last block, without its residual and its feed-forward layer (MaskCLIP, arXiv
+        2112.01071; ClearCLIP, arXiv 2407.12442). Raises ValueError for other shapes than squares.
+        """
+        tokens = self._tokens(x)
+        *blocks, last = self.trunk.blocks
+        assert isinstance(last, Block)
+        for block in blocks:
+            tokens = block(tokens)
+        side = math.isqrt(tokens.shape[1] - 1)
+        if side * side != tokens.shape[1] - 1:
+            raise ValueError(f"places: expected patches of one square picture, got {tokens.shape[1] - 1} patches")
+        patches: Tensor = self.norm(last.attention.values(last.norm_1(tokens[:, 1:])))
+        return patches.transpose(1, 2).reshape(len(x), self.width, side, side)
+
+    def _tokens(self, x: Tensor) -> Tensor:
+        tokens: Tensor = self.stem(x)
+        tokens = torch.cat([self.cls.to(tokens.dtype).expand(x.shape[0], -1, -1), tokens], dim=1)
+        normed: Tensor = self.pre_norm(tokens + self.positions_for(tokens.shape[1]))
+        return normed
 
     def set_checkpointing(self, on: bool) -> None:
         """Whether training recomputes activations block by block: less memory for about a third more time."""

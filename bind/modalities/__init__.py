@@ -61,6 +61,8 @@ class ModalitySpec:
         head: the default head, as such a table.
         prepare_tensor: as `prepare`, for views that are a tensor, on its device.
         read_on_gpu: as `read`, for many trusted sources at once, in this process (see `Limits.decode`).
+        read_whole: as `read`, for one view of the whole picture in its proportions, whose metadata has the picture's
+            `width` and `height`; None where a modality has no places to look for.
         isolated: whether `read` runs in a decode worker.
         revision: counts the changes of `read` and `prepare` after which the same file gives other tensors. It is a part
             of the space's identity and of cache keys, so that older and newer vectors are never compared.
@@ -96,6 +98,7 @@ class ModalitySpec:
     encoder: Mapping[str, Any] | None = None
     head: Mapping[str, Any] | None = None
     revision: int = 1
+    read_whole: Read | None = None
 
     @property
     def identity(self) -> dict[str, int]:

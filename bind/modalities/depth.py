@@ -7,6 +7,7 @@ SPEC = ModalitySpec(
     name="depth",
     config=depth.DepthConfig,
     read=depth.read,
+    read_whole=depth.read_whole,
     prepare=depth.prepare,
     shape=depth.shape,
     families=frozenset({"image", "array"}),

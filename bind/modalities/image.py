@@ -7,6 +7,7 @@ SPEC = ModalitySpec(
     name="image",
     config=image.ImageConfig,
     read=image.read,
+    read_whole=image.read_whole,
     prepare=image.prepare,
     prepare_tensor=image.prepare_tensor,
     read_on_gpu=image_gpu.read_many,

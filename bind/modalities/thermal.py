@@ -7,6 +7,7 @@ SPEC = ModalitySpec(
     name="thermal",
     config=thermal.ThermalConfig,
     read=thermal.read,
+    read_whole=thermal.read_whole,
     prepare=thermal.prepare,
     shape=thermal.shape,
     families=frozenset({"image", "array"}),

@@ -18,7 +18,7 @@ from bind import checkpoint, modalities
 from bind.calibration import Calibration
 from bind.description import Description
 from bind.encoders.transformer import Transformer
-from bind.model import pipeline
+from bind.model import locating, pipeline
 from bind.model.pooling import mean_of_views
 from bind.model.towers import Tower
 from bind.space import Embeddings
@@ -223,6 +223,39 @@ class BindModel(nn.Module):
             position = places[result.position]
             yield result if position == result.position else replace(result, position=position)
         yield from failed
+
+    def locate(
+        self,
+        picture: Item,
+        query: locating.Query,
+        modality: str | None = None,
+        proposals: locating.Proposals | None = None,
+        limits: Limits | None = None,
+    ) -> locating.Located:
+        """Where a picture shows what a query asks for: `heat` (h, w) float32, and `boxes` [(x0, y0, x1, y1, score)].
+
+        Args:
+            picture: a picture, depth map or thermal image, as `embed` takes one item.
+            query: as of `Library.search`: words, a path, terms joined by + and - of any modality, a list of
+                `bind.query.Term`, or an embedding.
+            modality: what the picture is; None recognises it.
+            proposals: a callable that gets the picture and returns the boxes to choose from, such as SAM; None takes
+                the hottest regions.
+            limits: upper bounds of one item; None takes the defaults of `Limits`.
+
+        Raises:
+            MediaError: the picture or a file of the query cannot be used, or there are no places in this modality.
+            ValueError: the query cannot be read, its terms cancel out, or `proposals` returns something else.
+
+        Example:
+            >>> found = model.locate("dog.jpg", "a dog")
+            >>> found.heat.dtype, len(found.boxes[0])
+            (dtype('float32'), 5)
+        """
+        if modality is not None:
+            self._check_loaded(modality)
+        source, named = source_of(picture, modality)
+        return locating.locate(self, source, named, query, proposals, limits)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes a checkpoint folder that `bind.load` reads. Raises ValueError unless every modality is loaded."""

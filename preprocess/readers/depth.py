@@ -64,6 +64,29 @@ def read(source: Source, config: DepthConfig, limits: Limits, plan: Plan) -> lis
     any resolution (ViT-Lens issue 10), as if every camera had the Kinect's field of view. The notes tell.
     Raises MediaError as `read_depth_m` does, and when no pixel lies within the clipping range.
     """
+    disparity, notes = _disparity(source, config, limits)
+    view = raster.resize_crop(Image.fromarray(disparity), config.size, config.size, Image.Resampling.BILINEAR)
+    return [Segment(np.array(view)[None], notes=notes)]
+
+
+def _declare_whole(config: DepthConfig, limits: Limits, plan: Plan) -> Returns:
+    return Returns("float32", (None, None), views=1, elements=raster.WHOLE_PX**2)
+
+
+@returns(_declare_whole)
+def read_whole(source: Source, config: DepthConfig, limits: Limits, plan: Plan) -> list[Segment]:
+    """Depth map -> one segment with a view (1, H, W) float32 of all of it, at most `raster.WHOLE_PX` a side.
+
+    Its metadata has the map's own `width` and `height`. Values and errors are those of `read`.
+    """
+    disparity, notes = _disparity(source, config, limits)
+    view = raster.fit_within(Image.fromarray(disparity), raster.WHOLE_PX, Image.Resampling.BILINEAR)
+    size = {"width": disparity.shape[1], "height": disparity.shape[0]}
+    return [Segment(np.array(view)[None], notes=notes, metadata=size)]
+
+
+def _disparity(source: Source, config: DepthConfig, limits: Limits) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Depth map -> (H, W) float32 disparity in pixels, and notes on what was assumed."""
     depth_m, notes = read_depth_m(source, limits, config.max_hole_share)
     if depth_m.min() >= config.max_depth_m or depth_m.max() <= config.min_depth_m:
         raise MediaError(
@@ -81,9 +104,7 @@ def read(source: Source, config: DepthConfig, limits: Limits, plan: Plan) -> lis
         notes += (f"baseline assumed: {baseline_m:g} m (hint `baseline_m`)",)
     disparity = np.float32(baseline_m * focal_px) / depth_m.clip(config.min_depth_m, config.max_depth_m)
     # Clipped before the resize, as DepthNorm is; bilinear weights then keep the range.
-    disparity = disparity.clip(config.min_disparity, config.max_disparity)
-    view = raster.resize_crop(Image.fromarray(disparity), config.size, config.size, Image.Resampling.BILINEAR)
-    return [Segment(np.array(view)[None], notes=notes)]
+    return disparity.clip(config.min_disparity, config.max_disparity), notes
 
 
 def read_depth_m(source: Source, limits: Limits, max_hole_share: float = 1.0) -> tuple[np.ndarray, tuple[str, ...]]:

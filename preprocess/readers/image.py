@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -82,6 +83,35 @@ def read(source: Source, config: ImageConfig, limits: Limits, plan: Plan) -> lis
     view = fit(rgb, config.resize, config.size, resample)
     whole = Segment(np.array(view)[None], notes=notes, metadata=facts)
     return [whole] if plan == "whole" else [whole, *_parts(rgb, config, resample)]
+
+
+def _declare_whole(config: ImageConfig, limits: Limits, plan: Plan) -> Returns:
+    return Returns("uint8", (None, None, 3), views=1, elements=3 * raster.WHOLE_PX**2)
+
+
+@returns(_declare_whole)
+def read_whole(source: Source, config: ImageConfig, limits: Limits, plan: Plan) -> list[Segment]:
+    """Picture -> one segment with a view (1, H, W, 3) uint8 RGB of all of it, at most `raster.WHOLE_PX` a side.
+
+    Its metadata has the picture's own `width` and `height`. Sources and errors are those of `read`; of a document it
+    is the first page.
+    """
+    found = sniff(source, limits) if source.is_encoded else None
+    if found is not None and found.family == "document":
+        rgb = next(iter(Document(source, limits).pages(raster.WHOLE_PX, 1))).picture.convert("RGB")
+        facts: Mapping[str, Any] = {}
+    else:
+        if isinstance(source.content, np.ndarray):
+            source = replace(source, content=_from_array(source))
+        picture = raster.decode_picture(source, limits, raster.WHOLE_PX, found)
+        facts = raster.metadata_of(picture)
+        try:
+            rgb, _ = raster.to_rgb(picture)
+        except ValueError as error:
+            raise MediaError(source.name, f"its colours could not be converted: {error}; save it as RGB") from error
+    view = raster.fit_within(rgb, raster.WHOLE_PX, Image.Resampling[config.interpolation.upper()])
+    size = {"width": facts.get("width", rgb.width), "height": facts.get("height", rgb.height)}
+    return [Segment(np.array(view)[None], metadata=size)]
 
 
 def prepare(views: np.ndarray, config: ImageConfig) -> torch.Tensor:

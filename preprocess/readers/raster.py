@@ -55,6 +55,8 @@ _FACTS, _PREVIEW, _FILM = "crossbind facts", "crossbind preview", "crossbind fil
 _EXR_CHANNELS = ("z", "depth", "y", "r")
 # Beyond this aspect ratio only the cropped part is resized: a 1 x 30,000 picture would need 6 GB otherwise.
 _LONG_ASPECT = 4
+WHOLE_PX = 1024
+"""The long side of a picture that is read whole, with its proportions, to look for places in it."""
 
 
 def decode_picture(source: Source, limits: Limits, least_side: int = 0, found: Format | None = None) -> Image.Image:
@@ -185,6 +187,13 @@ def resize_kept(picture: Image.Image, resize: int, size: int, resample: Image.Re
     right, bottom = (left + size) * across - x, (top + size) * down - y
     box = (left * across - x, top * down - y, min(right, picture.width), min(bottom, picture.height))
     return picture.resize((size, size), resample, box=box)
+
+
+def fit_within(picture: Image.Image, longest: int, resample: Image.Resampling) -> Image.Image:
+    """The whole picture in its proportions, smaller where its long side has more than `longest` pixels."""
+    share = min(1.0, longest / max(picture.size))
+    width, height = (max(1, round(side * share)) for side in picture.size)
+    return picture.resize((width, height), resample)
 
 
 def resize_squashed(picture: Image.Image, resize: int, size: int, resample: Image.Resampling) -> Image.Image:

@@ -49,14 +49,39 @@ def read(source: Source, config: ThermalConfig, limits: Limits, plan: Plan) -> l
     the reference does; else the percentiles of the config. The notes tell which. Sources and errors are those of
     `read_thermal`; MediaError also when only one of `low` and `high` is given, or `low` >= `high`.
     """
+    values, notes = _scaled(source, config, limits)
+    if values.dtype == np.uint8:
+        # Resized as 8-bit and then divided: equal to the reference in every bit.
+        return [Segment(_fit(values, config)[None] / np.float32(255), notes=notes)]
+    # The bicubic kernel overshoots at edges.
+    return [Segment(_fit(values, config)[None].clip(0, 1), notes=notes)]
+
+
+def _declare_whole(config: ThermalConfig, limits: Limits, plan: Plan) -> Returns:
+    return Returns("float32", (None, None), views=1, elements=raster.WHOLE_PX**2)
+
+
+@returns(_declare_whole)
+def read_whole(source: Source, config: ThermalConfig, limits: Limits, plan: Plan) -> list[Segment]:
+    """Thermal image -> one segment with a view (1, H, W) float32 of all of it, at most `raster.WHOLE_PX` a side.
+
+    Its metadata has the image's own `width` and `height`. Values and errors are those of `read`.
+    """
+    values, notes = _scaled(source, config, limits)
+    view = np.asarray(raster.fit_within(Image.fromarray(values), raster.WHOLE_PX, Image.Resampling.BICUBIC))
+    view = view / np.float32(255) if view.dtype == np.uint8 else view.clip(0, 1)
+    size = {"width": values.shape[1], "height": values.shape[0]}
+    return [Segment(view[None], notes=notes, metadata=size)]
+
+
+def _scaled(source: Source, config: ThermalConfig, limits: Limits) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Thermal image -> (H, W) float32 in 0..1, or uint8 where 0 and 255 are black and white; and notes."""
     values, notes = _read(source, limits)
     low, high, scaling = _range(source, values, config)
     if values.dtype == np.uint8 and (low, high) == (0, 255):
-        # Resized as 8-bit and then divided: equal to the reference in every bit.
-        return [Segment(_fit(values, config)[None] / np.float32(255), notes=(*notes, scaling))]
+        return values, (*notes, scaling)
     scaled = ((values.astype(np.float32) - np.float32(low)) / np.float32(high - low)).clip(0, 1)
-    # The bicubic kernel overshoots at edges.
-    return [Segment(_fit(scaled, config)[None].clip(0, 1), notes=(*notes, scaling))]
+    return scaled, (*notes, scaling)
 
 
 def read_thermal(source: Source, limits: Limits) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -9,7 +9,13 @@ import io
 import sys
 
 from serve import check_packages
-from serve.cli import folder_commands, library_commands, model_commands, server_commands  # noqa: F401  (each adds its commands)
+from serve.cli import (  # noqa: F401  (each adds its commands)
+    folder_commands,
+    library_commands,
+    locate_command,
+    model_commands,
+    server_commands,
+)
 from serve.cli.application import app
 
 

@@ -15,10 +15,10 @@ import numpy as np
 
 from bind import arithmetic
 from bind.modalities import specs
-from bind.model import pipeline
+from bind.model import locating, pipeline
 from bind.space import NORM_TOLERANCE, Embeddings
 from preprocess.decoding.protocol import Read
-from preprocess.source import Segment, Source
+from preprocess.source import Limits, Segment, Source
 from serve.engine import fairness, thumbnails
 from serve.engine.batching import Batcher
 from serve.engine.decoding import Decoder
@@ -262,6 +262,15 @@ class Service:
         reading = self._decoder.submit(read, source, None, self.library_limits, "whole")
         (segment,) = await asyncio.wrap_future(reading)
         return segment
+
+    async def read_whole(self, source: Source, modality: str | None, limits: Limits) -> locating.Picture:
+        """A picture to look for places in, read as by `figure`. Raises MediaError."""
+        read = functools.partial(locating.read, self.model, source, modality, limits, self._decoder.submit)
+        return await self._drawing.run(read)
+
+    async def look(self, picture: locating.Picture, vector: np.ndarray) -> locating.Located:
+        """Where the picture shows what a vector (D,) stands for, computed in the queue of slow searches."""
+        return await self._searching_long.run(functools.partial(locating.search, self.model, picture, vector))
 
     def counts(self) -> dict[str, int]:
         """Modality -> the number of its items. This reads the catalogue, so the event loop must not call it."""

@@ -12,6 +12,7 @@ from fastapi import Response
 from fastapi.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
+from bind.model.locating import Located
 from preprocess.formats import sniff
 from preprocess.source import MediaError, Opened, Source
 from serve.engine.service import Service
@@ -89,6 +90,14 @@ def item_json(item: Item, root: str) -> dict[str, Any]:
 def hit_json(hit: Hit, root: str) -> dict[str, Any]:
     """A hit -> a `HitAnswer`, as `item_json`."""
     return item_json(hit, root) | {key: getattr(hit, key) for key in ("score", "cosine", "keyword", "probability")}
+
+
+def located_json(located: Located) -> dict[str, Any]:
+    """Where something is in a picture -> a `LocatedAnswer`."""
+    height, width = located.heat.shape
+    heat = {"width": width, "height": height, "data": vector_json(located.heat.ravel(), "base64")}
+    boxes = [dict(zip(("x0", "y0", "x1", "y1", "score"), box, strict=True)) for box in located.boxes]
+    return {"object": "located", "width": located.width, "height": located.height, "boxes": boxes, "heat": heat}
 
 
 def model_json(about: About) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from pydantic.json_schema import models_json_schema
 from bind.modalities import specs
 from serve.engine.service import Service
 from serve.http.guard import OPEN_PATHS
-from serve.http.schemas import CONTENTS, FILE, EmbeddingsRequest, Error, SearchRequest
+from serve.http.schemas import CONTENTS, FILE, EmbeddingsRequest, Error, LocateRequest, SearchRequest
 
 _SCHEMAS = "#/components/schemas/{model}"
-_BODY = (EmbeddingsRequest, SearchRequest)
+_BODY = (EmbeddingsRequest, SearchRequest, LocateRequest)
 REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": Error, "description": "The request makes no sense as it is."},
     401: {"model": Error, "description": "An API key is missing or wrong."},
@@ -51,6 +51,12 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
         },
     },
 }
+_EXAMPLES["LocateRequest"] = {
+    "words": {
+        "summary": "Where the picture of an item shows a dog",
+        "value": {"picture": {"item": 1}, "query": "a dog"},
+    }
+}
 _KEY = {"type": "http", "scheme": "bearer", "description": "One of the server's API keys, where it asks for any."}
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 
@@ -73,6 +79,12 @@ def json_or_form(model: str) -> dict[str, Any]:
             },
         }
     }
+
+
+def json_only(model: str) -> dict[str, Any]:
+    """The description of a body that is JSON of a schema."""
+    content = {"schema": {"$ref": _SCHEMAS.format(model=model)}, "examples": _EXAMPLES[model]}
+    return {"requestBody": {"required": True, "content": {"application/json": content}}}
 
 
 def upload_form() -> dict[str, Any]:

@@ -14,7 +14,9 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from preprocess.source import MediaError
 from serve.engine import metrics
+from serve.engine import places as places_engine
 from serve.engine.jobs import EncodedSegment
 from serve.engine.lots import embed_many
 from serve.engine.service import Service
@@ -26,6 +28,7 @@ from serve.http.answers import (
     content_type_of,
     hit_json,
     item_json,
+    located_json,
     model_json,
     shortened,
     vector_json,
@@ -34,7 +37,7 @@ from serve.http.bodies import entry_terms, parsed, term_of
 from serve.http.docs_page import POLICY, docs_page
 from serve.http.errors import RequestError
 from serve.http.forms import metadata_of, read_form
-from serve.http.openapi import BINARY, json_or_form, upload_form
+from serve.http.openapi import BINARY, json_only, json_or_form, upload_form
 from serve.http.schemas import (
     FILE,
     MAX_ID,
@@ -46,6 +49,8 @@ from serve.http.schemas import (
     ItemAnswer,
     Items,
     ItemsPage,
+    LocatedAnswer,
+    LocateRequest,
     ModelAnswer,
     Models,
     SearchRequest,
@@ -65,6 +70,7 @@ ItemId = Annotated[int, InPath(ge=1, le=MAX_ID)]
 def add_routes(app: FastAPI, service: Service) -> None:
     """Adds all routes of the API over a service."""
     _add_query_routes(app, service)
+    _add_locate_route(app, service)
     _add_item_routes(app, service)
     _add_media_routes(app, service)
     _add_model_routes(app, service)
@@ -127,6 +133,29 @@ def _add_query_routes(app: FastAPI, service: Service) -> None:
         notes = path_notes([term.content for term in terms if isinstance(term.content, str)], hits)
         found = [hit_json(hit, service.settings.root_path) for hit in hits]
         return JsonAnswer({"object": "list", "data": found, "notes": notes})
+
+
+def _add_locate_route(app: FastAPI, service: Service) -> None:
+    @app.post("/v1/locate", response_model=LocatedAnswer, openapi_extra=json_only("LocateRequest"))
+    async def locate(request: Request) -> Response:
+        """Where a picture shows what a query asks for: boxes in its pixels, and a heat map."""
+        async with parsed(request, LocateRequest, service) as (body, _):
+            picture = term_of(body.picture, "picture")
+            if picture.is_words:
+                raise RequestError(400, "bad_query", "expected a picture or an item, got words", "picture")
+            places = [(f"terms[{place}]", term) for place, term in enumerate(body.terms or [])]
+            terms = [term_of(term, place) for place, term in places] or [Term(body.query)]
+        try:
+            located = await places_engine.locate(service, picture, terms)
+        except TermError as error:
+            raise RequestError(422, "unusable_medium", error.reason, f"terms[{error.index}]") from None
+        except MediaError as error:
+            raise RequestError(422, "unusable_medium", error.reason, "picture") from None
+        except (UnknownItemError, LibraryError):
+            raise
+        except ValueError as error:  # terms that cancel out
+            raise RequestError(400, "bad_query", str(error)) from None
+        return JsonAnswer(located_json(located))
 
 
 def _add_item_routes(app: FastAPI, service: Service) -> None:

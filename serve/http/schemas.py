@@ -175,6 +175,50 @@ class SearchRequest(Strict):
         return self
 
 
+class LocateRequest(Strict):
+    """A `picture` (an item, a picture, depth or thermal image), and a query: either `query` (words) or `terms`."""
+
+    model_config = ConfigDict(json_schema_extra=_exactly_one("query", "terms"))
+
+    picture: TermBody  # type: ignore[valid-type]
+    query: Annotated[str | None, Field(min_length=1)] = None
+    terms: Annotated[list[TermBody], Field(min_length=1, max_length=MAX_QUERY_TERMS)] | None = None  # type: ignore[valid-type]
+
+    @model_validator(mode="after")
+    def _one_query(self) -> LocateRequest:
+        if (self.query is None) == (self.terms is None):
+            raise ValueError("expected one of query (words) and terms")
+        return self
+
+
+class BoxAnswer(BaseModel):
+    """A part of the picture in its pixels, `x1` and `y1` exclusive; `score` is its cosine with the query."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    score: float
+
+
+class HeatAnswer(BaseModel):
+    """The cosine of each place with the query: `data` is base64 of little-endian float32, row by row."""
+
+    width: int
+    height: int
+    data: str
+
+
+class LocatedAnswer(BaseModel):
+    """Where a picture of `width` x `height` pixels shows what was asked for: boxes, best first, and a heat map."""
+
+    object: Literal["located"]
+    width: int
+    height: int
+    boxes: list[BoxAnswer]
+    heat: HeatAnswer
+
+
 class ItemAnswer(BaseModel):
     """A file, or a stretch of it. `also` are other files with the same content.
 

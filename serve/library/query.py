@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ from bind import arithmetic
 from bind.model import pipeline
 from bind.model.pipeline import Failed
 from bind.query import Term as ParsedTerm
-from bind.query import parse_query
+from bind.query import parse_query, resolved
 from bind.space import Embeddings
 from preprocess.source import Source
 from serve.engine.terms import Term
@@ -30,7 +29,7 @@ def modalities_of(query: str) -> set[str] | None:
 
     Raises QueryError.
     """
-    modalities = [_resolved(term).modality for term in parse_query(query)]
+    modalities = [resolved(term).modality for term in parse_query(query)]
     return None if None in modalities else {modality for modality in modalities if modality}
 
 
@@ -49,8 +48,8 @@ def path_notes(texts: Sequence[str], found: Sequence[Hit] = ()) -> list[str]:
 
 def unmarked_texts(query: str) -> list[str]:
     """The terms of a query that name no modality and no file that exists. Raises QueryError."""
-    terms = [(term, _resolved(term)) for term in parse_query(query)]
-    return [term.value for term, resolved in terms if term.modality is None and resolved.modality == "text"]
+    terms = [(term, resolved(term)) for term in parse_query(query)]
+    return [term.value for term, meant in terms if term.modality is None and meant.modality == "text"]
 
 
 def embed(
@@ -65,12 +64,12 @@ def embed(
     given = parse_query(query) if isinstance(query, str) else list(query)
     if not given:
         raise ValueError("search: expected at least one term")
-    resolved = [_resolved(term) if isinstance(term, ParsedTerm) else term for term in given]
-    vectors, modalities = _embedded(model, items, resolved)
-    embedding = arithmetic.combine(Embeddings(vectors, model.space), [term.weight for term in resolved])
-    texts = [(text, term.weight) for term in resolved if (text := _text_of(term)) is not None]
+    terms = [resolved(term) if isinstance(term, ParsedTerm) else term for term in given]
+    vectors, modalities = _embedded(model, items, terms)
+    embedding = arithmetic.combine(Embeddings(vectors, model.space), [term.weight for term in terms])
+    texts = [(text, term.weight) for term in terms if (text := _text_of(term)) is not None]
     if keywords is None:
-        keywords = len(texts) == len(resolved)
+        keywords = len(texts) == len(terms)
     wanted = " ".join(text for text, weight in texts if weight > 0) if keywords else ""
     return embedding, wanted, modalities.pop() if len(modalities) == 1 else None
 
@@ -95,21 +94,6 @@ def _embedded(model: BindModel, items: Items, given: Sequence[ParsedTerm | Term]
         rows[places[result.position]] = result.vector
         modalities.add(result.modality)
     return np.stack([rows[place] for place in range(len(given))]), modalities
-
-
-def _resolved(term: ParsedTerm) -> ParsedTerm:
-    """A term without a modality -> a term with a file where one exists, else with text."""
-    if term.modality is not None:
-        return term
-    given = os.path.expanduser(term.value)
-    # What is typed may compose letters otherwise than the name on the disk.
-    for path in dict.fromkeys((given, *(unicodedata.normalize(form, given) for form in ("NFC", "NFD")))):
-        try:
-            if os.path.isfile(path):
-                return ParsedTerm(None, path, term.weight)
-        except ValueError:  # a NUL character
-            break
-    return ParsedTerm("text", term.value, term.weight)
 
 
 def _as_source(term: ParsedTerm | Term) -> tuple[Source, str | None]:

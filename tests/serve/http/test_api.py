@@ -338,6 +338,34 @@ def test_the_client(served: Live, model: bind.BindModel, media: Path, tmp_path: 
         assert client.models()[0]["id"] == "tiny-0"
 
 
+def test_locate(served: Live, model: bind.BindModel, media: Path) -> None:
+    content = (media / "0.png").read_bytes()
+    expected = model.locate(media / "0.png", "text:a boat")
+    items = served.http.get("/v1/items", params={"where": "name = '0.png'"}).json()["data"]
+    item_id = items[0]["id"]
+    with Client(served.address) as client:
+        for picture in (item_id, media / "0.png", Term(content, "image")):
+            found = client.locate(picture, "a boat")
+            np.testing.assert_allclose(found.heat, expected.heat, atol=1e-5)
+            np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-4)
+            assert (found.width, found.height) == (24, 20)
+        heard = client.locate(item_id, [Term(media / "tone.wav"), Term("a boat", weight=-0.5)])
+        assert not np.allclose(heard.heat, expected.heat, atol=1e-3)
+        for picture, words in ((media / "tone.wav", "depth, image, thermal"), (b"no picture", ""), (10**9, "no item")):
+            with pytest.raises(ApiError, match=words):
+                client.locate(picture, "a boat")
+    for body, status in (
+        ({"picture": {"text": "a boat"}, "query": "a boat"}, 400),
+        ({"picture": {"item": item_id}}, 400),
+        ({"picture": {"image": "http://example.org/a.png"}, "query": "a boat"}, 400),
+        ({"picture": {"item": item_id}, "terms": [{"image": data(b"bad")}]}, 422),
+        ({"picture": {"image": data(b"bad")}, "query": "a boat"}, 422),
+        ({"picture": {"item": item_id}, "terms": [{"text": "a"}, {"text": "a", "weight": -1}]}, 400),
+    ):
+        answer = served.http.post("/v1/locate", json=body)
+        assert answer.status_code == status and error(answer), (body, answer.text)
+
+
 def test_a_read_only_server_changes_nothing(tmp_path: Path) -> None:
     picture = tiny.picture(tmp_path / "media" / "a.png", 1)
     with Library.open(tmp_path / "library", tiny.model()) as library:
