@@ -33,12 +33,8 @@ if TYPE_CHECKING:
 
 OpenLibrary = Callable[[], "Library"]
 """The function that opens the library with its model, for a repair that has to embed contents again."""
-_RECORDS = {
-    "removed": ("the record of removed item", "dropped"),
-    "uploads": ("the record of the upload", "given a new id"),
-    "texts": ("the record of words", "dropped; index with --ocr or --speech reads them again"),
-}
-"""Table -> what its rows are called, and what is done about a damaged one, which is in no other row."""
+_RECORDS = {"removed": "dropped", "uploads": "given a new id", "texts": "dropped; index --ocr or --speech reads again"}
+"""Table of records of one row each -> what is done about a damaged one."""
 _MOST_OF_SQLITE = 20
 """The largest number of faults in the database's structure that are listed."""
 
@@ -165,9 +161,9 @@ class _Check:
         connection = writer.connection
         damaged = {table: self._damaged(connection, table) for table in CHECKSUMS}
         again: set[int] = set()
-        for table, (what, action) in _RECORDS.items():
+        for table, action in _RECORDS.items():
             for number in damaged[table]:
-                self._found(FILE, f"{what} {number} is damaged", action, repaired=True)
+                self._found(FILE, f"the record {number} of {table} is damaged", action, repaired=True)
         again.update(damaged["contents"])
         for table in ("segments", "vectors"):
             for number in damaged[table]:

@@ -35,8 +35,8 @@ def pool() -> Iterator[DecodePool]:
         yield pool
 
 
-def read(pool: DecodePool, content: bytes) -> tuple[Line, ...]:
-    return unpacked(pool.submit(ocr.read, Source(content, "a.png"), ocr.OcrConfig(), LIMITS, "whole").result())
+def read(pool: DecodePool, content: bytes, name: str = "a.png") -> tuple[Line, ...]:
+    return unpacked(pool.submit(ocr.read, Source(content, name), ocr.OcrConfig(), LIMITS, "whole").result())
 
 
 def test_words_are_read_in_the_sandbox_with_their_places(pool: DecodePool) -> None:
@@ -53,10 +53,11 @@ def test_a_picture_is_turned_upright_before(pool: DecodePool) -> None:
     exif[0x0112] = 6
     file = io.BytesIO()
     picture.save(file, "JPEG", exif=exif, quality=95)
-    (line,) = read(pool, file.getvalue())
+    (line,) = read(pool, file.getvalue(), "a.jpg")
     assert line.text == "Departures"
 
 
+@pytest.mark.slow
 def test_the_end_of_a_long_screenshot_is_read_once(pool: DecodePool) -> None:
     picture = written((400, 3700), ("Beginning", (40, 30)), ("Between", (40, 1850)), ("Finished", (40, 3600)))
     lines = read(pool, encoded(picture))
@@ -66,7 +67,7 @@ def test_the_end_of_a_long_screenshot_is_read_once(pool: DecodePool) -> None:
 
 def test_a_scanned_page_is_read_and_a_page_with_text_is_not(pool: DecodePool) -> None:
     pdf = encoded(written((800, 1000), ("Scanned contract", (60, 60))), "PDF")
-    (line,) = read(pool, pdf)
+    (line,) = read(pool, pdf, "a.pdf")
     assert (line.text, line.at) == ("Scanned contract", "page 1")
 
 
