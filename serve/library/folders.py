@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from preprocess.source import Limits
 from serve.engine import thumbnails
@@ -67,7 +67,7 @@ class Folders:
             allow_removal: The folder may be missing or empty, or most of its files may be gone: they leave the
                 library. Otherwise that is an error, because a drive may not be mounted.
             positions: Whether it is stored where pictures were taken. None: as in the last run, at first yes.
-            ocr: Words in pictures are read, of all pictures of the folder in which no run has looked for them.
+            ocr: Words in pictures are read, in all pictures of the folder that no run has read so.
             speech: Words are heard in sounds and films that way, with the model in this folder, or `en-us`.
 
         Returns:
@@ -76,13 +76,11 @@ class Folders:
         Raises:
             RemovalError: Too many files are gone; nothing was removed, and what was added stays.
             LibraryError: There is no such folder, another process is writing, or the disk is full.
-            MissingExtra: The extra `ocr` or `speech` is not installed.
-            ValueError: The folder `speech` holds no model.
+            ValueError: The folder `speech` holds no model, or (MissingExtra) an extra is not installed.
 
         Example:
-            >>> report = library.index("media", exclude=["*.tmp", "/private/"])
-            >>> report.unchanged, report.skipped
-            (3, [])
+            >>> library.index("media", exclude=["*.tmp", "/private/"]).unchanged
+            3
         """
         channels = _channels(ocr, speech)
         place = self._place(folder)
@@ -92,10 +90,9 @@ class Folders:
         known = root or Root(place)
         rules = Rules(remembered(exclude, known.exclude), remembered(include, known.include))
         places = None if known.path == place else (place,)
-        if not os.path.exists(place):
-            self._refuse_missing(place, allow_removal)
-        wanted = known.positions if positions is None else positions
-        scope = Scope(known.path, rules, places, follow_links, allow_removal, positions=wanted)
+        self._refuse_missing(place, allow_removal)
+        kept = known.positions if positions is None else positions
+        scope = Scope(known.path, rules, places, follow_links, allow_removal, True, kept)
         return self._run(scope, limits, batch_size, retry, progress, channels)
 
     def watch(
@@ -142,27 +139,19 @@ class Folders:
         if not os.path.isdir(place):
             raise LibraryError(f"{place}: expected a folder to watch")
 
-        def index_all() -> IndexReport:
-            return self.index(
-                place,
-                batch_size=batch_size,
-                limits=limits,
-                follow_links=follow_links,
-                exclude=exclude,
-                include=include,
-                allow_removal=allow_removal,
-                positions=positions,
-                ocr=ocr,
-                speech=speech,
-            )
+        limit: dict[str, Any] = {"batch_size": batch_size, "limits": limits}
+        rules = {"exclude": exclude, "include": include, "allow_removal": allow_removal, "follow_links": follow_links}
+        kept = {"positions": positions, "ocr": ocr, "speech": speech}
+        whole: dict[str, Any] = limit | rules | kept
 
         def index_places(places: Iterable[str]) -> IndexReport:
             root = roots.containing(roots.of(self._catalogue), place) or Root(place)
-            kept = {"positions": root.positions, "is_watched": True}
-            scope = Scope(root.path, root.rules, tuple(places), follow_links, allow_removal, **kept)
+            scope = Scope(root.path, root.rules, tuple(places), follow_links, allow_removal, True, root.positions, True)
             return self._run(scope, limits, batch_size, False, None, channels)
 
-        watching.watch(place, self.folder, index_all, index_places, report or (lambda _: None), stop)
+        watching.watch(
+            place, self.folder, lambda: self.index(place, **whole), index_places, report or (lambda _: None), stop
+        )
 
     def roots(self) -> list[RootState]:
         """The folders that were indexed, by path: their patterns, their numbers of files, and whether each is there."""
@@ -214,6 +203,8 @@ class Folders:
         return place
 
     def _refuse_missing(self, place: str, allow_removal: bool) -> None:
+        if os.path.exists(place):
+            return
         state = "there is no such folder or file"
         known, _ = self._catalogue.count_below(place)
         if not known:
