@@ -20,6 +20,7 @@ import numpy as np
 
 from bind.model.locating import Located
 from bind.space import Embeddings, concatenate
+from preprocess.readers.lines import Line
 from serve.engine.terms import Term
 
 _MOST_WAIT_S = 30.0
@@ -65,6 +66,7 @@ class FoundHit(FoundItem):
     cosine: float
     keyword: bool
     probability: float | None
+    lines: tuple[Line, ...]
 
 
 class Client:
@@ -157,7 +159,11 @@ class Client:
         body |= {} if min_probability is None else {"min_probability": min_probability}
         found = self._ask("POST", "/v1/search", json=body).json()["data"]
         return [
-            FoundHit(**_item_fields(row), **{key: row[key] for key in ("score", "cosine", "keyword", "probability")})
+            FoundHit(
+                **_item_fields(row),
+                **{key: row[key] for key in ("score", "cosine", "keyword", "probability")},
+                lines=tuple(Line(**line | {"box": line["box"] and tuple(line["box"])}) for line in row["lines"]),
+            )
             for row in found
         ]
 

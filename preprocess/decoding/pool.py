@@ -21,6 +21,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import cache
@@ -67,13 +68,16 @@ _ROOT = Path(__file__).resolve().parents[2]
 class DecodePool:
     """A fixed number of decode workers. Each is started when first needed and replaced when it dies.
 
+    Workers may read the files and folders `readable` too, such as the model of a reader.
+
     The first pool of a process takes its memory from other processes of its user, see `sandbox.hide_memory`.
 
     >>> with DecodePool(workers=2) as pool:
     ...     segments = pool.submit(read, source, config, limits, "whole").result()
     """
 
-    def __init__(self, workers: int | None = None) -> None:
+    def __init__(self, workers: int | None = None, readable: Sequence[str] = ()) -> None:
+        self._readable = tuple(map(os.path.abspath, readable))
         self._tasks: queue.SimpleQueue[tuple[Future[list[Segment]], Any] | None] = queue.SimpleQueue()
         self._closed = False
         _hide_memory()
@@ -121,7 +125,7 @@ class DecodePool:
             if not future.set_running_or_notify_cancel():
                 continue
             try:
-                worker = _ready(worker, arguments[0], arguments[1])
+                worker = _ready(worker, arguments[0], arguments[1], self._readable)
                 future.set_result(worker.run(*arguments))
             except BaseException as error:
                 future.set_exception(error)
@@ -150,7 +154,7 @@ def _hide_memory() -> bool:
     return sandbox.hide_memory()
 
 
-def _ready(worker: _Worker | None, read: Read, source: Source) -> _Worker:
+def _ready(worker: _Worker | None, read: Read, source: Source, readable: tuple[str, ...]) -> _Worker:
     """The worker, or a new one where it died or cannot import the reader from within its sandbox."""
     foreign = _foreign(read)
     if worker is not None and worker.alive and foreign <= worker.modules:
@@ -159,7 +163,7 @@ def _ready(worker: _Worker | None, read: Read, source: Source) -> _Worker:
     if worker is not None:
         modules |= worker.modules
         worker.end()
-    return _Worker(tuple(sorted(modules)), source.name)
+    return _Worker(tuple(sorted(modules)), source.name, readable)
 
 
 def _foreign(read: Read) -> set[str]:
@@ -171,9 +175,9 @@ def _foreign(read: Read) -> set[str]:
 class _Worker:
     """One process. It is killed, with whatever it has started, as soon as it does what no worker does."""
 
-    def __init__(self, modules: tuple[str, ...], name: str) -> None:
+    def __init__(self, modules: tuple[str, ...], name: str, readable: tuple[str, ...] = ()) -> None:
         self.modules = frozenset(modules)
-        settings = {"parent": os.getpid(), "readable": _modality_folders(), "modules": modules}
+        settings = {"parent": os.getpid(), "readable": [*_modality_folders(), *readable], "modules": modules}
         self._tasks, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(

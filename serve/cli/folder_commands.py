@@ -72,6 +72,11 @@ def index(
             help="Store where pictures and films were taken, or leave that out; remembered.", show_default=False
         ),
     ] = None,
+    ocr: Annotated[bool, typer.Option("--ocr", help="Read the words in pictures, for the search for words.")] = False,
+    speech: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Hear the words in speech, with this folder's model, or `en-us`."),
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Go on until Ctrl-C, as the folder changes.")] = False,
     verbose: Verbose = False,
     decode: Decode = "isolated",
@@ -82,7 +87,7 @@ def index(
     if not folder.expanduser().exists() and not _is_known(library, folder):
         usage_error(f"{folder}: there is no such folder or file")
     patterns: dict[str, Any] = {"exclude": exclude, "include": include, "allow_removal": allow_removal}
-    patterns["positions"] = positions
+    patterns |= {"positions": positions, "ocr": ocr, "speech": speech}
     options: dict[str, Any] = {"batch_size": batch_size, "limits": limits, "follow_links": follow_links} | patterns
     with open_library(library, load_options(model, weights, device, dtype), factory) as opened:
         if watch:
@@ -217,6 +222,10 @@ def _say(report: IndexReport, opened: Library, library: Path, verbose: bool, as_
     if report.excluded:
         rules = ", ".join(f"{rule} {count}" for rule, count in sorted(report.excluded.items()))
         print(f"left out {sum(report.excluded.values())} files and folders by rules: {rules}", file=sys.stderr)
+    for path, reason in report.wordless:
+        print(f"no words of {path}: {reason}", file=sys.stderr)
+    for kind, count in report.words.items():
+        print(f"looked for words in {count} {'pictures' if kind == 'ocr' else 'sounds and films'} (--{kind})")
     counts = ("added", "updated", "renamed", "removed", "unchanged")
     print(", ".join(f"{getattr(report, name)} {name}" for name in counts), f"in {report.seconds:.1f} s", flush=True)
     items = ", ".join(f"{number} {name}" for name, number in sorted(opened.count().items()))

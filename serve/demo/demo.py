@@ -87,6 +87,7 @@ def run(library: Library, media: Path, console: Any) -> None:
 def table(hits: list[Hit], below: Path | None = None) -> Any:
     """Hits as a table for people: rank, modality, file, stretch, score and cosine. Paths are relative to `below`."""
     from rich.table import Table
+    from rich.text import Text
 
     found = Table(box=None, pad_edge=False)
     for column in ("", "kind", "file", "time"):
@@ -97,7 +98,10 @@ def table(hits: list[Hit], below: Path | None = None) -> Any:
         path = Path(hit.path)
         shown = path.relative_to(below) if below and path.is_relative_to(below) else path
         words = " (words)" if hit.keyword else ""
-        found.add_row(str(rank), hit.modality, f"{shown}{words}", span(hit), f"{hit.score:.1f}", f"{hit.cosine:.2f}")
+        name = Text(f"{shown}{words}")
+        for line in hit.lines:
+            name.append(f"\n  “{line.text}” ({line.place})", style="dim")
+        found.add_row(str(rank), hit.modality, name, span(hit), f"{hit.score:.1f}", f"{hit.cosine:.2f}")
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+from dataclasses import asdict
 from typing import IO, Any
 
 import numpy as np
@@ -89,7 +90,8 @@ def item_json(item: Item, root: str) -> dict[str, Any]:
 
 def hit_json(hit: Hit, root: str) -> dict[str, Any]:
     """A hit -> a `HitAnswer`, as `item_json`."""
-    return item_json(hit, root) | {key: getattr(hit, key) for key in ("score", "cosine", "keyword", "probability")}
+    own = {key: getattr(hit, key) for key in ("score", "cosine", "keyword", "probability")}
+    return item_json(hit, root) | own | {"lines": [asdict(line) for line in hit.lines]}
 
 
 def located_json(located: Located) -> dict[str, Any]:

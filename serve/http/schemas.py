@@ -242,6 +242,21 @@ class ItemAnswer(BaseModel):
     thumbnail: str
 
 
+class LineAnswer(BaseModel):
+    """A line of words in a picture, or a phrase of speech, that has words of the query.
+
+    `box` is [left, top, right, bottom] in parts of the picture's width and height, `at` the page of a document; speech
+    has `start_s` and `end_s`.
+    """
+
+    text: str
+    score: float | None
+    box: tuple[float, float, float, float] | None
+    at: str | None
+    start_s: float | None
+    end_s: float | None
+
+
 class HitAnswer(ItemAnswer):
     """`score` compares across modalities (standard deviations above the usual item), `cosine` does not.
 
@@ -252,6 +267,7 @@ class HitAnswer(ItemAnswer):
     cosine: float
     keyword: bool
     probability: float | None
+    lines: list[LineAnswer]
 
 
 class Items(BaseModel):

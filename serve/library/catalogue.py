@@ -32,8 +32,9 @@ from typing import Any
 
 import numpy as np
 
+from preprocess.readers.lines import Line
 from serve.engine import fairness
-from serve.library import keywords, migrations, uploads
+from serve.library import keywords, migrations, texts, uploads
 from serve.library.connections import Readers, connect, explained, locked, shorten_log
 from serve.library.creation import create
 from serve.library.errors import DamagedError, LibraryError, MigratedError
@@ -362,7 +363,7 @@ class Catalogue:
         return {row[0] for row in rows}
 
     def keyword_contents(self, text: str, modalities: Sequence[str], where: Where, limit: int) -> dict[int, int]:
-        """Contents whose file name, caption or metadata share words with the text, best first (BM25) -> that file."""
+        """Contents whose file name, caption, metadata or lines share words with the text, best first -> that file."""
         every = set(modalities) >= set(self._modalities())
         return keywords.contents(self._rows, text, modalities, every, where, limit)
 
@@ -370,6 +371,14 @@ class Catalogue:
         """Contents of files whose whole name the text is -> that file."""
         every = set(modalities) >= set(self._modalities())
         return keywords.named(self._rows, text, modalities, every, where)
+
+    def matching_lines(self, text: str, contents: Collection[int]) -> dict[int, tuple[Line, ...]]:
+        """Content -> its lines, read in a picture or heard in speech, that share the most words with a text."""
+        return texts.matching(self._rows, self.folder, text, contents)
+
+    def lines_of(self, content: int) -> tuple[Line, ...]:
+        """All lines that were read in a content."""
+        return texts.lines_of(self._rows, self.folder, content)
 
     def has_metadata(self, key_path: str) -> bool:
         """Whether any file has this metadata key (a JSON path)."""

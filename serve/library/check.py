@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from bind.index.index import Index
 from bind.owned import OwnedFolder
 from serve.engine import thumbnails
-from serve.library import integrity, uploads
+from serve.library import integrity, texts, uploads
 from serve.library.catalogue import Catalogue
 from serve.library.connections import connect, transaction
 from serve.library.errors import LibraryError
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 OpenLibrary = Callable[[], "Library"]
 """The function that opens the library with its model, for a repair that has to embed contents again."""
+_RECORDS = {"removed": "dropped", "uploads": "given a new id", "texts": "dropped; index --ocr or --speech reads again"}
+"""Table of records of one row each -> what is done about a damaged one."""
 _MOST_OF_SQLITE = 20
 """The largest number of faults in the database's structure that are listed."""
 
@@ -107,10 +109,7 @@ class _Check:
                         return None
                 if self._repair and "library" in facts and noted != (facts["library"], facts["revision"]):
                     integrity.note_commit(self.folder, facts["library"], facts["revision"])
-        except LibraryError as error:
-            self._found(FILE, str(error), "restore a backup, or index into a new library")
-            return None
-        except sqlite3.DatabaseError as error:
+        except (LibraryError, sqlite3.DatabaseError) as error:
             self._found(FILE, str(error), "restore a backup, or index into a new library")
             return None
         return facts
@@ -162,10 +161,9 @@ class _Check:
         connection = writer.connection
         damaged = {table: self._damaged(connection, table) for table in CHECKSUMS}
         again: set[int] = set()
-        for number in damaged["removed"]:
-            self._found(FILE, f"the record of removed item {number} is damaged", "dropped", repaired=True)
-        for number in damaged["uploads"]:
-            self._found(FILE, f"the record of the upload {number} is damaged", "given a new id", repaired=True)
+        for table, action in _RECORDS.items():
+            for number in damaged[table]:
+                self._found(FILE, f"the record {number} of {table} is damaged", action, repaired=True)
         again.update(damaged["contents"])
         for table in ("segments", "vectors"):
             for number in damaged[table]:
@@ -196,10 +194,9 @@ class _Check:
                 self._found(FILE, f"{path}: {what}", "read again from its file", repaired=True)
             return
         with writer.transaction():
-            for number in damaged["removed"]:
-                connection.execute("DELETE FROM removed WHERE segment = ?", (number,))
-            for number in damaged["uploads"]:
-                connection.execute("DELETE FROM uploads WHERE id = ?", (number,))
+            for table, key in (("removed", "segment"), ("uploads", "id")):
+                connection.executemany(f"DELETE FROM {table} WHERE {key} = ?", [(one,) for one in damaged[table]])
+            texts.drop(connection, f"id IN ({', '.join(map(str, damaged['texts']))})")
             writer.drop_contents(sorted(again), "its vectors were damaged")
             writer.remove_files(damaged["files"])
             connection.execute("DELETE FROM vectors WHERE segment NOT IN (SELECT id FROM segments)")
@@ -242,7 +239,8 @@ class _Check:
         try:
             connection.execute("SAVEPOINT words")
             try:
-                connection.execute("INSERT INTO words (words) VALUES ('integrity-check')")
+                for table in ("words", "written"):
+                    connection.execute(f"INSERT INTO {table} ({table}) VALUES ('integrity-check')")
             finally:
                 connection.execute("ROLLBACK TO words")
                 connection.execute("RELEASE words")
@@ -251,7 +249,9 @@ class _Check:
             wrong = [str(error)]
         if not wrong:
             return
-        self._found(FILE, f"the words of names and captions are damaged ({wrong[0]})", "made anew", repaired=True)
+        self._found(
+            FILE, f"the words of names, captions and lines are damaged ({wrong[0]})", "made anew", repaired=True
+        )
         if self._repair:
             with writer.transaction():
                 writer.rebuild_words()

@@ -7,14 +7,15 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from preprocess.source import Limits
 from serve.engine import thumbnails
-from serve.library import removal, roots, watching
+from serve.library import reading, removal, roots, watching
 from serve.library.catalogue import Catalogue
 from serve.library.errors import LibraryError
 from serve.library.indexing import Progress, Run
+from serve.library.reading import Channel
 from serve.library.reports import IndexReport
 from serve.library.roots import Root, RootState, Scope
 from serve.library.rules import Rules, remembered
@@ -46,6 +47,8 @@ class Folders:
         include: Sequence[str] | None = None,
         allow_removal: bool = False,
         positions: bool | None = None,
+        ocr: bool = False,
+        speech: str | os.PathLike[str] | None = None,
     ) -> IndexReport:
         """Brings the library up to date with a folder (or a file): idempotent, and resumable after any interruption.
 
@@ -64,6 +67,8 @@ class Folders:
             allow_removal: The folder may be missing or empty, or most of its files may be gone: they leave the
                 library. Otherwise that is an error, because a drive may not be mounted.
             positions: Whether it is stored where pictures were taken. None: as in the last run, at first yes.
+            ocr: Words in pictures are read, in all pictures of the folder that no run has read so.
+            speech: Words are heard in sounds and films that way, with the model in this folder, or `en-us`.
 
         Returns:
             The numbers of added, updated, removed and unchanged files, and each skipped file with its reason.
@@ -71,12 +76,13 @@ class Folders:
         Raises:
             RemovalError: Too many files are gone; nothing was removed, and what was added stays.
             LibraryError: There is no such folder, another process is writing, or the disk is full.
+            ValueError: The folder `speech` holds no model, or (MissingExtra) an extra is not installed.
 
         Example:
-            >>> report = library.index("media", exclude=["*.tmp", "/private/"])
-            >>> report.unchanged, report.skipped
-            (3, [])
+            >>> library.index("media", exclude=["*.tmp", "/private/"]).unchanged
+            3
         """
+        channels = _channels(ocr, speech)
         place = self._place(folder)
         root = roots.containing(roots.of(self._catalogue), place)
         if root is not None and root.path != place and (exclude is not None or include is not None):
@@ -84,11 +90,10 @@ class Folders:
         known = root or Root(place)
         rules = Rules(remembered(exclude, known.exclude), remembered(include, known.include))
         places = None if known.path == place else (place,)
-        if not os.path.exists(place):
-            self._refuse_missing(place, allow_removal)
-        wanted = known.positions if positions is None else positions
-        scope = Scope(known.path, rules, places, follow_links, allow_removal, positions=wanted)
-        return self._run(scope, limits, batch_size, retry, progress)
+        self._refuse_missing(place, allow_removal)
+        kept = known.positions if positions is None else positions
+        scope = Scope(known.path, rules, places, follow_links, allow_removal, True, kept)
+        return self._run(scope, limits, batch_size, retry, progress, channels)
 
     def watch(
         self,
@@ -103,6 +108,8 @@ class Folders:
         include: Sequence[str] | None = None,
         allow_removal: bool = False,
         positions: bool | None = None,
+        ocr: bool = False,
+        speech: str | os.PathLike[str] | None = None,
     ) -> None:
         """Indexes a folder, then keeps the library in step with it until `stop` is set: within a few seconds.
 
@@ -121,33 +128,30 @@ class Folders:
             include: As in `index`.
             allow_removal: As in `index`.
             positions: As in `index`.
+            ocr: As in `index`.
+            speech: As in `index`.
 
         Raises:
             LibraryError: The folder cannot be watched, or the library cannot be written.
         """
         place = self._place(folder)
+        channels = _channels(ocr, speech)
         if not os.path.isdir(place):
             raise LibraryError(f"{place}: expected a folder to watch")
 
-        def index_all() -> IndexReport:
-            return self.index(
-                place,
-                batch_size=batch_size,
-                limits=limits,
-                follow_links=follow_links,
-                exclude=exclude,
-                include=include,
-                allow_removal=allow_removal,
-                positions=positions,
-            )
+        limit: dict[str, Any] = {"batch_size": batch_size, "limits": limits}
+        rules = {"exclude": exclude, "include": include, "allow_removal": allow_removal, "follow_links": follow_links}
+        kept = {"positions": positions, "ocr": ocr, "speech": speech}
+        whole: dict[str, Any] = limit | rules | kept
 
         def index_places(places: Iterable[str]) -> IndexReport:
             root = roots.containing(roots.of(self._catalogue), place) or Root(place)
-            kept = {"positions": root.positions, "is_watched": True}
-            scope = Scope(root.path, root.rules, tuple(places), follow_links, allow_removal, **kept)
-            return self._run(scope, limits, batch_size, retry=False, progress=None)
+            scope = Scope(root.path, root.rules, tuple(places), follow_links, allow_removal, True, root.positions, True)
+            return self._run(scope, limits, batch_size, False, None, channels)
 
-        watching.watch(place, self.folder, index_all, index_places, report or (lambda _: None), stop)
+        watching.watch(
+            place, self.folder, lambda: self.index(place, **whole), index_places, report or (lambda _: None), stop
+        )
 
     def roots(self) -> list[RootState]:
         """The folders that were indexed, by path: their patterns, their numbers of files, and whether each is there."""
@@ -199,6 +203,8 @@ class Folders:
         return place
 
     def _refuse_missing(self, place: str, allow_removal: bool) -> None:
+        if os.path.exists(place):
+            return
         state = "there is no such folder or file"
         known, _ = self._catalogue.count_below(place)
         if not known:
@@ -213,6 +219,7 @@ class Folders:
         batch_size: int,
         retry: bool,
         progress: Progress | None,
+        channels: Sequence[Channel] = (),
     ) -> IndexReport:
         with self._catalogue.write() as writer:
             run = Run(
@@ -230,8 +237,17 @@ class Folders:
             except removal.RemovalError:
                 self._live_index.follow(writer)
                 raise
+            for channel in channels:
+                places = scope.places or (scope.root,)
+                report.join(reading.run(writer, self.folder, channel, places, limits or Limits(), retry))
             self._live_index.follow(writer)
             if not scope.is_watched:
                 with contextlib.suppress(OSError):
                     thumbnails.sweep(self.folder, self._catalogue.existing)
         return report
+
+
+def _channels(ocr: bool, speech: str | os.PathLike[str] | None) -> list[Channel]:
+    """The channels that are wanted. Raises MissingExtra, and ValueError for a folder that is no model of speech."""
+    pictures = [reading.words_in_pictures()] if ocr else []
+    return pictures if speech is None else [*pictures, reading.words_in_speech(speech)]

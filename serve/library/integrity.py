@@ -43,7 +43,7 @@ def read_facts(connection: sqlite3.Connection, folder: Path) -> dict[str, Any]:
         damaged = connection.execute(f"SELECT key FROM facts WHERE checksum IS NOT {signature('facts')}").fetchall()
         if damaged:
             raise DamagedError(folder, f"its fact {damaged[0][0]!r} does not match its checksum")
-    old = {"uploads"} if facts["format"] < 2 else set()
+    old = {table for table, since in (("uploads", 2), ("texts", 3)) if facts["format"] < since}
     if missing := sorted({*CHECKSUMS} - tables - old):
         raise DamagedError(folder, f"it lacks the table {missing[0]}")
     return facts

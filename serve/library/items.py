@@ -12,6 +12,7 @@ import numpy as np
 
 from bind.space import Embeddings
 from preprocess.files import open_regular
+from preprocess.readers.lines import Line
 from preprocess.source import MediaError
 from serve.library.catalogue import Catalogue
 from serve.library.errors import UnknownItemError
@@ -55,14 +56,16 @@ class Hit(Item):
 
     `probability` is the probability that the item is what the query asks for, judged by vectors alone. It is None where
     the model has no calibration for this pair of modalities, and where a query mixes several. `keyword` says whether
-    the query's words occur in the item's name, caption or metadata. With keywords, hits are ordered by both rankings
-    together, otherwise by score.
+    the query's words occur in the item's name, caption, metadata or lines. `lines` are those lines, of a picture or of
+    speech, with their places; the line that has the most of the words comes first. With keywords, hits are ordered by
+    both rankings together, otherwise by score.
     """
 
     score: float
     cosine: float
     keyword: bool
     probability: float | None = None
+    lines: tuple[Line, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,12 @@ class Items:
         if missing := [number for number in segments if number not in row]:  # items of a model that came later
             raise UnknownItemError(f"there is no vector of item {missing[0]} in this space; open the library again")
         return Embeddings(vectors[[row[number] for number in segments]], self._space)
+
+    def lines(self, item_id: int) -> tuple[Line, ...]:
+        """All words that were read in an item's picture or heard in its sound. Raises UnknownItemError."""
+        with self._catalogue.snapshot():
+            segment, _ = self.segment_and_file(item_id)
+            return self._catalogue.lines_of(self._catalogue.contents_of([segment])[segment])
 
     def related(self, item_id: int) -> list[Item]:
         """All items of the content of an item, itself included: the stretches of a film, and its sound track.

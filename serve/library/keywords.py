@@ -1,4 +1,4 @@
-"""The search for words in file names, captions and metadata: what of the catalogue shares words with a text."""
+"""The search for words: what of a catalogue shares them with a text, in names, captions, metadata and lines."""
 
 from __future__ import annotations
 
@@ -12,23 +12,45 @@ Rows = Callable[[str, Sequence[Any]], list[Any]]
 """Runs SQL with values on a catalogue -> its rows."""
 _MOST_TERMS = 500
 _NAMED = 100
+_WEIGHT_OF_LINES = 0.5
+"""Of the score (BM25) of words in a picture or in speech, beside that of a name or a caption, which is about it."""
 
 
 def contents(
     rows: Rows, text: str, modalities: Collection[str], every_modality: bool, where: Where, limit: int
 ) -> dict[int, int]:
-    """Contents whose file name, caption or metadata share words with the text, best first (BM25) -> that file."""
+    """Contents whose file name, caption, metadata or lines share words with the text -> the file of these words.
+
+    The best by BM25 come first, the sum of that of a file's own words and, with less weight, of the content's lines.
+    """
     wanted = query_terms(text)[:_MOST_TERMS]
     if not wanted or not modalities:
         return {}
+    expression = " OR ".join(wanted)
     restricted, values = _restriction(modalities, every_modality, where)
-    found = rows(
-        "SELECT f.content, f.id FROM "
+    about = rows(
+        "SELECT f.content, f.id, w.rank FROM "
         f"(SELECT rowid, rank FROM words WHERE words MATCH ?{restricted} ORDER BY rank LIMIT ?) w "
         "JOIN files f ON f.id = w.rowid ORDER BY w.rank, f.path",
-        (" OR ".join(wanted), *values, limit),
+        (expression, *values, limit),
     )
-    return _first_of_each(found)
+    restricted, values = _restriction(modalities, every_modality, where, of_lines=True)
+    lines = rows(
+        "SELECT f.content, f.id, w.rank FROM "
+        f"(SELECT rowid, rank FROM written WHERE written MATCH ?{restricted} ORDER BY rank LIMIT ?) w "
+        "JOIN texts t ON t.id = w.rowid JOIN files f ON f.content = t.content ORDER BY w.rank, f.path",
+        (expression, *values, limit),
+    )
+    if not lines:
+        return _first_of_each(about)
+    scores: dict[int, float] = {}  # BM25 of SQLite: the lower the better
+    for weight, found in ((1.0, about), (_WEIGHT_OF_LINES, lines)):
+        first = {content: rank for content, _, rank in reversed(found)}
+        for content, rank in first.items():
+            scores[content] = scores.get(content, 0.0) + weight * rank
+    files = _first_of_each(lines) | _first_of_each(about)
+    best = sorted(files, key=lambda content: scores[content])[:limit]
+    return {content: files[content] for content in best}
 
 
 def named(rows: Rows, text: str, modalities: Collection[str], every_modality: bool, where: Where) -> dict[int, int]:
@@ -51,16 +73,20 @@ def named(rows: Rows, text: str, modalities: Collection[str], every_modality: bo
     return _first_of_each(sorted(found, key=lambda row: not f"/{fold(row[2])}".endswith(tail)))
 
 
-def _restriction(modalities: Collection[str], every_modality: bool, where: Where) -> tuple[str, list[Any]]:
-    """SQL that keeps the files that pass a filter and have one of the modalities, and its values."""
+def _restriction(
+    modalities: Collection[str], every_modality: bool, where: Where, of_lines: bool = False
+) -> tuple[str, list[Any]]:
+    """SQL that keeps the matches whose file passes a filter and has one of the modalities, and its values."""
     if where is EVERYTHING and every_modality:
         return "", []
     # Looked up for each match: there are fewer of them than files that pass most filters.
     marks = ", ".join("?" * len(modalities))
+    files = "texts t CROSS JOIN files f ON f.content = t.content" if of_lines else "files f"
+    row = "t.id = written.rowid" if of_lines else "f.id = words.rowid"
     sql = (
-        " AND EXISTS (SELECT 1 FROM files f CROSS JOIN contents c ON c.id = f.content "
+        f" AND EXISTS (SELECT 1 FROM {files} CROSS JOIN contents c ON c.id = f.content "
         "CROSS JOIN segments s ON s.content = c.id "
-        f"WHERE f.id = words.rowid AND s.modality IN ({marks}) AND {where.sql})"
+        f"WHERE {row} AND s.modality IN ({marks}) AND {where.sql})"
     )
     return sql, [*modalities, *where.values]
 

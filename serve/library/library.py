@@ -24,6 +24,7 @@ from bind.modalities import revisions
 from bind.options import LoadOptions
 from bind.query import Term as ParsedTerm
 from bind.space import Embeddings
+from preprocess.readers.lines import Line
 from preprocess.source import Limits
 from serve.engine.terms import Term
 from serve.library.catalogue import Catalogue
@@ -203,7 +204,7 @@ class Library(Folders):
             k: The largest number of hits.
             want: The modalities to find; None means all.
             where: A filter on columns and metadata, as in `serve.library.where`.
-            keywords: Whether the words of the query's texts are also looked for in file names, captions and metadata;
+            keywords: Whether the words of the query's texts are also looked for in names, captions, metadata and lines;
                 both rankings are fused. None means: where a query consists of texts.
             calibrate: Whether modalities are compared by calibrated scores, or else by their cosines.
             every_segment: Each segment is a hit of its own; otherwise a file is found once, with its best segment.
@@ -276,6 +277,13 @@ class Library(Folders):
     def item(self, item_id: int) -> Item:
         """The item with the id of a hit. Raises UnknownItemError when there is none (any more)."""
         return self._items.item(item_id)
+
+    def lines(self, item_id: int) -> tuple[Line, ...]:
+        """All lines that were read in an item's picture or heard in its sound, see `index(ocr=..., speech=...)`.
+
+        Raises UnknownItemError when there is no such item (any more).
+        """
+        return self._items.lines(item_id)
 
     def page(self, after: int = 0, limit: int = 100, where: str | None = None) -> tuple[list[Item], int | None]:
         """At most `limit` items in the order they were added, and the next page's `after` (None: no more).

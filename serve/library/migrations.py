@@ -41,7 +41,7 @@ def _version_2(connection: sqlite3.Connection, folder: Path) -> None:
     """
     uploads.make_upload_paths_relative(connection, folder)
     for table in CHECKSUMS:
-        if table != "uploads":
+        if table not in ("uploads", "texts"):
             connection.execute(f"ALTER TABLE {table} ADD COLUMN checksum INTEGER")
     for statement in statements_of("uploads"):
         connection.execute(statement)
@@ -52,7 +52,8 @@ def _version_2(connection: sqlite3.Connection, folder: Path) -> None:
 
 def _version_3(connection: sqlite3.Connection, folder: Path) -> None:
     """2 -> 3: contents have what the media say of themselves, segments their part of a picture or document, files the
-    source of their date. What is in the library already has none until it is read again.
+    source of their date, and there are tables for the words in pictures and in speech. What is in the
+    library already has none of these until it is read again.
     """
     for table, column in (
         ("contents", "metadata TEXT NOT NULL DEFAULT '{}'"),
@@ -60,6 +61,9 @@ def _version_3(connection: sqlite3.Connection, folder: Path) -> None:
         ("files", "date_source TEXT NOT NULL DEFAULT ''"),
     ):
         connection.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
+    for table in ("texts", "written"):
+        for statement in statements_of(table):
+            connection.execute(statement)
     for table in CHECKSUMS:
         sign(connection, table)
     Writer(connection, folder).rebuild_words()

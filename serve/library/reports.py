@@ -52,7 +52,9 @@ class IndexReport:
     (path, reason) of files that could not be used, as no run before said; `skipped_before` those that one said already
     and that have not changed. `duplicates` are the paths of files with equal content, a group each; `left_out` the
     number of links that lead out of the folder and were not followed; `excluded` that of files and folders that a rule
-    left out (see `serve.library.rules`), for each rule. What an excluded folder holds is not counted.
+    left out (see `serve.library.rules`), for each rule. What an excluded folder holds is not counted. `words` are the
+    numbers of contents in which words were looked for, by `ocr` or `speech`, and `wordless` are (path, reason) of those
+    that could not be read so.
     """
 
     added: int = 0
@@ -66,6 +68,8 @@ class IndexReport:
     duplicates: list[tuple[str, ...]] = field(default_factory=list)
     left_out: int = 0
     excluded: dict[str, int] = field(default_factory=dict)
+    words: dict[str, int] = field(default_factory=dict)
+    wordless: list[tuple[str, str]] = field(default_factory=list)
     seconds: float = 0.0
 
     def join(self, other: IndexReport) -> None:
@@ -74,6 +78,9 @@ class IndexReport:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for rule, count in other.excluded.items():
             self.excluded[rule] = self.excluded.get(rule, 0) + count
+        for kind, count in other.words.items():
+            self.words[kind] = self.words.get(kind, 0) + count
+        self.wordless += other.wordless
         self.skipped += other.skipped
         self.skipped_before += other.skipped_before
         self.duplicates += other.duplicates

@@ -20,6 +20,7 @@ CHECKSUMS = {
     "vectors": ("segment", "vector"),
     "removed": ("segment", "revision"),
     "uploads": ("id", "segment", "file"),
+    "texts": ("id", "content", "kind", "recogniser", "note", "lines"),
     "files": (
         "id", "path", "content", "size_bytes", "mtime_ns", "sidecar", "shown", "name", "folder", "date", "caption",
         "metadata", "reason", "reader", "date_source",
@@ -32,6 +33,7 @@ _TYPES = {
     "AND is_object({0}metadata)",
     "segments": "typeof({0}modality) = 'text' AND ({0}at IS NULL OR typeof({0}at) = 'text') AND "
     + " AND ".join(_TIME.format("{0}" + x) for x in ("start_s", "end_s")),
+    "texts": "typeof({0}note) = 'text' AND typeof({0}lines) = 'text'",
     "files": "typeof({0}path) = 'blob' AND typeof({0}name) = 'text' AND typeof({0}caption) = 'text' "
     "AND is_object({0}metadata)",
 }
@@ -67,8 +69,15 @@ CREATE TABLE uploads (
     checksum INTEGER, UNIQUE (segment, file)
 );
 CREATE INDEX uploads_by_file ON uploads (file);
+CREATE TABLE texts (
+    id INTEGER PRIMARY KEY, content INTEGER NOT NULL REFERENCES contents, kind TEXT NOT NULL, recogniser TEXT NOT NULL,
+    note TEXT NOT NULL, lines TEXT NOT NULL, checksum INTEGER, UNIQUE (content, kind)
+);
 CREATE VIRTUAL TABLE words USING fts5 (
     name, caption, metadata, tokenize = "porter unicode61 remove_diacritics 2 categories 'L* N* Co Mn Mc'"
+);
+CREATE VIRTUAL TABLE written USING fts5 (
+    lines, tokenize = "porter unicode61 remove_diacritics 2 categories 'L* N* Co Mn Mc'"
 );
 """
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from bind.index.index import Index
 from bind.space import Embeddings, SpaceError
+from preprocess.readers.lines import Line
 from serve.library import calibration
 from serve.library.calibration import Scale
 from serve.library.catalogue import Catalogue
@@ -105,8 +106,9 @@ class Search:
             ranked = ranked[:k]
             entries = self._catalogue.entries([candidate.segment for candidate in ranked], filtered, shown)
             entries = self._catalogue.as_uploads(entries.values(), shown)
+            lines = self._catalogue.matching_lines(words, {c.content for c in ranked if c.content in matched})
         return [
-            _hit(candidate, entries[candidate.segment], candidate.content in matched)
+            _hit(candidate, entries[candidate.segment], candidate.content in matched, lines.get(candidate.content, ()))
             for candidate in ranked
             if candidate.segment in entries
         ]
@@ -257,13 +259,14 @@ def _wanted(index: Index, want: Sequence[str] | None) -> list[str]:
     return [name for name in index.modalities if name in want]
 
 
-def _hit(candidate: _Candidate, entry: Entry, keyword: bool) -> Hit:
+def _hit(candidate: _Candidate, entry: Entry, keyword: bool, lines: tuple[Line, ...]) -> Hit:
     return Hit(
         **item_of(entry).__dict__,
         score=candidate.score,
         cosine=candidate.cosine,
         keyword=keyword,
         probability=candidate.probability,
+        lines=lines,
     )
 
 

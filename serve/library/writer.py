@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from serve.library import uploads
+from preprocess.readers.lines import Line
+from serve.library import texts, uploads
 from serve.library.connections import transaction
 from serve.library.integrity import note_commit
 from serve.library.records import ContentKey, FileRow, NewFile, NewSegment
@@ -95,6 +96,11 @@ class Writer:
         self._changed = True
         return int(content)
 
+    def put_lines(self, content: int, kind: str, recogniser: str, lines: Sequence[Line], note: str) -> None:
+        """Stores the words that were read in a content, in place of earlier ones of this kind; see `texts`."""
+        texts.put(self.connection, content, kind, recogniser, lines, note)
+        self._changed = True
+
     def said(self, content: int) -> str:
         """What a stored content says of itself, as JSON."""
         return str(self._one("SELECT metadata FROM contents WHERE id = ?", (content,))[0])
@@ -148,7 +154,8 @@ class Writer:
         )
         found = list(islice(wrong, 5))
         extra = "SELECT rowid FROM words WHERE rowid NOT IN (SELECT id FROM files WHERE content IS NOT NULL) LIMIT 5"
-        return [*found, *(f"file {row[0]}, which is not there" for row in self._execute(extra))]
+        found += [f"file {row[0]}, which is not there" for row in self._execute(extra)]
+        return [*found, *texts.wrong(self.connection)]
 
     def rebuild_words(self) -> None:
         """Makes the search for keywords anew from the files' rows."""
@@ -160,12 +167,14 @@ class Writer:
         )
         for row in self._execute(f"{query} WHERE {_WHOLE}").fetchall():
             self._put_words(*row)
+        texts.rebuild(self.connection)
         self.set_fact("words_revision", WORDS_REVISION)
 
     def drop_contents(self, numbers: Sequence[int], reason: str) -> None:
         """Removes contents with their segments; their files stay, as files that cannot be used for this reason."""
         chosen = f"({', '.join(str(int(number)) for number in numbers)})"
         self._drop_segments(f"content IN {chosen}", ())
+        texts.drop(self.connection, f"content IN {chosen}")
         self._execute(f"DELETE FROM words WHERE rowid IN (SELECT id FROM files WHERE content IN {chosen})")
         files = [row[0] for row in self._execute(f"SELECT id FROM files WHERE content IN {chosen}").fetchall()]
         for number in files:
@@ -229,6 +238,7 @@ class Writer:
         values = () if among is None else (among,)
         orphans += "" if among is None else " AND c.id = ?"
         self._drop_segments(f"content IN ({orphans})", values)
+        texts.drop(self.connection, f"content IN ({orphans})", values)
         if self._execute(f"DELETE FROM contents WHERE id IN ({orphans})", values).rowcount:
             self._changed = True
 

@@ -225,6 +225,7 @@ def card(hit: Hit, rank: int, shows: str) -> str:
       {f'<span class="time">{times}</span>' if times else ""}
       {_WORDS_MATCH if hit.keyword else ""}</p>
     {f'<p class="caption">{text(caption)}</p>' if isinstance(caption, str) and caption else ""}
+    {"".join(f'<p class="caption line" title="{text(line.place)}">“{text(line.text)}”</p>' for line in hit.lines)}
     <p class="score {style}" tabindex="0" aria-describedby="why-{rank}">
       <i class="meter" style="--filled: {filled:.3f}"></i><span>{words}</span><b>{number}</b>
       <span class="tip" role="tooltip" id="why-{rank}">{text(explained)}</span></p>
