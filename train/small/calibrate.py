@@ -205,9 +205,16 @@ class Meaning:
         """
         if not len(sentences):
             return np.zeros(len(events), bool)
-        best = np.maximum.reduceat((self._vectors @ sentences.T).max(1), self._starts)
         at = np.searchsorted(self._events, events).clip(max=len(self._events) - 1)
-        found: np.ndarray = (self._events[at] == events) & (best[at] >= self._enough)
+        found: np.ndarray = self._events[at] == events
+        # Only the sentences of these events are compared: a library has a few of all.
+        wanted, back = np.unique(at[found], return_inverse=True)
+        if len(wanted):
+            counts = np.diff(np.append(self._starts, len(self._vectors)))[wanted]
+            starts = np.cumsum(counts) - counts
+            rows = np.arange(counts.sum()) + np.repeat(self._starts[wanted] - starts, counts)
+            best = np.maximum.reduceat((self._vectors[rows] @ sentences.T).max(1), starts)
+            found[found] = best[back] >= self._enough
         return found
 
     def of(self, event: int) -> np.ndarray:
