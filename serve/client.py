@@ -281,8 +281,8 @@ class Client:
             ApiError: The server refuses the request, for example because it asks for a key.
 
         Example:
-            >>> [model["id"] for model in client.models()]
-            ['small']
+            >>> client.models()[0]["id"]
+            'small'
         """
         found: list[dict[str, Any]] = self._ask("GET", "/v1/models").json()["data"]
         return found

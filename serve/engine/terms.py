@@ -28,8 +28,8 @@ class Term:
 
     Example:
         >>> terms = [Term(Path("dog.jpg")), Term("indoors", weight=-1)]
-        >>> [term.is_words for term in terms]
-        [False, True]
+        >>> terms[0].is_words, terms[1].is_words
+        (False, True)
     """
 
     content: str | bytes | Path | int | np.ndarray

@@ -374,7 +374,7 @@ class Library(Folders):
 
         Example:
             >>> hit = library.search("a dog", k=1)[0]
-            >>> [item.path for item in library.remove(hit.item_id)] == [hit.path]
+            >>> library.remove(hit.item_id)[0].path == hit.path
             True
         """
         return self._changes.remove(item_id)
