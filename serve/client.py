@@ -281,7 +281,7 @@ class Client:
             ApiError: The server refuses the request, for example because it asks for a key.
 
         Example:
-            >>> client.models()[0]["id"]
+            >>> client.models()[0].get("id")
             'small'
         """
         found: list[dict[str, Any]] = self._ask("GET", "/v1/models").json()["data"]
