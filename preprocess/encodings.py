@@ -14,6 +14,8 @@ _MARKS = (
 _CONTROLS = frozenset(range(32)) - set(b"\t\n\v\f\r\x1b") | {0x7F}
 """Bytes that no text in a one-byte encoding has."""
 _LONGEST_CHARACTER = 4
+_FEWEST_PAIRS = 4
+"""Characters without which UTF-16 is not told by its zeros."""
 UNDEFINED = frozenset(b"\x81\x8d\x8f\x90\x9d")
 """Bytes that mean nothing in Windows-1252."""
 
@@ -42,6 +44,8 @@ def _utf16_without_mark(head: bytes) -> str | None:
     """UTF-16 of mostly Latin letters has a zero in every second byte, and in that one only."""
     even, odd = head[0::2].count(0), head[1::2].count(0)
     pairs = len(head) // 2
+    if pairs < _FEWEST_PAIRS:
+        return None
     if odd > 0.6 * pairs and not even:
         return "utf-16-le"
     if even > 0.6 * pairs and not odd:

@@ -62,7 +62,7 @@ def _events(download: Download, split: str, text: str, name: str) -> Iterator[En
         if values.ndim != 2 or values.shape[1] != 6 or label not in _TEXTS:
             raise BuildError(f"{name}: expected 6 channels and one of {list(_TEXTS)}, got {values.shape}, {label!r}")
         place = f"{split}-{number:02d}.csv"
-        write_csv(download.made / place, values, _RATE_HZ, units=None)
+        write_csv(download.made / place, values, _RATE_HZ, units=("m/s2", "rad/s"))
         yield {
             "id": f"{split}-{number:02d}",
             "imu": {"path": place},

@@ -137,6 +137,7 @@ def migrate(
 ) -> None:
     """Change a library's model without a stop: searching goes on, and an interrupted run goes on where it was."""
     from serve.cli.folder_commands import show_progress
+    from serve.library.errors import LibraryError
     from serve.library.library import Library
 
     options = load_options(model, weights, device, dtype)
@@ -147,8 +148,10 @@ def migrate(
             report = Library.migrate(
                 library, options, keep=keep, allow_removal=allow_removal, progress=progress, batch_size=batch_size
             )
-        except (ValueError, OSError) as error:
+        except (LibraryError, OSError) as error:
             failure(str(error))
+        except ValueError as error:  # of the model that is asked for
+            usage_error(str(error))
     if as_json:
         print(json.dumps(asdict(report)))
         return

@@ -22,7 +22,7 @@ import pytest
 from preprocess.decoding import pool as pools
 from preprocess.decoding import sandbox
 from preprocess.decoding.pool import DecodePool, guards
-from preprocess.decoding.protocol import MalformedReplyError, Returns, announced, returns
+from preprocess.decoding.protocol import MalformedReplyError, Returns, announced, header_of, returns
 from preprocess.source import Limits, MediaError, Plan, Segment, Source
 
 pytestmark = [
@@ -353,7 +353,7 @@ def test_a_malformed_reply_is_a_media_error_and_a_new_worker(pool: DecodePool, r
 
 
 def test_a_reply_that_fits_no_memory_is_refused_before_it_is_read() -> None:
-    header = b'{"segments": [{"dtype": "<f8", "shape": [1000], "start_s": null, "end_s": null, "notes": []}]}'
+    header = header_of([Segment(np.zeros((1, 1000)))]).replace(b"[1, 1000]", b"[1000]")
     assert announced(header, None, 8000)[0].count == 8000  # type: ignore[union-attr]
     with pytest.raises(MalformedReplyError, match="more than 7,999 bytes"):
         announced(header, None, 7999)

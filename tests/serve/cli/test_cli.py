@@ -170,7 +170,7 @@ def test_search_with_words_a_file_and_a_mixture(folder: Path, library: Path) -> 
     hits = json.loads(crossbind("search", red, "--library", library, "--json", "--want", "image").stdout)
     assert hits[0]["path"] == str(red)
     assert hits[0]["cosine"] == pytest.approx(1, abs=1e-4)
-    assert hits[0]["metadata"] == {"caption": "red"}
+    assert hits[0]["metadata"] == {"caption": "red", "width": 80, "height": 60}
     mixed = crossbind("search", f"image:'{red}' - text:'a blue square'", "--library", library, "--k", 2)
     assert mixed.returncode == 0
     assert "0.png" in mixed.stdout
