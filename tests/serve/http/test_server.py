@@ -102,7 +102,7 @@ def test_every_option_is_a_variable_too(library: Path) -> None:
         "CROSSBIND_SERVE_LIBRARY": str(library),
         "CROSSBIND_SERVE_PORT": "0",
         "CROSSBIND_SERVE_PAGE": "0",
-        "CROSSBIND_SERVE_MAX_TERMS": "3",
+        "CROSSBIND_SERVE_MAX_HITS": "3",
         "CROSSBIND_SERVE_LOG_LEVEL": "info",
         "CROSSBIND_API_KEYS": "first-key-of-this-server, second-key-of-this-server",
     }
@@ -111,13 +111,13 @@ def test_every_option_is_a_variable_too(library: Path) -> None:
         assert match, line
         key = {"authorization": "Bearer second-key-of-this-server"}
         assert httpx.get(f"{match[1]}/v1/models").status_code == 401
-        answer = httpx.post(f"{match[1]}/v1/embeddings", json={"input": ["x"] * 4}, headers=key, timeout=60)
-        assert answer.status_code == 413 and "at most 3" in answer.text
+        answer = httpx.post(f"{match[1]}/v1/search", json={"query": "x", "k": 4}, headers=key, timeout=60)
+        assert answer.status_code == 400 and "3" in answer.text
         running.send_signal(signal.SIGINT)
         assert running.wait(60) == 0
         assert running.stderr is not None
         lines = [json.loads(entry) for entry in running.stderr.read().splitlines()]
-        assert [entry["status"] for entry in lines if entry["event"] == "request"] == [401, 413]
+        assert [entry["status"] for entry in lines if entry["event"] == "request"] == [401, 400]
     command = typer.main.get_command(cli.app)
     for name, sub in command.commands.items():  # type: ignore[attr-defined]
         with sub.make_context(

@@ -354,8 +354,8 @@ def test_files_of_the_library_may_be_larger_than_uploads(
         number = library.search("text:x", want=["video"])[0].item_id
         with live(library, settings) as running:
             media = running.http.get(f"/v1/items/{number}/media")
-            assert media.headers["content-type"] == "video/mp4"
-            assert media.headers["content-disposition"].startswith("inline")
+            assert (media.headers["content-type"] == "video/mp4") is guarded
+            assert media.headers["content-disposition"].startswith("inline") is guarded
             assert (running.http.get(f"/v1/items/{number}/thumbnail").status_code == 200) is guarded
 
 
