@@ -202,8 +202,8 @@ class Client:
 
         Example:
             >>> (item,) = client.add(Path("cat.png"), {"caption": "a cat"})
-            >>> item.metadata
-            {'caption': 'a cat'}
+            >>> item.metadata["caption"]
+            'a cat'
         """
         content = file.read_bytes()  # read once, because the request may be sent again where the server is busy
         form = {"metadata": json.dumps(dict(metadata or {}))}

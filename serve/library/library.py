@@ -353,8 +353,8 @@ class Library(Folders):
         Example:
             >>> with open("cat.png", "rb") as file:
             ...     (item,) = library.add(file, "cat.png", {"caption": "a cat"})
-            >>> item.modality, item.metadata
-            ('image', {'caption': 'a cat'})
+            >>> item.modality, item.metadata["caption"]
+            ('image', 'a cat')
         """
         return self._changes.add(content, name, metadata, limits, embed=embed, positions=positions)
 

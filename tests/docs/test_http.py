@@ -45,7 +45,7 @@ def test_the_examples_of_the_api_run(
         assert len(answers[1]["data"]) == 3
         assert {row["modality"] for row in answers[2]["data"]} == {"image"}
         (added,) = answers[3]["data"]
-        assert added["metadata"] == {"caption": "our dog"}
+        assert added["metadata"]["caption"] == "our dog"
         scripts = re.findall(r"```python\n(.*?)```", told, re.DOTALL)
         assert [("OpenAI" in script, "Client(" in script) for script in scripts] == [(True, False), (False, True)]
         for script in scripts:
