@@ -114,6 +114,7 @@ LONGEST_FILE, LONGEST_FUNCTION = 400, 60
 LONG_FILES = {
     "bind/kernels/transformer.py": "one fused encoder block: its kernels share tile sizes and are read together",
     "bind/loss/contrastive.py": "one loss in its plain, chunked and sharded form, which are compared with each other",
+    "serve/library/catalogue.py": "every question that is asked of one database, over one set of connections",
     "train/small/composed.py": "one experiment from its data to its numbers",
     "train/small/heads.py": "both heads of one space, which are fitted together",
     "train/small/sounds.py": "one recipe from the teacher to the weights",

@@ -13,7 +13,7 @@ from pathlib import Path
 from bind.owned import OwnedFolder
 from serve.engine import fairness
 from serve.library.errors import DamagedError, LibraryError, WriterBusyError
-from serve.library.schema import FILE, LOCK, checksum, is_object
+from serve.library.schema import FILE, LOCK, checksum, is_object, is_texts
 from serve.library.text import fold
 
 _BUSY_S = 30.0
@@ -53,6 +53,7 @@ def connect(file: Path) -> sqlite3.Connection:
     )
     connection.create_function("checksum", -1, checksum, deterministic=True)
     connection.create_function("is_object", 1, is_object, deterministic=True)
+    connection.create_function("is_texts", 1, is_texts, deterministic=True)
     connection.create_function("fold", 1, fold, deterministic=True)
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA trusted_schema = OFF")  # a library may come from somebody else

@@ -341,8 +341,7 @@ class Library(Folders):
             name: The name of the file; a path in the name is dropped.
             metadata: The keys that the file's sidecar would have.
             limits: Bounds on the file.
-            embed: Reads and encodes in place of `pipeline.embed`, where that is scheduled elsewhere; others may write
-                then.
+            embed: Reads and encodes in place of `pipeline.embed`; others may write meanwhile.
             positions: Whether it is stored where a picture or film was taken.
 
         Raises:

@@ -29,7 +29,7 @@ CHECKSUMS = {
 """Table -> the columns that its `checksum` covers, the key first."""
 _TIME = "({0} IS NULL OR (typeof({0}) = 'real' AND abs({0}) < 1e300))"
 _TYPES = {
-    "contents": "typeof({0}modality) = 'text' AND typeof({0}parts) = 'text' AND typeof({0}notes) = 'text' "
+    "contents": "typeof({0}modality) = 'text' AND typeof({0}parts) = 'text' AND is_texts({0}notes) "
     "AND is_object({0}metadata)",
     "segments": "typeof({0}modality) = 'text' AND ({0}at IS NULL OR typeof({0}at) = 'text') AND "
     + " AND ".join(_TIME.format("{0}" + x) for x in ("start_s", "end_s")),
@@ -114,6 +114,15 @@ def is_object(text: Any) -> bool:
     except (TypeError, ValueError, RecursionError):
         return False
     return isinstance(values, dict)
+
+
+def is_texts(text: Any) -> bool:
+    """Whether a value is a JSON text of a list of texts."""
+    try:
+        values = json.loads(text)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
 
 
 def sign(connection: sqlite3.Connection, table: str, condition: str = "1", values: Sequence[Any] = ()) -> None:

@@ -302,7 +302,8 @@ def test_explore_and_about(visit: Callable[..., Page], service: Service) -> None
     expect(points).to_have_count(sum(service.counts().values()))
     points.first.focus()
     expect(page.locator(".map-tip")).to_be_visible()
-    page.keyboard.press("ArrowRight")
+    across = [float(point.get_attribute("cx") or 0) for point in points.all()]
+    page.keyboard.press("ArrowLeft" if across[0] > sum(across) / len(across) else "ArrowRight")
     expect(points.first).not_to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator(".dialog h2")).to_be_visible()
