@@ -97,7 +97,13 @@ def test_the_site_builds_strictly(tmp_path: Path) -> None:
         assert not loaded, f"{page}: loads something from another host"
 
 
-@pytest.mark.parametrize("page", RUN)
+_MINUTES = ("tutorials/bind-your-sensor.md",)
+"""Pages that train for a minute or more: `make test-all` runs them."""
+
+
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=pytest.mark.slow) if page in _MINUTES else page for page in RUN]
+)
 def test_what_a_page_shows_runs(page: str, tmp_path: Path, samples_and_library: Path) -> None:
     folder = tmp_path / "work"
     shutil.copytree(samples_and_library, folder)

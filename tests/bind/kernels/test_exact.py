@@ -59,6 +59,7 @@ def interpreted() -> None:
     assert not exact_kernels.takes(some[:, :60], vectors[:, :60])
 
 
+@pytest.mark.slow
 def test_kernels_equal_numpy_in_tritons_interpreter() -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TRITON_INTERPRET": "1"}
     code = "from tests.bind.kernels.test_exact import interpreted; interpreted()"

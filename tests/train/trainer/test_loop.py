@@ -308,6 +308,7 @@ def test_autocast_has_nearly_the_plain_loss(tmp_path: Path, data: Path) -> None:
     assert other != plain  # it was in force
 
 
+@pytest.mark.slow
 def test_compiled_encoder_has_the_plain_loss(tmp_path: Path, data: Path) -> None:
     from torch._dynamo.utils import counters
 
