@@ -257,7 +257,6 @@ def test_no_value_of_any_setting_ends_in_a_traceback(name: str, place: Path, mon
         assert done.exception is None or isinstance(done.exception, SystemExit), (given, done.exception)
 
 
-@pytest.mark.attack
 @pytest.mark.parametrize(("name", "parameter"), list(bad_values()), ids=lambda part: part)
 def test_no_value_of_any_option_ends_in_a_traceback(
     name: str, parameter: str, place: Path, monkeypatch: pytest.MonkeyPatch
