@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import re
 from dataclasses import dataclass, replace
@@ -113,7 +112,6 @@ _SVG = re.compile(
     r"(?:\s|<!--(?:(?!-->).)*-->|<!doctype svg\b[^>\[]*(?:\[[^\]]*\]\s*)?>)*<(?:[\w.-]+:)?svg[\s>]", re.DOTALL
 )
 _MARKUP = {"<!doctype html": "a web page", "<html": "a web page", "<gpx": "a GPX track", "<kml": "a KML map"}
-_BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _AUDIO_SUFFIXES = {".m4a", ".m4b", ".mka", ".oga", ".opus", ".weba", ".wma"}
 _TEXTUAL = ("text", "table")
 _FAMILY_OF_SUFFIX = {

@@ -21,7 +21,6 @@ QUIET = frozenset({*NUMBERS, *TIMES, "url"})
 KEYS = frozenset({*TEXTS, *LISTS, *NUMBERS, *TIMES, "text", "place"})
 POSITIONS = frozenset({"latitude", "longitude", "altitude_m", "city", "country", "place"})
 """Keys that say where somebody was."""
-TAKEN_FROM = ("exif", "xmp", "container", "takeout")
 _MOST_CHARACTERS = 2_000
 _MOST_TEXT = 100_000
 _MOST_ENTRIES = 64

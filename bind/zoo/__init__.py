@@ -88,7 +88,7 @@ def load(
     found = describe(os.fspath(name))
     if weights == "random":
         return loading.random(found, device, number, modalities)
-    if weights is None and not found.source and not _is_clip(found):
+    if weights is None and not found.source and _modules(found) != {"openclip"}:
         return loading.load_described(found, _HERE / found.name, device, number, modalities)
     return _from_weights(found, weights, device, number, modalities)
 
@@ -102,14 +102,14 @@ def _from_weights(
 ) -> BindModel:
     wanted = os.fspath(weights) if weights is not None else found.source
     path = Path(wanted)
-    modules = {table.encoder["module"] for table in found.modalities.values() if table.encoder}
+    modules = _modules(found)
     if wanted and (path / checkpoint.TABLE).is_file():
         return loading.load(path, device, dtype, modalities)
     if modules == {"imagebind"}:
         from bind.zoo import official
 
         return loading.load(official.converted(path, found), device, dtype, modalities)
-    if _is_clip(found):
+    if modules == {"openclip"}:
         return loading.load_described(_clip_with_weights(found, wanted), path, device, dtype, modalities)
     if modules == {"timm"}:
         from bind.encoders import timm
@@ -132,8 +132,8 @@ def _with_source(found: Description, file: Path) -> Description:
     return found.model_copy(update={"modalities": tables})
 
 
-def _is_clip(found: Description) -> bool:
-    return {table.encoder["module"] for table in found.modalities.values() if table.encoder} == {"openclip"}
+def _modules(found: Description) -> set[str]:
+    return {table.encoder["module"] for table in found.modalities.values() if table.encoder}
 
 
 def _clip_with_weights(found: Description, wanted: str) -> Description:

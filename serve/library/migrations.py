@@ -30,6 +30,7 @@ def migrate(connection: sqlite3.Connection, folder: Path) -> None:
         connection.execute("UPDATE facts SET value = ? WHERE key = 'format'", (FORMAT,))
         for table in CHECKSUMS:  # checksums are signed after all steps, so that no step has to do it
             sign(connection, table)
+        Writer(connection, folder).rebuild_words()  # from rows that are whole, which signed ones are
         facts = dict(connection.execute("SELECT key, value FROM facts"))
     note_commit(folder, facts["library"], facts["revision"])
 
@@ -64,9 +65,6 @@ def _version_3(connection: sqlite3.Connection, folder: Path) -> None:
     for table in ("texts", "written"):
         for statement in statements_of(table):
             connection.execute(statement)
-    for table in CHECKSUMS:
-        sign(connection, table)
-    Writer(connection, folder).rebuild_words()
 
 
 STEPS: dict[int, Step] = {1: _version_2, 2: _version_3}

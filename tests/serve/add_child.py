@@ -15,7 +15,7 @@ import torch
 
 from serve.library.library import Library
 from tests.serve import tiny
-from tests.serve.crash_child import Moments
+from tests.serve.crash_child import Moments, in_fork
 
 NAME = "a picture.png"
 METADATA = {"caption": "a boat"}
@@ -30,32 +30,13 @@ def add(folder: Path, moments: Moments) -> None:
     Library.open(folder, model).add(picture, NAME, METADATA)
 
 
-def in_fork(folder: Path, deadly: int | None = None) -> tuple[int, int]:
-    """Adds in a process of its own -> (its wait status, the moments it counted, 0 where it was killed)."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            moments = Moments(deadly)
-            add(folder, moments)
-            os.write(writing, str(moments.count).encode())
-            code = 0
-        finally:
-            os._exit(code)
-    os.close(writing)
-    _, status = os.waitpid(child, 0)
-    with os.fdopen(reading) as file:
-        return status, int(file.read() or 0)
-
-
 def main(folder: Path, moments: int) -> None:
     """Does all of it. Prints a line a killed run: the moment, how many there are, the signal."""
-    status, total = in_fork(folder / "whole")
+    status, total = in_fork(add, folder / "whole")
     assert status == 0, status
     for number in range(moments):
         deadly = 1 + total * number // moments
-        killed, _ = in_fork(folder / str(number), deadly)
+        killed, _ = in_fork(add, folder / str(number), deadly)
         print(deadly, total, os.WTERMSIG(killed), flush=True)
 
 

@@ -17,6 +17,8 @@ import signal
 import sqlite3
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -66,15 +68,15 @@ def index(media: Path, folder: Path, moments: Moments) -> None:
     Library.open(folder, model).index(media)
 
 
-def in_fork(media: Path, folder: Path, deadly: int | None = None) -> tuple[int, int]:
-    """Indexes in a process of its own -> (its wait status, the moments it counted, 0 where it was killed)."""
+def in_fork(job: Callable[[Path, Moments], None], folder: Path, deadly: int | None = None) -> tuple[int, int]:
+    """Does a job in a process of its own -> (its wait status, the moments it counted, 0 where it was killed)."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         code = 1
         try:
             moments = Moments(deadly)
-            index(media, folder, moments)
+            job(folder, moments)
             os.write(writing, str(moments.count).encode())
             code = 0
         finally:
@@ -88,15 +90,16 @@ def in_fork(media: Path, folder: Path, deadly: int | None = None) -> tuple[int, 
 
 def main(media: Path, folder: Path, seed: int, moments: int) -> None:
     """Does all of it. Prints a line a killed run."""
-    status, total = in_fork(media, folder / "whole")
+    job = partial(index, media)
+    status, total = in_fork(job, folder / "whole")
     assert status == 0, status
     rng = random.Random(seed)
     # Stratified: each part of the run, the saving of the index at its end too, has its turn.
     for number in range(moments):
         deadly = rng.randrange(total * number // moments, total * (number + 1) // moments) + 1
         started = time.monotonic()
-        killed, _ = in_fork(media, folder / str(number), deadly)
-        status, _ = in_fork(media, folder / str(number))
+        killed, _ = in_fork(job, folder / str(number), deadly)
+        status, _ = in_fork(job, folder / str(number))
         assert status == 0, status
         print(number, deadly, total, os.WTERMSIG(killed), f"{time.monotonic() - started:.1f}", flush=True)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import random
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ import torch
 from serve.library import catalogue, indexing, model_change
 from serve.library.library import Library
 from tests.serve import tiny
-from tests.serve.crash_child import Moments
+from tests.serve.crash_child import Moments, in_fork
 from tests.serve.library.test_crash import content
 
 
@@ -49,26 +48,6 @@ def compare(folder: Path, moments: Moments) -> None:
             np.testing.assert_allclose(np.frombuffer(vector, "<f4"), np.frombuffer(whole[key], "<f4"), atol=1e-6)
         assert len(library.search("a dog", k=1000, keywords=False)) == len(library)
     moments.count = int(is_new)
-
-
-def in_fork(job: Callable[[Path, Moments], None], folder: Path, deadly: int | None = None) -> tuple[int, int]:
-    """Does a job in a process of its own -> (its wait status, the moments it counted, 0 where it was killed)."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            moments = Moments(deadly)
-            job(folder, moments)
-            os.write(writing, str(moments.count).encode())
-            code = 0
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
-    os.close(writing)
-    _, status = os.waitpid(child, 0)
-    with os.fdopen(reading) as file:
-        return status, int(file.read() or 0)
 
 
 def main(folder: Path, seed: int, moments: int) -> None:

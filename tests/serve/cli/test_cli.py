@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +13,7 @@ from PIL import Image
 from pyarrow import parquet
 
 import bind
-
-CROSSBIND = Path(sys.executable).parent / "crossbind"
-
-
-def crossbind(*arguments: object) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([CROSSBIND, *map(str, arguments)], capture_output=True, text=True)
-    assert "Traceback" not in done.stderr + done.stdout, done.stderr
-    return done
+from tests.serve.command import crossbind
 
 
 @pytest.fixture(scope="module")

@@ -6,19 +6,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-CROSSBIND = Path(sys.executable).parent / "crossbind"
-
-
-def crossbind(*arguments: object) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([CROSSBIND, *map(str, arguments)], capture_output=True, text=True)
-    assert "Traceback" not in done.stderr + done.stdout, done.stderr
-    return done
+from tests.serve.command import CROSSBIND, crossbind
 
 
 @pytest.fixture(scope="module")
