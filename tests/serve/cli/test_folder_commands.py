@@ -57,7 +57,7 @@ def test_migrate(place: Path, tmp_path: Path) -> None:
     done = crossbind("migrate", place / "library", "--model", "small", "--json")
     assert (done.returncode, json.loads(done.stdout)["files"], json.loads(done.stdout)["embedded"]) == (0, 2, 0)
     done = crossbind("migrate", place / "library", "--model", "no-such-model")
-    assert (done.returncode, "no-such-model" in done.stderr) == (1, True)
+    assert (done.returncode, "no-such-model" in done.stderr) == (2, True)
 
 
 def test_what_looks_like_a_path_is_said_and_a_file_name_is_found(place: Path) -> None:
