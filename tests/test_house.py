@@ -117,7 +117,6 @@ LONG_FILES = {
     "serve/library/catalogue.py": "every question that is asked of one database, over one set of connections",
     "train/small/composed.py": "one experiment from its data to its numbers",
     "train/small/heads.py": "both heads of one space, which are fitted together",
-    "train/small/sounds.py": "one recipe from the teacher to the weights",
 }
 """Files of more lines than `LONGEST_FILE`, and why each is not split."""
 LONG_FUNCTIONS = {
