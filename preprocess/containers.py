@@ -10,8 +10,11 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 _MOST_BOXES = 10_000
+"""Entries of a container's index that are looked at, so that a file of empty boxes does not cost seconds."""
 _TS_BYTES = 2**20
+"""Bytes of an MPEG transport stream that are searched for its tables, which repeat every 0.1 s (DVB)."""
 _ASF_BYTES = 2**20
+"""Bytes at the beginning of a Windows Media file that hold its header, which lists its streams."""
 # ISO/IEC 13818-1, table 2-34, and ATSC, Blu-ray and AVS for the rest.
 _TS_PICTURES = {0x01, 0x02, 0x10, 0x1B, 0x1E, 0x1F, 0x20, 0x21, 0x24, 0x27, 0x33, 0x42, 0x80, 0xD1, 0xD2, 0xD4, 0xEA}
 _ASF_VIDEO = bytes.fromhex("c0ef19bc4d5bcf11a8fd00805f5c442b")
@@ -182,3 +185,4 @@ _LOOKS = {
     "flv": _flv,
     "ogg": _ogg,
 }
+"""Name of a container -> the function that looks into its index for streams with pictures."""

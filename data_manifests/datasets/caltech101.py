@@ -8,6 +8,7 @@ from data_manifests import Builder, Download, Entry, Split
 from data_manifests.shared.templates import PHOTO
 
 _FOLDERS = ("101_ObjectCategories", "caltech-101/101_ObjectCategories", ".")
+"""Where the categories lie: the inner archive unpacked here, where the outer one has it, or the folder itself."""
 _LEFT_OUT = {"BACKGROUND_Google", "Faces_easy"}
 """Clutter, and the pictures of `Faces` cut closer."""
 _NAMES = {

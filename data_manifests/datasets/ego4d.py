@@ -18,9 +18,13 @@ from preprocess.readers.imu import CHANNELS
 _WINDOW_S = 5.0  # around a narration: ImageBind, app. B
 _LEAST_S = 4.5  # of a window that must be covered by samples
 _NARRATIONS = ("v2/annotations/narration.json", "v2/annotations/all_narrations_redacted.json")
+"""Names under which Ego4D has published its narrations, the newer one first."""
 _VIDEOS = ("v2/video_540ss", "v2/full_scale")
+"""Folders of the films, the smaller ones first: no encoder sees more than 540 pixels."""
 _COLUMNS = ("accl_x", "accl_y", "accl_z", "gyro_x", "gyro_y", "gyro_z")
+"""Columns of an IMU table in the order of `preprocess.readers.imu.units.CHANNELS`."""
 _TIME = "canonical_timestamp_ms"
+"""The column of milliseconds on the clock of the film, so that motion and film need no alignment."""
 
 
 def splits(download: Download) -> Iterator[Split]:

@@ -15,8 +15,11 @@ _NAMES = {
 }
 """What is boxed: one, several. `DontCare` is left out."""
 _NUMBERS = ("no", "one", "two", "three", "four", "five")
+"""Words for counts; six and more are `many`."""
 _TIMES = {"0": "by day", "1": "at night"}
+"""The first number in a picture's name -> words."""
 _TEMPLATES = ("a thermal picture from a drone, with {}", "{}")
+"""Sentences for the names of classes."""
 
 
 def splits(download: Download) -> Iterator[Split]:

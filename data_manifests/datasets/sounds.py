@@ -17,6 +17,7 @@ from data_manifests.datasets import emoji, stamps
 _GCOMPRIS = ("instruments", "explore_farm_animals")
 """Resource files of gcompris-qt whose sounds are of what their names say."""
 _SAME = {"flute_traversiere": "flute", "drum_kit": "drum", "snare_drum": "drum", "timpani": "drum", "bongo": "drum"}
+"""Names of files -> the simpler thing that the drawings show."""
 _WESNOTH = re.compile(
     r"(axe|bat|bow|campfire|crossbow|dagger|dragon|elf|fire|goblin|horse|lightning|mermaid|ogre|skeleton|spear|sword"
     r"|torch|troll|wolf|yeti|zombie)"

@@ -47,21 +47,26 @@ VARIANTS = (
 )
 """Speakers of espeak-ng, the intelligible ones."""
 RATE_HZ = 16_000
+"""The rate of the written speech, that of the audio encoders' input."""
 _TAKES = {"name": 2, "keyword": 1, "caption": 2}
 """How often a phrase is spoken, each time by another voice."""
 _MOST_PICTURES = 4
 """A keyword of more emoji than these ("face") says too little about each of them."""
 _WORDS_PER_MINUTE, _PITCH, _RANGE = (130, 210), (25, 75), (30, 70)
+"""From which speeds, pitches and ranges of pitch (0 to 100) each voice is drawn: a person's, without a child's or a
+robot's."""
 _LONGEST = 80  # letters; what takes longer than a clip is cut by whoever reads it
 _ARTICLES = frozenset(
     re.findall(
         r"\S+", "a an the un une des le la les l' d' du de el los las una unos unas els uns unes en et ett o niște"
     )
 )
+"""Articles that `core` takes away, in the languages of the captions."""
 _INSTALL = (
     "expected the synthesiser espeak-ng to speak with; install the Debian package libespeak-ng1, or the Python package "
     "espeakng-loader, which contains it"
 )
+"""How to get the synthesiser, the end of each error about it."""
 
 
 @dataclass

@@ -21,6 +21,7 @@ ReadMany = Callable[[Sequence[Source], Any, Limits, torch.device], list[list[Seg
 """`(sources, preprocessing constants, limits, device) -> segments of each`, for either plan; None: not read so."""
 
 BATCH = 256
+"""Pictures that nvJPEG decodes at once at most, which bounds the GPU memory of a batch."""
 _LINGER_S = 0.002
 """A batch is closed when nothing more came for so long."""
 

@@ -16,10 +16,13 @@ from preprocess.extras import needs
 SAID = "crossbind drawing"
 """The key of a drawing's own words in the `info` of its picture."""
 _SIDE = 512
+"""Pixels of a drawing's shorter side: more than twice the 224 that the shipped image encoders see."""
 _LONGEST = 64.0
 """The largest ratio of its sides: `_SIDE` times so much of it are 17 million pixels."""
 _MOST_BYTES = 2**24
+"""Bytes of a drawing, unpacked where it was gzipped; the parser takes time and memory in proportion."""
 _MOST_SEARCHED = 2**20
+"""Characters of a drawing that are searched for its title, description and texts."""
 # What is no part of the file and no picture within it: a path, an address, or an entity that may stand for one.
 _REFERENCE = re.compile(r"""href\s*=\s*(?:"(?!\s*(?:#|data:))[^"]*"|'(?!\s*(?:#|data:))[^']*')""")
 _ENTITY = re.compile(r"""<!ENTITY\s+[^\s"']+\s+(?:SYSTEM|PUBLIC|"[^"]*[<&%]|'[^']*[<&%])|<!ENTITY\s+%""")
