@@ -21,7 +21,7 @@ _ASF_VIDEO = bytes.fromhex("c0ef19bc4d5bcf11a8fd00805f5c442b")
 _ASF_AUDIO = bytes.fromhex("409e69f84d5bcf11a8fd00805f5c442b")
 _OGG_PICTURES = (b"\x80theora", b"OVP80", b"BBCD", b"\x01video")
 # Matroska's element ids (RFC 9559, section 5)
-_EBML, _SEGMENT, _TRACKS, _ENTRY, _TYPE, _CLUSTER = 0x1A45DFA3, 0x18538067, 0x1654AE6B, 0xAE, 0x83, 0x1F43B675
+_SEGMENT, _TRACKS, _ENTRY, _TYPE, _CLUSTER = 0x18538067, 0x1654AE6B, 0xAE, 0x83, 0x1F43B675
 
 
 def has_pictures(name: str, file: BinaryIO) -> bool | None:

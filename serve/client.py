@@ -24,7 +24,9 @@ from preprocess.readers.lines import Line
 from serve.engine.terms import Term
 
 _MOST_WAIT_S = 30.0
+"""Seconds that a client waits at most before it tries again, whatever a server asks for."""
 _PER_REQUEST = 32
+"""Contents that are sent in one request, so that a long list does not meet a server's limit of a body."""
 
 
 class ApiError(Exception):

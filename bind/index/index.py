@@ -25,6 +25,7 @@ from bind.owned import OwnedFolder
 from bind.space import Embeddings, SpaceError
 
 _FORMAT = 1
+"""The version of the folder's layout; an index of another version is refused."""
 
 
 class IndexCorrupt(CorruptFile):

@@ -33,6 +33,7 @@ _PATTERNS = {
     "clip-MODEL": "image, text and video of any open_clip model; clip-vit-l-14:TAG, or --weights FILE",
     "timm:MODEL": "image and video by any timm backbone; timm:resnet18 --weights TAG or FILE",
 }
+"""Names that stand for the models of a whole package -> what they are."""
 
 
 @app.command()

@@ -35,18 +35,18 @@ from serve.library.items import Hit, Item
 from serve.library.library import Library
 from serve.library.text import shown
 
-_SEARCH_THREADS = 2
-_READ_THREADS = 4
+_SEARCH_THREADS = 2  # searches run in numpy and FAISS, which use several cores each
+_READ_THREADS = 4  # reads of the catalogue take milliseconds, and SQLite reads in several threads at once
 _DRAW_THREADS = 4  # these threads wait for decode workers most of the time
 _ADD_THREADS = 8  # these too
-_ADDS_EACH = 2
+_ADDS_EACH = 2  # of one client at a time, so that others' uploads get their turn
 QUICK_SEARCH_S = 0.3
 """Processor seconds after which a search starts again in the queue of slow searches, which run one after the other."""
-_MAX_READS = 1024
-_MAX_SEARCHES = 256
-_MAX_WRITES = 16
-_WRITE_RETRY_S = 2
-_LOOK_S = 0.1
+_MAX_READS = 1024  # requests that wait for their turn; more are refused with 429 and a time to wait
+_MAX_SEARCHES = 256  # the same for searches
+_MAX_WRITES = 16  # the same for uploads and removals, whose bodies wait in memory or on the disk
+_WRITE_RETRY_S = 2  # a client is asked to wait so long while another process writes
+_LOOK_S = 0.1  # between two looks at whether anybody still waits for the answer
 
 P = ParamSpec("P")
 T = TypeVar("T")

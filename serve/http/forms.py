@@ -19,7 +19,9 @@ from serve.http.limited_json import read_json
 from serve.http.schemas import CONTENTS, FILE, MAX_ID
 
 MAX_TEXT_BYTES = 4_000_000
+"""Bytes of one text field: a text of a million characters, the limit of `preprocess.readers.text`, in UTF-8."""
 MAX_METADATA_BYTES = 65_536
+"""Characters of the metadata of an upload."""
 
 
 @asynccontextmanager

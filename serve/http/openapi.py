@@ -13,7 +13,9 @@ from serve.http.guard import OPEN_PATHS
 from serve.http.schemas import CONTENTS, FILE, EmbeddingsRequest, Error, LocateRequest, SearchRequest
 
 _SCHEMAS = "#/components/schemas/{model}"
+"""Where a body's schema lies in the document."""
 _BODY = (EmbeddingsRequest, SearchRequest, LocateRequest)
+"""Bodies whose routes read the request themselves, so that FastAPI does not see their schemas."""
 REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": Error, "description": "The request makes no sense as it is."},
     401: {"model": Error, "description": "An API key is missing or wrong."},
@@ -28,6 +30,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     503: {"model": Error, "description": "The library cannot be used at the moment."},
     504: {"model": Error, "description": "The answer was not there in time."},
 }
+"""Status -> what it means, for the document of every route."""
 _EXAMPLES: dict[str, dict[str, Any]] = {
     "EmbeddingsRequest": {
         "texts": {"summary": "Two texts", "value": {"input": ["a dog", "rain on a roof"]}},
@@ -51,6 +54,7 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
         },
     },
 }
+"""Body -> its examples, which a test sends to a server."""
 _EXAMPLES["LocateRequest"] = {
     "words": {
         "summary": "Where the picture of an item shows a dog",
@@ -58,7 +62,9 @@ _EXAMPLES["LocateRequest"] = {
     }
 }
 _KEY = {"type": "http", "scheme": "bearer", "description": "One of the server's API keys, where it asks for any."}
+"""How keys are sent."""
 BINARY = {"schema": {"type": "string", "format": "binary"}}
+"""The schema of a file."""
 
 
 def json_or_form(model: str) -> dict[str, Any]:

@@ -62,6 +62,7 @@ from serve.library.text import shown
 from serve.library.where import WhereError
 
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
+"""Methods for which an unknown path of the API is answered in the API's own form."""
 MAX_PAGE = 1000
 """Items of one page of the list of all."""
 ItemId = Annotated[int, InPath(ge=1, le=MAX_ID)]

@@ -10,10 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 from bind.modalities import specs
 
 MAX_QUERY_TERMS = 64
+"""Terms of one query; each may have to be embedded."""
 MAX_ID = 2**63 - 1
+"""The greatest id that SQLite can have."""
 FILE = "file"
 """The key of a term whose content decides its modality."""
 CONTENTS = (*specs(), FILE)
+"""Keys under which a body can hold content: one for each modality, and one for files of any."""
 _DATA_PATTERN = "^data:[a-z]{0,9}/?[a-z0-9]{0,9};base64,(?:[A-Za-z0-9+/]{4})+$"
 """The pattern of data addresses in the OpenAPI description; every match is a valid address."""
 

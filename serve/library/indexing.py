@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from bind.model import pipeline
 from preprocess.metadata import POSITIONS
+from preprocess.readers import tracks
 from preprocess.source import Limits, MediaError, Source
 from serve.library import removal, roots, scan
 from serve.library.places import place_of
@@ -38,11 +39,13 @@ Embed = Callable[[Iterator[tuple[Source, str | None]]], Iterator[pipeline.Embedd
 """(source, modality) pairs -> what came of them, as `bind.model.pipeline.embed` says."""
 
 COMMIT_FILES = 128
+"""Files of one transaction at most, which is the work that a killed run does again."""
 COMMIT_S = 2.0
 """A commit (which waits for the disk) is made when this many files are ready, or after this time."""
 _HASH_THREADS = 2
+"""Hashing waits for the disk and releases the interpreter, so two threads keep a disk busy."""
 _HASH_AHEAD = 16
-_SILENT = "has no sound track"
+"""Files that are hashed before their turn, which bounds the memory of those that wait."""
 _UNKNOWN = ""
 """The reader of a file that was not read: it is tried again in every run."""
 
@@ -238,7 +241,7 @@ class Run:
         read, _ = job.files[0]
         reason = scan.changed(read)
         if reason is None and job.segments:
-            job.notes.extend(f"{part}: {why}" for part, why in job.failures.items() if why != _SILENT)
+            job.notes.extend(f"{part}: {why}" for part, why in job.failures.items() if why != tracks.SILENT)
             self._report.embedded += 1
             if job.stored_as and (known := self._writer.content(job.stored_as)):
                 job.content = known[0]  # the same picture under a name that suggested nothing

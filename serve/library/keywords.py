@@ -11,7 +11,9 @@ from serve.library.where import EVERYTHING, Where
 Rows = Callable[[str, Sequence[Any]], list[Any]]
 """Runs SQL with values on a catalogue -> its rows."""
 _MOST_TERMS = 500
+"""Words of a query that are searched for; SQLite's expressions have a limit."""
 _NAMED = 100
+"""Files of one name that are compared by their paths."""
 _WEIGHT_OF_LINES = 0.5
 """Of the score (BM25) of words in a picture or in speech, beside that of a name or a caption, which is about it."""
 

@@ -48,8 +48,11 @@ if TYPE_CHECKING:
     from bind.model.model import BindModel
 
 FOLDER = ".migration"
+"""The folder of a library in which its next catalogue is made."""
 _CONTENTS_PER_READ = 500
+"""Contents of one read of the old catalogue, so that other processes can write between two of them."""
 _CHANGED = "is not there as it was indexed; index its folder again"
+"""Why a content whose file has changed is not embedded by the new model."""
 
 
 @dataclass

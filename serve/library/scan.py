@@ -22,7 +22,7 @@ from preprocess.source import Hints, Limits, MediaError, Source
 from serve.library.places import place_of
 from serve.library.rules import BY_NAME, IGNORE_FILE, NO_MEDIA, FolderRules, Rules, relative
 
-_HAS_PROC = os.path.isdir("/proc/self/fd")
+_HAS_PROC = os.path.isdir("/proc/self/fd")  # Linux names the real path of an open file
 _LAST_SECOND = 253_402_300_799  # of the year 9999; file systems can store later ones, datetime cannot
 
 

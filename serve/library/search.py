@@ -29,7 +29,9 @@ RANK_OFFSET = 60
 EXACT_ITEMS = 4096
 """The largest number of filtered items that are scored one by one, without the index."""
 _KEYWORD_SEGMENTS = 4096
+"""Segments of contents that only words have found whose vectors are compared; a film has thousands."""
 _MOST_SEGMENTS_A_HIT = 64
+"""The most segments that are asked for to find one more item: films of many alike segments need some."""
 _FETCHED_FOR_A_FILTER = 4  # as a multiple of the wanted number, before all items that pass a filter are listed
 
 

@@ -26,6 +26,7 @@ STOP_WORDS = frozenset(
         "photo picture image",
     )
 )
+"""Words of English that are in most names and captions, so that they tell nothing apart."""
 MEDIA_SUFFIXES = frozenset(
     re.findall(
         r"\w+",
@@ -48,7 +49,9 @@ _UNSPACED = {
 }
 """Script -> its letters; `other` are Thai, Lao, Tibetan, Burmese and Khmer."""
 _RUN = re.compile(f"[{''.join(_UNSPACED.values())}]+")
+"""A run of letters of scripts without spaces between words."""
 _SCRIPTS = re.compile("|".join(f"(?P<{name}>[{letters}]+)" for name, letters in _UNSPACED.items()))
+"""A run of letters of one script, in a group of the script's name."""
 
 
 def encode_path(path: str) -> bytes:

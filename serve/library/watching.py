@@ -20,12 +20,15 @@ from serve.library.reports import IndexReport
 from serve.library.rules import IGNORE_FILE, NO_MEDIA
 
 REST_S = 1.0
+"""Seconds that a file has to stay the same before it is read: it may still be written."""
 GONE_S = 2.0
+"""Seconds that a file has to be gone before it counts as removed: a file that was moved arrives within them."""
 LOOK_S = 0.25
 """Between two looks at what has changed."""
 ALL_S = 3600.0
 """All of the folder is looked at again after this time: some network drives do not report every change."""
 _BACK_S = 1.0
+"""Seconds between two looks at whether a drive is back."""
 _SIDECARS = (".json", ".xmp", ".txt")
 """A change of one of these may be a change of another file of its folder."""
 

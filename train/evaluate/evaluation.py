@@ -34,7 +34,10 @@ TEMPLATES = (
 )
 """The seven prompts that CLIP's authors found enough (notebooks/Prompt_Engineering_for_ImageNet.ipynb)."""
 SHOTS = (1, 2, 4, 8, 16)
+"""Examples of each class from which a few-shot classifier is fitted."""
 _RESAMPLES_OF_MAP = 200
+"""Bootstrap samples of a mean average precision; each is a sort for every class, so they are fewer than of other
+figures."""
 _DRAWS = 3
 """Sets of examples that a few-shot result is the mean of."""
 

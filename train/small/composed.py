@@ -58,9 +58,13 @@ _ROOMS, _LEAST, _MOST = 60, 0.02, 4
 _PLACES: dict[Side, range] = {"validation": range(16, 17), "test": range(17, 20)}
 """Numbers of scenes modulo 20, as in the data set `simulated`: rendered anew, none of them was trained on."""
 _SEED, _LESS = 0, " less "
+"""The seed of the scenes, and what stands between the names of a scene and of the thing that it lacks."""
 _SIZE, _MARGIN = (256, 192), 6
+"""Pixels (width, height) of a scene, and those around a thing that is cut out."""
 _AT_ONCE = 4
+"""Pictures that are encoded at once, which bounds the memory of a run on a CPU."""
 _RESAMPLES = 2000
+"""Bootstrap samples (over things) for an interval of 95 %."""
 K = 10
 
 
@@ -132,6 +136,7 @@ HEADER = (
     "| query | weight | queries | gallery | higher than both parts | 95 % | at best | than the first | than the second "
     "| recall@10 | of the first | of the second |\n" + "|---" * 12 + "|"
 )
+"""The first lines of the printed table."""
 
 
 def measure(task: Task, weight: float) -> Row:
