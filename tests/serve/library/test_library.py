@@ -28,11 +28,6 @@ from serve.library.where import Where, WhereError
 from tests.serve import tiny
 
 
-@pytest.fixture(scope="module")
-def model() -> BindModel:
-    return tiny.model()
-
-
 @pytest.fixture
 def media(tmp_path: Path) -> Path:
     folder = tmp_path / "media"
@@ -42,13 +37,6 @@ def media(tmp_path: Path) -> Path:
         tiny.picture(folder / "home" / f"cat_{number}.png", number)
     (folder / "home" / "note.txt").write_text("a dog barks")
     return folder
-
-
-@pytest.fixture
-def library(tmp_path: Path, model: BindModel, media: Path) -> Library:
-    library = Library.open(tmp_path / "library", model)
-    library.index(media)
-    return library
 
 
 def names(hits: object) -> list[str]:

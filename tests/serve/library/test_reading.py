@@ -48,11 +48,6 @@ PICTURES = Channel("ocr", "names", ("image",), read, None)
 SPEECH = Channel("speech", "names", ("audio", "video"), read, None)
 
 
-@pytest.fixture(scope="module")
-def model() -> BindModel:
-    return tiny.model()
-
-
 @pytest.fixture(autouse=True)
 def recognisers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "words_in_pictures", lambda: PICTURES)
@@ -64,13 +59,6 @@ def media(tmp_path: Path) -> Path:
     for number in range(4):
         tiny.picture(tmp_path / "media" / f"{number}.png", number)
     return tmp_path / "media"
-
-
-@pytest.fixture
-def library(tmp_path: Path, model: BindModel, media: Path) -> Library:
-    library = Library.open(tmp_path / "library", model)
-    library.index(media)
-    return library
 
 
 def found(library: Library, text: str, **more: Any) -> list[str]:
