@@ -54,6 +54,7 @@ EMOJI = (
     "@iconify-json/dinkie-icons@1.2.0",
     "@expo-google-fonts/noto-emoji@0.4.7",
 )
+"""Packages (npm) with drawings of emoji, their names and their translations, with exact versions."""
 ICONS = (
     "@iconify-json/fa7-solid@1.2.5",
     "@iconify-json/flat-color-icons@1.2.3",
@@ -80,6 +81,7 @@ ICONS = (
     "@iconify-json/tabler@1.2.41",
     "@iconify-json/temaki@1.2.6",
 )
+"""Packages (npm) with icons of things, with exact versions."""
 SOUNDS = """
 amoebax-data amphetamine-data ardentryst asterisk-core-sounds-en-wav atanks-data bambam boswars-data
 brainparty-data brewtarget btanks-data bucklespring-data bzflag-data caveexpress-data chuck-data codec2-examples
@@ -106,12 +108,15 @@ _FONTS = {
 }
 """The folder of a package below `emoji` -> its font, whose emoji are drawings by another artist."""
 _ENDINGS = frozenset({".wav", ".ogg", ".oga", ".flac", ".mp3", ".opus"})
+"""Suffixes of sounds that are taken from packages."""
 _PIXELS = 224
+"""The side of a drawing, which is what the image encoder sees."""
 _NO_LETTERS, _UNASSIGNED = 0x200, "\U0010ffff"
 """The first code point above Latin letters and digits, and an unassigned one, which shows how a font draws a missing
 glyph.
 """
 _PREFIX, _VARIANT = re.compile(r"^u[0-9a-f]{4,6}-"), re.compile(r"-(\d|filled)$")
+"""What icons' names have around the name of an emoji: its code point, the number of a variant."""
 
 
 class FetchError(RuntimeError):

@@ -13,11 +13,13 @@ from torch import Tensor
 from preprocess.dsp.filterbank import log_mel
 
 RATE_HZ = 16_000
+"""Hz of the sounds, as YAMNet and the audio encoders of `small` take them."""
 CLIP = 2 * RATE_HZ
 """The number of samples of a clip, two seconds."""
 VIEWS = 5
 """The number of clips that the model hears of a long sound."""
 BINS, FRAMES = 64, 204
+"""Mel bins and frames of 10 ms of a clip."""
 SHAPE = (1, BINS, FRAMES)
 """The shape of a clip's log energies."""
 _FFT = 40_960

@@ -64,6 +64,7 @@ ENCODER: dict[str, Any] = {
     "shape": list(SHAPE),
     "sounds": {"classes": CLASSES, "embedding": EMBEDDING, "multiplier": MULTIPLIER},
 }
+"""The table of the encoder in a description: that of sounds beside that of spoken words."""
 PREPROCESS = {"clips": VIEWS, "num_mel_bins": BINS, "mean": 0.0, "std": 1.0}
 """How a sound is heard: see `preprocess.readers.audio.AudioConfig`."""
 _LOWEST_LOGIT = -11.0
