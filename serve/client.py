@@ -186,11 +186,11 @@ class Client:
         """
         terms = [Term(query)] if isinstance(query, (str, Path, int)) else query
         body = {"picture": _term(picture), "terms": [_term(term) for term in terms]}
-        told = self._ask("POST", "/v1/locate", json=body).json()
-        shape = told["heat"]["height"], told["heat"]["width"]
-        heat = np.frombuffer(base64.b64decode(told["heat"]["data"]), "<f4").astype(np.float32).reshape(shape)
-        boxes = [(box["x0"], box["y0"], box["x1"], box["y1"], box["score"]) for box in told["boxes"]]
-        return Located(heat, boxes, told["width"], told["height"])
+        answer = self._ask("POST", "/v1/locate", json=body).json()
+        shape = answer["heat"]["height"], answer["heat"]["width"]
+        heat = np.frombuffer(base64.b64decode(answer["heat"]["data"]), "<f4").astype(np.float32).reshape(shape)
+        boxes = [(box["x0"], box["y0"], box["x1"], box["y1"], box["score"]) for box in answer["boxes"]]
+        return Located(heat, boxes, answer["width"], answer["height"])
 
     def add(self, file: Path, metadata: Mapping[str, Any] | None = None) -> list[FoundItem]:
         """Uploads a file to the library -> its items (a film has several).

@@ -59,13 +59,13 @@ def splits(download: Download) -> Iterator[Split]:
 
 
 def _video_events(download: Download, uid: str, passes: Any, labels: list[str]) -> Iterator[Entry]:
-    said = [
+    narrated = [
         (f"{name.removeprefix('narration_')}-{number:05d}", entry)
         for name in ("narration_pass_1", "narration_pass_2")
         for number, entry in enumerate(passes.get(name, {}).get("narrations", []))
     ]
     path = f"v2/imu/{uid}.csv"
-    if not said or not download.has(path, "IMU (most videos were recorded without)"):
+    if not narrated or not download.has(path, "IMU (most videos were recorded without)"):
         return
     try:
         time_ms, values = _samples(download.path / path)
@@ -75,7 +75,7 @@ def _video_events(download: Download, uid: str, passes: Any, labels: list[str]) 
     video = next((f"{folder}/{uid}.mp4" for folder in _VIDEOS if is_filled(download.path / folder / f"{uid}.mp4")), "")
     if not video:
         download.lacks("video", f"{uid}.mp4")
-    for name, entry in said:
+    for name, entry in narrated:
         text = sentence(str(entry.get("narration_text", "")))
         if not text:
             continue

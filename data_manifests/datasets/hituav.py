@@ -47,13 +47,13 @@ def _events(download: Download, split: str, table: str) -> Iterator[Entry]:
         if not download.has(path, "picture"):
             continue
         found = boxes[picture["id"]].most_common()
-        said = _listed([_counted(kind, count) for kind, count in found]) or "nobody and nothing that moves"
+        sentence = _listed([_counted(kind, count) for kind, count in found]) or "nobody and nothing that moves"
         stem = name.removesuffix(".jpg")
         time, *_, frame = stem.split("_")
         yield {
             "id": stem,
             "thermal": {"path": path},
-            "text": [f"a thermal picture from a drone {_TIMES[time]}, with {said}", said],
+            "text": [f"a thermal picture from a drone {_TIMES[time]}, with {sentence}", sentence],
             "labels": [_NAMES[found[0][0]][0]] if found else [],
             "group": f"{time}_{int(frame) // 100:03d}",
         }

@@ -93,9 +93,9 @@ def _plain(name: str) -> str:
 def _drawings(download: Download, captioned: list[stamps.Stamp]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = defaultdict(list)
     for entry in itertools.chain.from_iterable(split.events for split in emoji.splits(download)):
-        hand, _, code = entry["id"].partition("/")
+        artist, _, code = entry["id"].partition("/")
         # Not in other skin tones; and OpenMoji's licence asks that what is made of it be shared alike.
-        if code == entry["group"] and hand != "openmoji":
+        if code == entry["group"] and artist != "openmoji":
             for name in {_plain(text) for text in entry["text"]}:
                 found[name].append(download.path / entry["image"]["path"])
     for stamp in captioned:

@@ -227,8 +227,8 @@ class EspeakNG:
         for parameter, value in ((1, words_per_minute), (3, pitch), (4, pitch_range)):
             self._library.espeak_SetParameter(parameter, value, 0)
         self._blocks.clear()
-        said = text.encode() + b"\0"
-        if self._library.espeak_Synth(said, len(said), 0, 1, 0, 1, None, None):
+        encoded = text.encode() + b"\0"
+        if self._library.espeak_Synth(encoded, len(encoded), 0, 1, 0, 1, None, None):
             raise BuildError(f"espeak-ng could not say {text!r}")
         whole = np.concatenate([np.zeros(1, np.int16), *self._blocks]).astype(np.float32) / 2**15
         samples: np.ndarray = soxr.resample(whole, self._rate_hz, RATE_HZ)

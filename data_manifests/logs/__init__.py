@@ -113,8 +113,8 @@ def build(
     sessions = []
     with DecodePool() as pool:
         for path in paths:
-            found, told = _session(path, files, pool, anchor, sensors, window_s, max_offset_s)
-            sessions.append(told)
+            found, aligned = _session(path, files, pool, anchor, sensors, window_s, max_offset_s)
+            sessions.append(aligned)
             events.setdefault(_split_of(path.stem, paths), []).extend(found)
     if not any(events.values()):
         raise LogError(f"{session}: not one window of {window_s:g} s has a picture and motion")

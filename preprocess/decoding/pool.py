@@ -214,8 +214,8 @@ class _Worker:
         self._replies.register(self._stdout, selectors.EVENT_READ)
         self.guards: list[Guard] = []
         try:
-            said = json.loads(bytes(self._read(time.monotonic() + _START_S, MAX_HEADER_BYTES)))
-            self.guards = [Guard(*guard) for guard in said]
+            hello = json.loads(bytes(self._read(time.monotonic() + _START_S, MAX_HEADER_BYTES)))
+            self.guards = [Guard(*guard) for guard in hello]
         except (EOFError, TimeoutError) as error:
             self._kill()
             words = self._stderr.read().decode(errors="replace").strip().splitlines()

@@ -97,10 +97,10 @@ class TrustedPool:
             except RuntimeError as error:  # the pool was closed
                 task.future.set_exception(error)
             else:
-                isolated.add_done_callback(partial(_hand_on, task.future))
+                isolated.add_done_callback(partial(_forward, task.future))
 
 
-def _hand_on(future: Future[list[Segment]], done: Future[list[Segment]]) -> None:
+def _forward(future: Future[list[Segment]], done: Future[list[Segment]]) -> None:
     if done.cancelled():
         future.set_exception(RuntimeError("the decode pool was closed"))
     elif error := done.exception():

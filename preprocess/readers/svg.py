@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngImageFile
 from preprocess.encodings import encoding_of
 from preprocess.extras import needs
 
-SAID = "crossbind drawing"
+OWN_WORDS = "crossbind drawing"
 """The key of a drawing's own words in the `info` of its picture."""
 _SIDE = 512
 """Pixels of a drawing's shorter side: more than twice the 224 that the shipped image encoders see."""
@@ -54,7 +54,7 @@ def decode(file: BinaryIO) -> ImageFile.ImageFile:
     picture = PngImageFile(io.BytesIO(png))
     if picture.getchannel("A").getextrema()[1] == 0:
         raise ValueError("nothing is drawn in it (references to other files are not followed)")
-    picture.info[SAID] = _words(text)
+    picture.info[OWN_WORDS] = _words(text)
     return picture
 
 

@@ -50,5 +50,5 @@ def _operation(method: str, path: str, operation: Mapping[str, Any], root: str) 
         for example in content.get("examples", {}).values():
             yield f"<p>{escape(example['summary'])}</p><pre>{escape(json.dumps(example['value'], indent=2))}</pre>"
     good = {status: answer["description"] for status, answer in operation["responses"].items()}
-    told = "; ".join(f"{status} {escape(words)}" for status, words in good.items() if status < "400")
-    yield f"<p>Answers: {told}</p></section>"
+    answers = "; ".join(f"{status} {escape(words)}" for status, words in good.items() if status < "400")
+    yield f"<p>Answers: {answers}</p></section>"

@@ -317,13 +317,13 @@ class Catalogue:
             (json.dumps([int(number) for number in ids]), *where.values, json.dumps(list(wanted))),
         )
         self._check("segment, or the file it is of,", ((row[0], row[-1]) for row in rows))
-        for segment, content, path, modality, start_s, end_s, metadata, caption, said, at, *rest in rows:
+        for segment, content, path, modality, start_s, end_s, metadata, caption, media_facts, at, *rest in rows:
             path = uploads.path_of(path, self.folder)
             known = found.get(segment)
             if known is not None:
                 found[segment] = Entry(**{**known.__dict__, "also": (*known.also, path)})
                 continue
-            values = json.loads(said) | json.loads(metadata) | ({"caption": caption} if caption else {})
+            values = json.loads(media_facts) | json.loads(metadata) | ({"caption": caption} if caption else {})
             notes, date, date_source = tuple(json.loads(rest[0])), rest[1], rest[2]
             place = (segment, content, path, (), modality, start_s, end_s)
             found[segment] = Entry(*place, values, at, notes, date, date_source)
@@ -335,7 +335,7 @@ class Catalogue:
         The first of an entry's files is shown, unless one of the files is among the `wanted` file ids.
         """
         found = {entry.segment: entry for entry in entries}
-        for number, segment, file, key, metadata, caption, said in self._rows(
+        for number, segment, file, key, metadata, caption, media_facts in self._rows(
             "SELECT u.id, u.segment, f.id, f.path, f.metadata, f.caption, c.metadata FROM uploads u "
             "JOIN files f ON f.id = u.file JOIN contents c ON c.id = f.content "
             "WHERE u.segment IN (SELECT value FROM json_each(?)) ORDER BY f.path DESC",
@@ -346,7 +346,7 @@ class Catalogue:
                 found[segment] = replace(entry, item=number)
             elif file in wanted and path in entry.also:
                 also = tuple(sorted({entry.path, *entry.also} - {path}))
-                values = json.loads(said) | json.loads(metadata) | ({"caption": caption} if caption else {})
+                values = json.loads(media_facts) | json.loads(metadata) | ({"caption": caption} if caption else {})
                 found[segment] = replace(entry, item=number, path=path, also=also, metadata=values)
         return found
 

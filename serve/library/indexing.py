@@ -61,7 +61,7 @@ class _Job:
     content: int | None = None
     segments: list[NewSegment] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    said: dict[str, Any] = field(default_factory=dict)
+    media_facts: dict[str, Any] = field(default_factory=dict)
     stored_as: ContentKey | None = None
     failures: dict[str, str] = field(default_factory=dict)
 
@@ -226,7 +226,7 @@ class Run:
             segment = NewSegment(result.modality, result.start_s, result.end_s, result.vector, result.at)
             job.segments.append(segment)
             job.notes.extend(note for note in result.notes if note not in job.notes)
-            job.said |= {key: value for key, value in result.metadata.items() if self._may_keep(key)}
+            job.media_facts |= {key: value for key, value in result.metadata.items() if self._may_keep(key)}
             if result.modality != part and part == job.key.modality:  # its name suggested another
                 job.stored_as, job.parts = replace(job.key, modality=result.modality), (result.modality,)
             if not result.last:
@@ -285,14 +285,14 @@ class Run:
                 self._left.update(row.content for _, row in job.files if row is not None and row.content is not None)
                 content = job.content
                 if content is None:
-                    if place := place_of(job.said):
-                        job.said["place"] = place
-                    said = _canonical(job.said)
+                    if place := place_of(job.media_facts):
+                        job.media_facts["place"] = place
+                    media_facts = _canonical(job.media_facts)
                     key = job.stored_as or job.key
-                    content = self._writer.put_content(key, job.parts, job.segments, job.notes, said)
-                said = json.loads(self._writer.said(content))
+                    content = self._writer.put_content(key, job.parts, job.segments, job.notes, media_facts)
+                media_facts = json.loads(self._writer.media_facts(content))
                 for probed, row in job.files:
-                    self._store(probed, row, content, said, is_new=job.content is None)
+                    self._store(probed, row, content, media_facts, is_new=job.content is None)
             for file in self._refused:
                 self._seen.add(self._writer.put_file(file))
         for job in self._ready:
@@ -304,7 +304,9 @@ class Run:
     def _may_keep(self, key: str) -> bool:
         return self._positions or key not in POSITIONS
 
-    def _store(self, probed: Probed, row: FileRow | None, content: int, said: dict[str, Any], is_new: bool) -> None:
+    def _store(
+        self, probed: Probed, row: FileRow | None, content: int, media_facts: dict[str, Any], is_new: bool
+    ) -> None:
         beside = {key: value for key, value in probed.others.items() if self._may_keep(key)} | probed.metadata
         caption = beside.get("caption")
         caption = caption if isinstance(caption, str) else ""
@@ -319,7 +321,7 @@ class Run:
         else:
             self._report.unchanged += 1
         found = probed.found
-        date, source = scan.date_of(probed, said)
+        date, source = scan.date_of(probed, media_facts)
         file = NewFile(found.path, found.folder, _stamp(found), content, date, caption, free, date_source=source)
         self._seen.add(self._writer.put_file(file))
 

@@ -246,7 +246,7 @@ def _replace(writer: Writer, number: int, key: ContentKey, new: Writer) -> None:
         NewSegment(modality, start_s, end_s, np.frombuffer(blob, "<f4"), at)
         for modality, start_s, end_s, at, blob, *_ in rows
     ]
-    writer.put_content(key, row[1].split(","), segments, json.loads(row[2]), writer.said(number))
+    writer.put_content(key, row[1].split(","), segments, json.loads(row[2]), writer.media_facts(number))
 
 
 def _segments(connection: sqlite3.Connection, content: int) -> list[tuple[Any, ...]]:

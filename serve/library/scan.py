@@ -244,7 +244,7 @@ def changed(probed: Probed) -> str | None:
     )
 
 
-def date_of(probed: Probed, said: Mapping[str, Any]) -> tuple[str, str]:
+def date_of(probed: Probed, media_facts: Mapping[str, Any]) -> tuple[str, str]:
     """The date of a file as ISO 8601, and where it is from, in this order:
 
     `sidecar` (our `date`, as it is there), `exif` or `xmp` (local time, with its offset where it is known),
@@ -254,7 +254,7 @@ def date_of(probed: Probed, said: Mapping[str, Any]) -> tuple[str, str]:
     date = probed.metadata.get("date")
     if isinstance(date, str):
         return date, "sidecar"
-    for facts in (said, probed.others):
+    for facts in (media_facts, probed.others):
         if facts.get("taken"):
             return facts["taken"], facts.get("taken_from", "")
     seconds = min(max(probed.found.mtime_ns // 10**9, 0), _LAST_SECOND)

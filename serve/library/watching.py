@@ -135,7 +135,7 @@ def _follow(
 ) -> None:
     """Indexes what changes, until the root is another folder or gone, or all of it is to be looked at again."""
     started = time.monotonic()
-    said = ""
+    last_error = ""
     for paths in changes:
         now = time.monotonic()
         for path in paths:
@@ -154,9 +154,9 @@ def _follow(
         except FileNotFoundError:
             return  # the root itself went away meanwhile
         except RemovalError as error:
-            if str(error) != said:
+            if str(error) != last_error:
                 report(error)
-            said = str(error)
+            last_error = str(error)
         else:
             if done.added or done.updated or done.renamed or done.removed or done.skipped:
                 report(done)

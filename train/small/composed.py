@@ -186,8 +186,8 @@ class Pictures:
 
         Made anew only where `about` or the trunk is another than before; remove the folder when the making changes.
         """
-        told = json.dumps([self._trunk, about], default=str)
-        file = self._folder / f"{hashlib.sha256(told.encode()).hexdigest()[:16]}.npz"
+        identity = json.dumps([self._trunk, about], default=str)
+        file = self._folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.npz"
         if not file.exists():
             self._folder.mkdir(parents=True, exist_ok=True)
             aside = file.with_suffix(".part.npz")
@@ -258,11 +258,11 @@ def held(out: Path, wanted: Side) -> Held:
             found.spoken[key(event.group)].append(event)
     hands = {"google": found.google, "twitter": found.twitter}
     for event in emoji:
-        hand, name = hands.get(event.id.split("/")[0]), event.texts[-1] if event.texts else ""
-        if hand is None or "skin tone" in name or side(name) != wanted or key(name) in found.stamps:
+        by_name, name = hands.get(event.id.split("/")[0]), event.texts[-1] if event.texts else ""
+        if by_name is None or "skin tone" in name or side(name) != wanted or key(name) in found.stamps:
             continue
-        if key(name) not in hand or len(name) < len(hand[key(name)].texts[-1]):
-            hand[key(name)] = event
+        if key(name) not in by_name or len(name) < len(by_name[key(name)].texts[-1]):
+            by_name[key(name)] = event
     return found
 
 

@@ -47,7 +47,7 @@ SENSORS = ("depth", "thermal")
 """The modalities whose heads are fitted here; their encoder is the image encoder's trunk."""
 PAIRED = {"depth": ("rgbd", "7scenes"), "thermal": ("roadscene", "tno", "msrs")}
 """Modality -> data sets with pictures beside it, as far as they are there."""
-SAID = {"depth": ("utd",), "thermal": ("hituav",)}
+DESCRIBED = {"depth": ("utd",), "thermal": ("hituav",)}
 """Modality -> data sets with texts beside it, as far as they are there."""
 PHOTOGRAPHS = ("flickr8k", "caltech101")
 """The first of these sets that is there has the photographs; scenes serve better than things on a white ground."""
@@ -175,7 +175,7 @@ class Sets:
                 parts.append(self._pairs(name, modality, events))
         if (file := self._packages / "sim-train.jsonl").is_file():
             parts.append(self._pairs("simulated", modality, list(manifest.read(file).events)))
-        for name in SAID[modality]:
+        for name in DESCRIBED[modality]:
             if events := [e for e in self._data.events(name) if modality in e.media and e.texts]:
                 parts.append(self._described(name, modality, events))
         return parts

@@ -207,11 +207,11 @@ def times(table: Table, source: Source, notes: list[str]) -> tuple[np.ndarray, f
         notes.append("it has timestamps: the hint rate_hz was not used")
     unit = table.time_unit
     if unit not in _TIME_UNITS:
-        unit = _told_by_rate(table, source, notes)
+        unit = _unit_of_rate(table, source, notes)
     return table.time * _TIME_UNITS[unit], table.origin * _TIME_UNITS[unit]
 
 
-def _told_by_rate(table: Table, source: Source, notes: list[str]) -> str:
+def _unit_of_rate(table: Table, source: Source, notes: list[str]) -> str:
     assert table.time is not None
     step = period_of(table.time)
     candidates = table.time_unit.split("|") if table.time_unit else ["s", "ms", "us", "ns"]
