@@ -13,7 +13,7 @@ _NAMES = {
     "Bicycle": ("bicycle", "bicycles"),
     "OtherVehicle": ("truck or bus", "trucks or buses"),
 }
-"""What is boxed: one, several. `DontCare` is left out."""
+"""Class of a box -> words for one and for several. Boxes of the class `DontCare` are left out."""
 _NUMBERS = ("no", "one", "two", "three", "four", "five")
 """Words for counts; six and more are `many`."""
 _TIMES = {"0": "by day", "1": "at night"}

@@ -77,7 +77,7 @@ def _events(data: Any, numbers: Sequence[int], made: Path, download: Download) -
 
 
 def _text(data: Any, name: str, number: int) -> str:
-    """One cell of a cell array of texts: a reference to UTF-16 code units."""
+    """Reads one cell of a cell array of texts; the cell is a reference to UTF-16 code units."""
     return "".join(map(chr, np.asarray(data[np.asarray(data[name]).reshape(-1)[number - 1]]).reshape(-1)))
 
 

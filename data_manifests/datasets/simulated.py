@@ -126,7 +126,7 @@ def render(folder: Path, seed: int, numbers: list[int]) -> None:
 
 
 def _imu(ideal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(T, 6) -> what a sensor says: (T, 6) float16, whose steps (0.008 m/s2 at 1 g) are finer than its noise."""
+    """(T, 6) true motion -> (T, 6) float16 with a sensor's noise, which is above the steps of float16 (0.008 m/s2)."""
     scale = np.repeat([_ACCELERATION_NOISE, _ROTATION_NOISE], 3)
     values: np.ndarray = ideal + rng.normal(0, 1, 6) * scale + rng.normal(0, 1, ideal.shape) * scale
     return values.astype(np.float16)

@@ -15,7 +15,7 @@ from data_manifests import Builder, BuildError, Download, Entry, Split, is_fille
 from data_manifests.datasets import emoji, stamps
 
 _GCOMPRIS = ("instruments", "explore_farm_animals")
-"""Resource files of gcompris-qt whose sounds are of what their names say."""
+"""Resource files of gcompris-qt in which a sound's name says what is heard."""
 _SAME = {"flute_traversiere": "flute", "drum_kit": "drum", "snare_drum": "drum", "timpani": "drum", "bongo": "drum"}
 """Names of files -> the simpler thing that the drawings show."""
 _WESNOTH = re.compile(

@@ -37,7 +37,7 @@ LANGUAGES = {
     "ro": "ro",
     "ru": "ru",
 }
-"""Those of which Tux Paint has hundreds of recordings, and English -> the voice of espeak-ng."""
+"""Language -> espeak-ng's voice, for English and each language in which Tux Paint has hundreds of recordings."""
 VARIANTS = (
     *("m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f4", "f5", "klatt", "klatt2", "klatt4"),
     *("Andy", "Annie", "Alicia", "Andrea", "Diogo", "Hugo", "Jacky", "Lee", "Marco", "Mario", "Michael", "Mike"),
@@ -45,7 +45,7 @@ VARIANTS = (
     *("iven", "john", "linda", "marcelo", "max", "michel", "miguel", "norbert", "pablo", "paul", "pedro", "quincy"),
     *("rob", "robert", "shelby", "steph", "victor"),
 )
-"""Speakers of espeak-ng, the intelligible ones."""
+"""The speakers of espeak-ng that can be understood."""
 RATE_HZ = 16_000
 """The rate of the written speech, that of the audio encoders' input."""
 _TAKES = {"name": 2, "keyword": 1, "caption": 2}
@@ -71,7 +71,7 @@ _INSTALL = (
 
 @dataclass
 class _Phrase:
-    """What is said in a language, how it came about, and the pictures it goes with by the name of what they show."""
+    """A phrase of a language, the name of its thing, and the pictures that show the thing."""
 
     language: str
     text: str
