@@ -20,6 +20,8 @@ from serve.http.schemas import CONTENTS, FILE, MAX_ID
 
 MAX_TEXT_BYTES = 4_000_000
 MAX_METADATA_BYTES = 65_536
+SEARCH_FIELDS = ("k", "where", "min_score", "min_probability", "cursor", "every_segment", "locate")
+_FIELDS = {*SEARCH_FIELDS, "model", "encoding_format", "dimensions", "user"}
 
 
 @asynccontextmanager
@@ -64,7 +66,7 @@ async def terms_of(form: FormData) -> tuple[list[Term], dict[str, Any]]:
             weights = value
         elif name == "want":
             others.setdefault("want", []).extend(value.split(","))
-        elif name in ("k", "where", "model", "encoding_format", "dimensions", "user"):
+        elif name in _FIELDS:
             others[name] = value
         elif name in CONTENTS:
             raise RequestError(400, "bad_form", f"expected a file: -F {name}=@FILE", name)
