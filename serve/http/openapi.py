@@ -9,6 +9,7 @@ from pydantic.json_schema import models_json_schema
 
 from bind.modalities import specs
 from serve.engine.service import Service
+from serve.http.forms import SEARCH_FIELDS
 from serve.http.guard import OPEN_PATHS
 from serve.http.schemas import CONTENTS, FILE, EmbeddingsRequest, Error, LocateRequest, SearchRequest
 
@@ -74,7 +75,7 @@ def json_or_form(model: str) -> dict[str, Any]:
         name: {"type": "string"} for name in ("text", "weights", "item", "model", "encoding_format", "dimensions")
     }
     if model == "SearchRequest":
-        fields_ = {name: {"type": "string"} for name in ("text", "weights", "item", "k", "want", "where")}
+        fields_ = {name: {"type": "string"} for name in ("text", "weights", "item", "want", *SEARCH_FIELDS)}
     form = {"type": "object", "properties": {**parts, **fields_}, "additionalProperties": False}
     return {
         "requestBody": {

@@ -39,6 +39,7 @@ from serve.library.connections import Readers, connect, explained, locked, short
 from serve.library.creation import create
 from serve.library.errors import DamagedError, LibraryError, MigratedError
 from serve.library.integrity import read_facts, refuse_damage, refuse_lost_commits
+from serve.library.keywords import Match
 from serve.library.records import Entry
 from serve.library.schema import FILE, FORMAT, checksum, is_whole, signature
 from serve.library.text import WORDS_REVISION, encode_path
@@ -364,15 +365,16 @@ class Catalogue:
         )
         return {row[0] for row in rows}
 
-    def keyword_contents(self, text: str, modalities: Sequence[str], where: Where, limit: int) -> dict[int, int]:
-        """Contents whose file name, caption, metadata or lines share words with the text, best first -> that file."""
+    def matches(self, text: str, modalities: Sequence[str], where: Where, limit: int) -> dict[int, Match]:
+        """Contents that share words with a text, those whose whole file name it is and at most `limit` others -> what
+        they share.
+        """
         every = set(modalities) >= set(self._modalities())
-        return keywords.contents(self._rows, text, modalities, every, where, limit)
-
-    def named_contents(self, text: str, modalities: Sequence[str], where: Where) -> dict[int, int]:
-        """Contents of files whose whole name the text is -> that file."""
-        every = set(modalities) >= set(self._modalities())
-        return keywords.named(self._rows, text, modalities, every, where)
+        found = keywords.matches(self._rows, text, modalities, every, where, limit)
+        named = keywords.named(self._rows, text, modalities, every, where)
+        return found | {
+            content: Match(file, 1.0, True, True, place) for place, (content, file) in enumerate(named.items())
+        }
 
     def matching_lines(self, text: str, contents: Collection[int]) -> dict[int, tuple[Line, ...]]:
         """Content -> its lines, read in a picture or heard in speech, that share the most words with a text."""

@@ -407,10 +407,7 @@ class TestSearching:
         assert any(hit.keyword for hit in library.search(composed, keywords=True))
         assert not any(hit.keyword for hit in library.search("dog - beach", want=["image"]))
 
-    def test_a_keyword_hit_far_down_the_vector_ranking_is_found(
-        self, library: Library, media: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("serve.library.search.RANK_OFFSET", 0)  # the first two of each ranking
+    def test_a_keyword_hit_far_down_the_vector_ranking_is_found(self, library: Library, media: Path) -> None:
         for number in range(8):
             (media / "trip" / f"beach_{number}.png").rename(media / f"word{'abcdefgh'[number]}.png")
         library.index(media)

@@ -99,7 +99,7 @@ def test_a_hit_shows_the_words_and_where_they_are(library: Library, media: Path)
 def test_a_name_counts_more_than_a_line(library: Library, media: Path) -> None:
     tiny.picture(media / "revenue.png", 9)
     library.index(media, ocr=True)
-    best = next(iter(library._catalogue.keyword_contents("revenue", ["image"], EVERYTHING, 10)))
+    best = next(iter(library._catalogue.matches("revenue", ["image"], EVERYTHING, 10)))
     assert library._catalogue.paths_of(best) == [str(media / "revenue.png")]
 
 
