@@ -148,15 +148,16 @@ def held_out(
 def chosen(
     labelled: Labelled, names: Tensor, unlabelled: Unlabelled | None, sets: Sequence[str]
 ) -> tuple[Settings, Iterator[str]]:
-    """The settings with the best mean of all accuracies of `held_out`, and the table of all settings, line by line.
+    """The settings that do best in `held_out`, and the table of all settings, line by line.
 
-    Choosing on the measured folds flatters the figures a little.
+    Cross-validation counts twice, because most sounds that are searched for are of kinds that have labels. Choosing on
+    the measured folds flatters the figures a little.
     """
     measured: Mapping[Settings, tuple[list[float], list[float]]] = {
         settings: held_out(labelled, names, settings, unlabelled)
         for settings in (Settings(*values) for values in product(CLOSED, DECAY, SHARE))
     }
-    best = max(measured, key=lambda settings: sum(map(sum, measured[settings])))
+    best = max(measured, key=lambda settings: 2 * sum(measured[settings][0]) + sum(measured[settings][1]))
 
     def lines() -> Iterator[str]:
         yield f"by fold, then the set left out: {', '.join(sets)}"

@@ -57,7 +57,7 @@ from train.small.sound_pool import BINS, RATE_HZ, SHAPE, VIEWS, Pool, augmented,
 from train.small.splits import side
 from train.small.teacher import CLASS_MAP, CLASSES, Teacher, class_names
 
-EMBEDDING, MULTIPLIER = 512, 1.5
+EMBEDDING, MULTIPLIER = 512, 1.0
 """The number of features, and the width of the student's blocks (see `TaggingEncoder`)."""
 ENCODER: dict[str, Any] = {
     "module": "sound",
