@@ -12,6 +12,7 @@ from PIL.GifImagePlugin import GifImageFile
 from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
 from PIL.PsdImagePlugin import PsdImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
@@ -42,6 +43,7 @@ DECODERS: dict[str, Callable[[BinaryIO], ImageFile.ImageFile]] = {
     "heif": _heif,
     "jpegxl": _jpegxl,
     "png": PngImageFile,
+    "pnm": PpmImageFile,
     "raw": JpegImageFile,
     "psd": PsdImageFile,
     "svg": svg.decode,
