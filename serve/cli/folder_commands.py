@@ -72,10 +72,15 @@ def index(
             help="Store where pictures and films were taken, or leave that out; remembered.", show_default=False
         ),
     ] = None,
-    ocr: Annotated[bool, typer.Option("--ocr", help="Read the words in pictures, for the search for words.")] = False,
+    ocr: Annotated[
+        bool | None,
+        typer.Option(help="Read the words in pictures, for the search for words; remembered.", show_default=False),
+    ] = None,
     speech: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="Hear the words in speech, with this folder's model, or `en-us`."),
+        typer.Option(
+            metavar="MODEL", help="Hear words in speech, with a folder's model or `en-us`; remembered. '' for none."
+        ),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Go on until Ctrl-C, as the folder changes.")] = False,
     verbose: Verbose = False,
@@ -119,7 +124,9 @@ def roots(library: ExistingLibrary, as_json: Json = False) -> None:
         rules = "".join(f", exclude {one!r}" for one in root.exclude) + "".join(
             f", include {x!r}" for x in root.include
         )
-        print(f"{root.path}: {root.files} files, {root.skipped} skipped, {state}, last run {root.last_run}{rules}")
+        words = (", ocr" if root.ocr else "") + (f", speech {root.speech}" if root.speech else "")
+        counts = f"{root.files} files, {root.skipped} skipped, {state}"
+        print(f"{root.path}: {counts}, last run {root.last_run}{rules}{words}")
     if elsewhere > 0:
         print(f"{elsewhere} files are uploads, or of folders that were indexed before roots were remembered")
 

@@ -21,6 +21,7 @@ from bind.model import pipeline
 from preprocess.metadata import POSITIONS
 from preprocess.source import Limits, MediaError, Source
 from serve.library import removal, roots, scan
+from serve.library.dates import date_of
 from serve.library.places import place_of
 from serve.library.records import ContentKey, FileRow, NewFile, NewSegment
 from serve.library.reports import IndexReport
@@ -316,7 +317,7 @@ class Run:
         else:
             self._report.unchanged += 1
         found = probed.found
-        date, source = scan.date_of(probed, said)
+        date, source = date_of(probed, said)
         file = NewFile(found.path, found.folder, _stamp(found), content, date, caption, free, date_source=source)
         self._seen.add(self._writer.put_file(file))
 
