@@ -90,8 +90,7 @@ class Folders:
         rules = Rules(remembered(exclude, known.exclude), remembered(include, known.include))
         places = None if known.path == place else (place,)
         self._refuse_missing(place, allow_removal)
-        kept: dict[str, Any] = {"positions": known.positions if positions is None else positions}
-        kept |= {"ocr": known.ocr, "speech": known.speech} | chosen
+        kept = _kept(known) | chosen | ({} if positions is None else {"positions": positions})
         scope = Scope(known.path, rules, places, follow_links, allow_removal, **kept)
         return self._run(scope, limits, batch_size, retry, progress)
 
