@@ -23,7 +23,7 @@ from preprocess.readers import svg
 
 def _heif(file: BinaryIO) -> ImageFile.ImageFile:
     with needs("pictures", "a HEIC or HEIF picture"):
-        from pillow_heif.as_plugin import HeifImageFile  # only such pictures need it
+        from pi_heif.as_plugin import HeifImageFile  # only such pictures need it
     return cast(ImageFile.ImageFile, HeifImageFile(file))
 
 
