@@ -14,9 +14,11 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+"""Byte order marks and the names by which Python knows their encodings."""
 _CONTROLS = frozenset(range(32)) - set(b"\t\n\v\f\r\x1b") | {0x7F}
 """Bytes that no text in a one-byte encoding has."""
 _LONGEST_CHARACTER = 4
+"""Bytes of the longest character in UTF-8; one may be cut off at the end of a head."""
 _FEWEST_PAIRS = 4
 """Characters without which UTF-16 is not told by its zeros."""
 _FOREIGN_SHARE = 0.45
@@ -28,12 +30,15 @@ _SPELLED = {
     "euc_jp": "EUC-JP",
     "big5": "Big5",
 }
+"""Names of codecs -> the names that people know."""
 _FEWEST_HIGH = 4
 """Letters that are not plain ones, below which a text in plain ones is taken for Windows-1252."""
 _LATIN = ("cp1252", "cp1250", "cp1254")
+"""Codecs of Latin letters: Western and Central Europe, Turkey."""
 _RANGES = (("cp1255", 0xE0, 0xFA, 1.0), ("koi8_r", 0xC0, 0xDF, 0.7), ("cp1251", 0xE0, 0xFF, 0.7))
 """Where the (small) letters of an alphabet lie, and which share of a text, for what several encodings explain."""
 _SCRIPTS = ("cp1251", "koi8_r", "cp1253", "cp1255", "cp1256", "cp874", "cp932", "euc_jp", "gb18030", "big5", "cp949")
+"""Codecs of other scripts: Cyrillic, Greek, Hebrew, Arabic, Thai, Japanese, Chinese and Korean."""
 UNDEFINED = frozenset(b"\x81\x8d\x8f\x90\x9d")
 """Bytes that mean nothing in Windows-1252."""
 

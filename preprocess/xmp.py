@@ -10,6 +10,7 @@ from preprocess.encodings import encoding_of
 from preprocess.metadata import bounded, camera_of, moment
 
 MAX_BYTES = 2**20
+"""Bytes of an XMP packet that are looked at; behind them lie histories of edits and thumbnails."""
 _NAMESPACES = {
     "dc": "http://purl.org/dc/elements/1.1/",
     "exif": "http://ns.adobe.com/exif/1.0/",
@@ -21,7 +22,9 @@ _NAMESPACES = {
     "Iptc4xmpExt": "http://iptc.org/std/Iptc4xmpExt/2008-02-29/",
     "rdf": "http://www.w3.org/1999/02/22-rdf-syntax-ns#",
 }
+"""The usual prefix of each namespace that is read -> its name."""
 _LIST_ITEM = re.compile(r"<rdf:li(?:\s[^>]*)?>([^<]*)</rdf:li>")
+"""An entry of an RDF list."""
 
 
 def facts_of(packet: bytes | str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,9 @@ from preprocess.readers.lines import Line
 from serve.engine.terms import Term
 
 _MOST_WAIT_S = 30.0
+"""Seconds that a client waits at most before it tries again, whatever a server asks for."""
 _PER_REQUEST = 32
+"""Contents that are sent in one request, so that a long list does not meet a server's limit of a body."""
 
 
 class ApiError(Exception):
@@ -66,7 +68,17 @@ class FoundHit(FoundItem):
     cosine: float
     keyword: bool
     probability: float | None
+    likely: bool
     lines: tuple[Line, ...]
+
+
+class FoundHits(list[FoundHit]):
+    """A page of hits with `next` and `nothing`, as `serve.library.items.Hits`."""
+
+    def __init__(self, hits: Iterable[FoundHit], next: str | None, nothing: bool) -> None:
+        super().__init__(hits)
+        self.next = next
+        self.nothing = nothing
 
 
 class Client:
@@ -133,8 +145,12 @@ class Client:
         k: int = 10,
         want: Sequence[str] | None = None,
         where: str | None = None,
+        *,
+        every_segment: bool = False,
+        min_score: float | None = None,
         min_probability: float | None = None,
-    ) -> list[FoundHit]:
+        cursor: str | None = None,
+    ) -> FoundHits:
         """The k best hits, best first, for words, a file, an item, or terms with weights.
 
         Args:
@@ -142,7 +158,10 @@ class Client:
             k: The largest number of hits.
             want: The modalities to find; None means all.
             where: A filter, as in `Library.search`.
+            every_segment: Each stretch of a recording is a hit of its own.
+            min_score: Hits with a lower score are left out.
             min_probability: Hits that are less likely to be right are left out.
+            cursor: `next` of the page before, for the same query and options.
 
         Raises:
             ApiError: The server refuses the query, for example because its filter cannot be read.
@@ -152,20 +171,20 @@ class Client:
             >>> len(hits), hits[0].score >= hits[1].score
             (2, True)
         """
-        terms = [Term(query)] if isinstance(query, (str, Path, int)) else query
-        body: dict[str, Any] = {"terms": [_term(term) for term in terms], "k": k}
-        body |= {} if want is None else {"want": list(want)}
-        body |= {} if where is None else {"where": where}
-        body |= {} if min_probability is None else {"min_probability": min_probability}
-        found = self._ask("POST", "/v1/search", json=body).json()["data"]
-        return [
+        given: dict[str, Any] = {"want": None if want is None else list(want), "where": where, "cursor": cursor}
+        given |= {"min_score": min_score, "min_probability": min_probability}
+        body: dict[str, Any] = {"terms": _terms(query), "k": k, "every_segment": every_segment}
+        body |= {key: value for key, value in given.items() if value is not None}
+        answer = self._ask("POST", "/v1/search", json=body).json()
+        hits = [
             FoundHit(
                 **_item_fields(row),
-                **{key: row[key] for key in ("score", "cosine", "keyword", "probability")},
+                **{key: row[key] for key in ("score", "cosine", "keyword", "probability", "likely")},
                 lines=tuple(Line(**line | {"box": line["box"] and tuple(line["box"])}) for line in row["lines"]),
             )
-            for row in found
+            for row in answer["data"]
         ]
+        return FoundHits(hits, answer["next"], answer["nothing"])
 
     def locate(self, picture: bytes | Path | int | Term, query: str | Path | int | Sequence[Term]) -> Located:
         """Where a picture shows what a query asks for: a heat map, and boxes in its pixels, best first.
@@ -182,13 +201,12 @@ class Client:
             >>> found.heat.dtype, len(found.boxes[0])
             (dtype('float32'), 5)
         """
-        terms = [Term(query)] if isinstance(query, (str, Path, int)) else query
-        body = {"picture": _term(picture), "terms": [_term(term) for term in terms]}
-        told = self._ask("POST", "/v1/locate", json=body).json()
-        shape = told["heat"]["height"], told["heat"]["width"]
-        heat = np.frombuffer(base64.b64decode(told["heat"]["data"]), "<f4").astype(np.float32).reshape(shape)
-        boxes = [(box["x0"], box["y0"], box["x1"], box["y1"], box["score"]) for box in told["boxes"]]
-        return Located(heat, boxes, told["width"], told["height"])
+        body = {"picture": _term(picture), "terms": _terms(query)}
+        answer = self._ask("POST", "/v1/locate", json=body).json()
+        shape = answer["heat"]["height"], answer["heat"]["width"]
+        heat = np.frombuffer(base64.b64decode(answer["heat"]["data"]), "<f4").astype(np.float32).reshape(shape)
+        boxes = [(box["x0"], box["y0"], box["x1"], box["y1"], box["score"]) for box in answer["boxes"]]
+        return Located(heat, boxes, answer["width"], answer["height"])
 
     def add(self, file: Path, metadata: Mapping[str, Any] | None = None) -> list[FoundItem]:
         """Uploads a file to the library -> its items (a film has several).
@@ -300,6 +318,11 @@ class Client:
         except (ValueError, KeyError, TypeError):
             error = {"code": "unknown", "message": answer.text[:200]}
         raise ApiError(answer.status_code, error["code"], error["message"])
+
+
+def _terms(query: str | Path | int | Sequence[Term]) -> list[dict[str, Any]]:
+    """A query -> the JSON of its terms in the API."""
+    return [_term(term) for term in ([Term(query)] if isinstance(query, (str, Path, int)) else query)]
 
 
 def _term(content: str | bytes | Path | int | Term) -> dict[str, Any]:

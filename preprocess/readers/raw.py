@@ -12,14 +12,21 @@ from PIL.JpegImagePlugin import JpegImageFile
 from preprocess.source import MediaError, Source
 
 NOTE = "a camera's raw file: the largest picture that the camera put into it was taken"
+"""The note of every picture that comes from a raw file."""
 _START, _END = b"\xff\xd8\xff", b"\xff\xd9"
+"""The markers SOI (with the first byte of the next marker) and EOI of a JPEG (ITU-T T.81, table B.1)."""
 _MOST_BYTES = 2**29
+"""Bytes of a raw file that are searched, more than a camera's file has."""
 _MOST_JPEGS = 64
+"""Beginnings of JPEGs that are looked at. Cameras write a handful; the other ones are chance in the sensor's data."""
 _LEAST_BYTES = 500
+"""No JPEG is shorter with its tables; what is shorter is chance in the sensor's data."""
 _HEAD_BYTES = 2**21
+"""Bytes from the beginning in which the directories of EXIF lie."""
 _EXIF, _GPS = 0x8769, 0x8825
-# TIFF in all but their first bytes: Olympus and Panasonic.
+"""The tags of IFD0 that lead to the other directories (EXIF 3.0, section 4.6.3)."""
 _NEARLY_TIFF = {b"IIRO": b"II*\0", b"IIRS": b"II*\0", b"MMOR": b"MM\0*", b"IIU\0": b"II*\0"}
+"""The first bytes of Olympus' and Panasonic's files -> those of TIFF, which all others of them are."""
 
 
 def preview(source: Source, file: BinaryIO) -> bytes:

@@ -9,7 +9,9 @@ from preprocess.audio_frames import behind_tags
 from preprocess.formats import Format
 
 _FIRST_FRAME_BYTES = 256
+"""Bytes of an MP3's first frame in which the mark of its number of frames lies."""
 _LENGTHS = (b"Xing", b"Info", b"VBRI")
+"""The marks under which encoders (LAME, FFmpeg, Fraunhofer) write the number of frames."""
 
 
 class _View(io.RawIOBase):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import typer.core
@@ -27,6 +28,9 @@ from serve.cli.options import (
     usage_error,
 )
 
+if TYPE_CHECKING:
+    from serve.library.items import Hits
+
 
 @app.command()
 def search(
@@ -38,8 +42,18 @@ def search(
     want: Annotated[str | None, typer.Option(help="Modalities to find, as image,audio.")] = None,
     where: Annotated[str | None, typer.Option(help="A filter: \"folder = 'trip' and duration_s < 30\".")] = None,
     keywords: Annotated[bool | None, typer.Option(help="Look for the words in names and captions too.")] = None,
+    min_score: Annotated[float | None, typer.Option(help="Leave out hits with a lower score, as 3.")] = None,
     min_probability: Annotated[
         float | None, typer.Option(min=0, max=1, help="Leave out hits that are less likely to be right, as 0.5.")
+    ] = None,
+    every_segment: Annotated[
+        bool, typer.Option("--every-segment", help="Each stretch of a recording is a hit of its own.")
+    ] = False,
+    nearest: Annotated[
+        bool, typer.Option("--nearest", help="Show the nearest hits too where nothing looks like the query.")
+    ] = False,
+    cursor: Annotated[
+        str | None, typer.Option(help="The next page: what the page before printed, for the same query and options.")
     ] = None,
     model: LibraryModel = None,
     weights: Weights = None,
@@ -63,7 +77,15 @@ def search(
     with open_library(library, load_options(model, weights, device, dtype, needed), None) as opened:
         try:
             hits = opened.search(
-                query, k, want.split(",") if want else None, where, keywords=keywords, min_probability=min_probability
+                query,
+                k,
+                want.split(",") if want else None,
+                where,
+                keywords=keywords,
+                every_segment=every_segment,
+                min_score=min_score,
+                min_probability=min_probability,
+                cursor=cursor,
             )
         except ValueError as error:
             usage_error(str(error))
@@ -77,16 +99,28 @@ def search(
     if as_json:
         rows = [asdict(hit) | {"thumbnail": str(pictures.get(hit.item_id, "")) or None} for hit in hits]
         print(json.dumps(rows, default=str))
-        return
-    if not hits:
-        print("nothing found" if min_probability is None else "nothing here looks like that")
-        return
-    from serve.demo import demo
+    else:
+        _print_hits(hits, nearest or cursor is not None, pictures)
+    if hits.next is not None:
+        print(f"more: --cursor {hits.next}", file=sys.stderr)
 
-    terminal().print(demo.table(hits))
-    for hit in hits:
+
+def _print_hits(hits: Hits, nearest: bool, pictures: Mapping[int, Path]) -> None:
+    """Prints the hits of a page, those that are probably wrong only as a number where others or none are likely."""
+    if hits.nothing:
+        print("nothing here looks like that" + ("; the nearest:" if nearest and hits else ""))
+        if hits and not nearest:
+            print(f"(--nearest shows the nearest {len(hits)})")
+    shown = hits if nearest else hits[: hits.likely]
+    if shown:
+        from serve.demo import demo
+
+        terminal().print(demo.table(shown))
+    for hit in shown:
         if hit.item_id in pictures:
             print(pictures[hit.item_id])
+    if not hits.nothing and len(shown) < len(hits):
+        print(f"{len(hits) - len(shown)} more are probably not what was asked for (--nearest shows them)")
 
 
 @app.command()

@@ -9,11 +9,14 @@ from pydantic.json_schema import models_json_schema
 
 from bind.modalities import specs
 from serve.engine.service import Service
+from serve.http.forms import SEARCH_FIELDS
 from serve.http.guard import OPEN_PATHS
 from serve.http.schemas import CONTENTS, FILE, EmbeddingsRequest, Error, LocateRequest, SearchRequest
 
 _SCHEMAS = "#/components/schemas/{model}"
+"""Where a body's schema lies in the document."""
 _BODY = (EmbeddingsRequest, SearchRequest, LocateRequest)
+"""Bodies whose routes read the request themselves, so that FastAPI does not see their schemas."""
 REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": Error, "description": "The request makes no sense as it is."},
     401: {"model": Error, "description": "An API key is missing or wrong."},
@@ -28,6 +31,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     503: {"model": Error, "description": "The library cannot be used at the moment."},
     504: {"model": Error, "description": "The answer was not there in time."},
 }
+"""Status -> what it means, for the document of every route."""
 _EXAMPLES: dict[str, dict[str, Any]] = {
     "EmbeddingsRequest": {
         "texts": {"summary": "Two texts", "value": {"input": ["a dog", "rain on a roof"]}},
@@ -51,6 +55,7 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
         },
     },
 }
+"""Body -> its examples, which a test sends to a server."""
 _EXAMPLES["LocateRequest"] = {
     "words": {
         "summary": "Where the picture of an item shows a dog",
@@ -58,7 +63,9 @@ _EXAMPLES["LocateRequest"] = {
     }
 }
 _KEY = {"type": "http", "scheme": "bearer", "description": "One of the server's API keys, where it asks for any."}
+"""How keys are sent."""
 BINARY = {"schema": {"type": "string", "format": "binary"}}
+"""The schema of a file."""
 
 
 def json_or_form(model: str) -> dict[str, Any]:
@@ -68,7 +75,7 @@ def json_or_form(model: str) -> dict[str, Any]:
         name: {"type": "string"} for name in ("text", "weights", "item", "model", "encoding_format", "dimensions")
     }
     if model == "SearchRequest":
-        fields_ = {name: {"type": "string"} for name in ("text", "weights", "item", "k", "want", "where")}
+        fields_ = {name: {"type": "string"} for name in ("text", "weights", "item", "want", *SEARCH_FIELDS)}
     form = {"type": "object", "properties": {**parts, **fields_}, "additionalProperties": False}
     return {
         "requestBody": {

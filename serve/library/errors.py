@@ -49,3 +49,7 @@ class WriterBusyError(LibraryError):
 
 class UnknownItemError(LibraryError, LookupError):
     """An item does not exist (any more), or its file is no longer the one that was indexed."""
+
+
+class CursorError(ValueError):
+    """A cursor is none, or it belongs to a page of another search."""

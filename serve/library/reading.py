@@ -20,7 +20,7 @@ from typing import Any
 
 from preprocess.decoding.pool import DecodePool
 from preprocess.decoding.protocol import Read
-from preprocess.readers import ocr, speech
+from preprocess.readers import ocr, speech, tracks
 from preprocess.readers.lines import unpacked
 from preprocess.source import Hints, Limits, MediaError, Segment, Source
 from serve.library import texts
@@ -29,10 +29,13 @@ from serve.library.texts import Unread
 from serve.library.writer import Writer
 
 _COMMIT_S = 2.0
+"""Seconds of work that a killed run does again at most."""
 _AHEAD = 4
-_SILENT = "has no sound track"
+"""Files that are read before their turn, one for each of a few cores."""
 _OCR_CPU_S = 60.0
+"""Seconds of processor time for one medium: finding words takes much longer than decoding."""
 _OFF = {"ocr": "--no-ocr", "speech": "--speech ''"}
+"""Kind of a channel -> the option that switches it off."""
 _SPEECH_BYTES_PER_S = 4000.0
 """A recording of 32 kbit/s may take as long as it lasts."""
 
@@ -136,7 +139,7 @@ def run(
                         continue
                     ready.append(one)
                     report.words[channel.kind] += bool(one.segments)
-                    if not one.segments and one.note != _SILENT:
+                    if not one.segments and one.note != tracks.SILENT:
                         report.wordless.append((one.path, f"{channel.kind}: {one.note}"))
                     if time.monotonic() - committed_at > _COMMIT_S:
                         commit()

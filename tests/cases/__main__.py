@@ -1,4 +1,4 @@
-"""`python -m tests.cases`: the table of cases; `... FOLDER`: that of a folder; `... public FOLDER`: of others' files."""
+"""`python -m tests.cases`: the table of cases; `... FOLDER`: of a folder; `... public FOLDER`: of other projects."""
 
 from __future__ import annotations
 

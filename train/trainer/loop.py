@@ -43,6 +43,7 @@ from train.trainer.schema import Pair, Run
 from train.trainer.state import STATE, State
 
 MODEL = "model"
+"""The folder of the checkpoint in a run's folder."""
 
 
 @dataclass

@@ -21,14 +21,21 @@ COLUMN_HELP = (
     "expected a header with acc_x, acc_y, acc_z, gyro_x, gyro_y, gyro_z and a time column "
     "(units in it: acc_x [g], gyro_x [deg/s], time [ms]), or the hint rate_hz in place of the time column"
 )
+"""The end of each error about columns: what a table without a known layout has to look like."""
 BY_UNITS = "titles with units"
 """The layout of columns that only end in x, y, z and a unit, in whatever language they begin."""
 _CLOCK = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}[T ]+\d{1,2}[:-]\d{2}.*")
+"""A date and a time in any of the orders in which loggers write them; only its shape is looked at."""
 _NOT_A_LETTER = re.compile(r"[\W_]+")
+"""What titles of columns have between their words."""
 _WITH_UNIT = re.compile(r"(.*?)(?<![a-z])([xyz])(?:_axis)?_(.+)")
+"""A title that ends in an axis and a unit."""
 _MAGNETIC = re.compile(r"mag|compass|field")
+"""How titles of magnetometers begin, whose gauss (G) look like the g of acceleration."""
 _WORDS = re.compile(r"[A-Z][a-z]*")
+"""The words of the end of a file's name (`LinearAcceleration`)."""
 _AXES = {"0": "x", "1": "y", "2": "z"}
+"""The axes of drones' logs, which number them."""
 
 Titles = tuple[tuple[re.Pattern[str], str], ...]
 """(a title with its unit as the last group, the unit where none is stated), the best first."""
