@@ -37,7 +37,7 @@ from preprocess.extras import OWN_PACKAGES
 READERS_NEED = (
     *("numpy", "PIL", "av", "soundfile", "_soundfile", "_soundfile_data", "soxr", "scipy", "pyarrow"),
     *("cffi", "_cffi_backend", "tifffile", "OpenEXR"),
-    *("pillow_heif", "_pillow_heif", "pillow_jxl", "pypdfium2", "pypdfium2_raw", "packaging"),
+    *("pi_heif", "_pi_heif", "pillow_jxl", "pypdfium2", "pypdfium2_raw", "packaging"),
     *("rapidocr", "onnxruntime", "cv2", "omegaconf", "pyclipper", "shapely", "yaml", "tqdm", "requests", "colorlog"),
     *("urllib3", "certifi", "idna", "charset_normalizer", "six", "pocketsphinx"),
 )
