@@ -11,10 +11,7 @@ from typing import Any
 import pytest
 
 from bind.model.model import BindModel
-from preprocess.decoding.protocol import returns
-from preprocess.readers import lines
-from preprocess.readers.lines import Line
-from preprocess.source import Limits, MediaError, Plan, Segment, Source
+from preprocess.source import Limits
 from serve.library import backup, check, reading
 from serve.library.catalogue import Catalogue
 from serve.library.errors import DamagedError
@@ -23,26 +20,7 @@ from serve.library.reading import Channel
 from serve.library.schema import sign
 from serve.library.where import EVERYTHING
 from tests.serve import tiny
-
-WORDS = {
-    "0.png": (
-        Line("Quarterly revenue", 0.9, (0.1, 0.2, 0.6, 0.3)),
-        Line("Zugabteil für Frauen", 0.8, (0.1, 0.7, 0.6, 0.8)),
-    ),
-    "1.png": (Line("新宿駅の出口", 0.9, (0.0, 0.0, 1.0, 0.1)), Line("revenue and costs of revenue", 0.9)),
-    "2.png": (),
-}
-HEARD = (Line("one two three", start_s=65.0, end_s=66.0),)
-
-
-@returns(lines.declare)
-def read(source: Source, config: Any, limits: Limits, plan: Plan) -> list[Segment]:
-    """A recogniser that knows the words by the file's name."""
-    name = os.path.basename(source.name)
-    if name == "3.png":
-        raise MediaError(source.name, "is too dark")
-    return lines.packed(WORDS.get(name, HEARD))
-
+from tests.serve.words import WORDS, read
 
 PICTURES = Channel("ocr", "names", ("image",), read, None)
 SPEECH = Channel("speech", "names", ("audio", "video"), read, None)
