@@ -99,14 +99,7 @@ class Service:
         self._closed = True
         self._adding.close()  # closed first, because these threads still submit to the batcher
         self._batcher.close()
-        for threads in (
-            self._reading,
-            self._searching,
-            self._searching_long,
-            self._drawing,
-            self._adding,
-            self._removing,
-        ):
+        for threads in (self._reading, self._searching, self._searching_long, self._drawing, self._removing):
             threads.close()
 
     async def embed(self, terms: Sequence[Term], *, deadline_s: float | None = None) -> list[EncodedSegment]:
@@ -194,10 +187,6 @@ class Service:
         """The item with an id. Raises UnknownItemError."""
         return await self.read(self.library.item, item_id)
 
-    async def page(self, after: int, limit: int, where: str | None) -> tuple[list[Item], int | None]:
-        """A page of the items that pass a filter, as `Library.page`. Raises WhereError."""
-        return await self.read(self.library.page, after, limit, where)
-
     async def related(self, item_id: int) -> list[Item]:
         """All items of the same content: the stretches of a film, and its sound track. Raises UnknownItemError."""
         return await self.read(self.library.related, item_id)
@@ -252,7 +241,15 @@ class Service:
 
     async def remove(self, item_id: int) -> list[Item]:
         """Removes the content of an item (see `Library.remove`) -> its items. Raises UnknownItemError, and Busy."""
-        return await self._removing.run(functools.partial(self._write, self.library.remove, item_id))
+        return await self.change(self.library.remove, item_id)
+
+    async def change(self, change: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """Runs a short change of the catalogue, one after the other -> its result. Raises Busy."""
+        return await self._removing.run(functools.partial(self._write, change, *arguments, **named))
+
+    async def take_time(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """Runs a call in the queue of slow searches -> its result. Raises Busy, and LateError."""
+        return await self._in_time(self._searching_long, functools.partial(work, *arguments, **named))
 
     async def figure(self, read: Read, source: Source) -> Segment:
         """A file of the library -> its one segment, read by a decode worker in this client's turn.
@@ -332,10 +329,11 @@ class Service:
 
     async def read(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """Runs a call that reads the catalogue in a thread -> its result. Raises Busy, and LateError."""
+        return await self._in_time(self._reading, functools.partial(work, *arguments, **named))
+
+    async def _in_time(self, threads: Threads, work: Callable[[], T]) -> T:
         try:
-            return await stopped_after(
-                self.settings.deadline_s, self._reading.run, functools.partial(work, *arguments, **named)
-            )
+            return await stopped_after(self.settings.deadline_s, threads.run, work)
         except StoppedError:
             raise LateError from None
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-from fastapi import FastAPI, Query, Request, Response
-from fastapi import Path as InPath
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -38,17 +36,15 @@ from serve.http.docs_page import POLICY, docs_page
 from serve.http.errors import RequestError
 from serve.http.forms import metadata_of, read_form
 from serve.http.openapi import BINARY, json_only, json_or_form, upload_form
+from serve.http.routes_browse import ItemId, add_browse_routes
 from serve.http.schemas import (
     FILE,
-    MAX_ID,
     MAX_INPUTS,
     MAX_QUERY_TERMS,
     EmbeddingsAnswer,
     EmbeddingsRequest,
     Hits,
-    ItemAnswer,
     Items,
-    ItemsPage,
     LocatedAnswer,
     LocateRequest,
     ModelAnswer,
@@ -62,9 +58,6 @@ from serve.library.text import shown
 from serve.library.where import WhereError
 
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
-MAX_PAGE = 1000
-"""Items of one page of the list of all."""
-ItemId = Annotated[int, InPath(ge=1, le=MAX_ID)]
 
 
 def add_routes(app: FastAPI, service: Service) -> None:
@@ -72,6 +65,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
     _add_query_routes(app, service)
     _add_locate_route(app, service)
     _add_item_routes(app, service)
+    add_browse_routes(app, service)
     _add_media_routes(app, service)
     _add_model_routes(app, service)
     _add_state_routes(app, service)
@@ -161,20 +155,6 @@ def _add_locate_route(app: FastAPI, service: Service) -> None:
 def _add_item_routes(app: FastAPI, service: Service) -> None:
     root = service.settings.root_path
 
-    @app.get("/v1/items", response_model=ItemsPage)
-    async def items(
-        after: Annotated[int, Query(ge=0, le=MAX_ID, description="`next` of the page before")] = 0,
-        limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="items of a page")] = 100,
-        where: Annotated[str | None, Query(description="a filter, as of a search")] = None,
-    ) -> Response:
-        """List the items in the order in which they were added, page by page."""
-        try:
-            found, following = await service.page(after, limit, where)
-        except WhereError as error:
-            raise RequestError(400, "bad_where", str(error), "where") from None
-        data = [item_json(one, root) for one in found]
-        return JsonAnswer({"object": "list", "data": data, "has_more": following is not None, "next": following})
-
     @app.post("/v1/items", response_model=Items, status_code=201, openapi_extra=upload_form())
     async def add_item(request: Request) -> Response:
         """Add a file to the library: `file`, and `metadata` (a JSON object: caption, date, unit, ...)."""
@@ -186,11 +166,6 @@ def _add_item_routes(app: FastAPI, service: Service) -> None:
             metadata = metadata_of(form.get("metadata"))
             items = await service.add(upload.file, upload.filename or "", metadata)
         return JsonAnswer({"object": "list", "data": [item_json(item, root) for item in items]}, status_code=201)
-
-    @app.get("/v1/items/{item_id}", response_model=ItemAnswer)
-    async def item(item_id: ItemId) -> Response:
-        """What is known of an item."""
-        return JsonAnswer(item_json(await service.item(item_id), root))
 
     @app.delete("/v1/items/{item_id}", response_model=Items)
     async def delete_item(item_id: ItemId) -> Response:

@@ -277,13 +277,6 @@ class Items(BaseModel):
     data: list[ItemAnswer]
 
 
-class ItemsPage(Items):
-    """Items in the order in which they were added; `next` is the `after` of the next ones, null at the end."""
-
-    has_more: bool
-    next: int | None
-
-
 class Hits(BaseModel):
     """Hits, best first; `notes` say of words that look like a path that no file was meant by them."""
 

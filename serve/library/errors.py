@@ -49,3 +49,7 @@ class WriterBusyError(LibraryError):
 
 class UnknownItemError(LibraryError, LookupError):
     """An item does not exist (any more), or its file is no longer the one that was indexed."""
+
+
+class UnknownAlbumError(UnknownItemError):
+    """An album or tag does not exist (any more)."""

@@ -27,6 +27,7 @@ from bind.space import Embeddings
 from preprocess.readers.lines import Line
 from preprocess.source import Limits
 from serve.engine.terms import Term
+from serve.library.browsing import Browsing
 from serve.library.catalogue import Catalogue
 from serve.library.filters import checked_filter
 from serve.library.folders import Folders
@@ -37,16 +38,15 @@ from serve.library.uploads import Uploads
 
 if TYPE_CHECKING:
     from bind.model.model import BindModel
-from serve.library import duplicates as near_duplicates
 from serve.library import model_change
 from serve.library import query as queries
 from serve.library.changes import Changes
-from serve.library.items import Duplicates, Hit, Item, Items
+from serve.library.items import Hit, Item, Items
 from serve.library.live_index import LiveIndex
 from serve.library.search import Search
 
 
-class Library(Folders):
+class Library(Folders, Browsing):
     """An open library, which `Library.open` returns.
 
     Several threads may search it, also while another thread indexes.
@@ -57,6 +57,7 @@ class Library(Folders):
         super().__init__(catalogue, model, live_index)
         uploads = Uploads(catalogue.folder)
         self._items = Items(catalogue, model.space, uploads)
+        self._begin_browsing(self._items)
         self._search = Search(catalogue, model, live_index)
         self._changes = Changes(catalogue, model, self._items, uploads, live_index)
 
@@ -285,12 +286,14 @@ class Library(Folders):
         """
         return self._items.lines(item_id)
 
-    def page(self, after: int = 0, limit: int = 100, where: str | None = None) -> tuple[list[Item], int | None]:
+    def page(
+        self, after: int = 0, limit: int = 100, where: str | None = None, *, hidden: bool = False
+    ) -> tuple[list[Item], int | None]:
         """At most `limit` items in the order they were added, and the next page's `after` (None: no more).
 
-        `where` is a filter as of `search`. Raises WhereError.
+        `where` is a filter as of `search`. Hidden files have items only with `hidden`. Raises WhereError.
         """
-        return self._items.page(after, limit, checked_filter(self._catalogue, where))
+        return self._items.page(after, limit, checked_filter(self._catalogue, where, hidden=hidden))
 
     def vectors(self, item_ids: Sequence[int]) -> Embeddings:
         """Item ids -> their vectors as Embeddings, in their order. Raises UnknownItemError for an unknown id."""
@@ -389,12 +392,3 @@ class Library(Folders):
         """Writes the index where none is stored, or too much has changed since. Raises WriterBusyError."""
         with self._catalogue.write() as writer:
             self._live_index.follow(writer)
-
-    def duplicates(self, threshold: float = 0.98) -> list[Duplicates]:
-        """Groups of files that are the same or nearly so, largest first.
-
-        Two files of a modality belong together when every stretch of one of them has a stretch of the other at a cosine
-        of `threshold` or more. So a clip is a near-duplicate of the film that it was cut from. Sound tracks do not
-        count, and only the 16 nearest neighbours of a stretch are considered.
-        """
-        return near_duplicates.find(self._catalogue, self._live_index.current(), threshold)
