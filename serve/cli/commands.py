@@ -15,6 +15,7 @@ from serve.cli import (  # noqa: F401  (each adds its commands)
     locate_command,
     model_commands,
     server_commands,
+    shell_command,
 )
 from serve.cli.application import app
 

@@ -23,9 +23,10 @@ from serve.cli.options import (
     failure,
     load_options,
     open_library,
-    terminal,
+    refuse_no_library,
     usage_error,
 )
+from serve.cli.showing import HitFormat, copy_files, format_or_default, open_files, show
 
 
 @app.command()
@@ -48,11 +49,15 @@ def search(
     thumbnails: Annotated[
         bool, typer.Option("--thumbnails", help="Make small pictures of the hits, print paths.")
     ] = False,
+    form: Annotated[
+        HitFormat | None, typer.Option("--format", help="Left out: a table on a terminal, else paths, one a line.")
+    ] = None,
+    open_hits: Annotated[bool, typer.Option("--open", help="Open the files of the first hits (10 at most).")] = False,
+    copy_to: Annotated[Path | None, typer.Option(metavar="DIR", help="Copy the files of the hits into it.")] = None,
     as_json: Json = False,
 ) -> None:
     """Search a library with words, files of any kind, or a mixture."""
-    if not library.is_dir():
-        usage_error(f"--library: there is no library {library}; `crossbind index FOLDER --library {library}` makes one")
+    refuse_no_library(library)
     from serve.library.query import modalities_of, path_notes, unmarked_texts
 
     try:
@@ -74,19 +79,22 @@ def search(
             from serve.engine import thumbnails as small_pictures
 
             pictures = small_pictures.make(opened, hits)
-    if as_json:
+    if as_json or form == "json":
         rows = [asdict(hit) | {"thumbnail": str(pictures.get(hit.item_id, "")) or None} for hit in hits]
         print(json.dumps(rows, default=str))
-        return
-    if not hits:
-        print("nothing found" if min_probability is None else "nothing here looks like that")
-        return
-    from serve.demo import demo
-
-    terminal().print(demo.table(hits))
-    for hit in hits:
-        if hit.item_id in pictures:
-            print(pictures[hit.item_id])
+    else:
+        show(
+            hits,
+            format_or_default(form),
+            "nothing found" if min_probability is None else "nothing here looks like that",
+        )
+        for hit in hits:
+            if hit.item_id in pictures:
+                print(pictures[hit.item_id])
+    if open_hits:
+        open_files(hits)
+    if copy_to is not None:
+        copy_files(hits, copy_to)
 
 
 @app.command()
@@ -136,7 +144,7 @@ def migrate(
     as_json: Json = False,
 ) -> None:
     """Change a library's model without a stop: searching goes on, and an interrupted run goes on where it was."""
-    from serve.cli.folder_commands import show_progress
+    from serve.cli.progress import show_progress
     from serve.library.errors import LibraryError
     from serve.library.library import Library
 

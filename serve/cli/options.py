@@ -76,6 +76,40 @@ def load_model(options: LoadOptions) -> BindModel:
         usage_error(str(error))
 
 
+def refuse_no_library(folder: Path, create: str = "") -> None:
+    """Ends with a usage error where a folder holds no library, before a model is loaded.
+
+    `create` is the command's own option that makes one.
+    """
+    from serve.library.catalogue import Catalogue
+
+    place = folder.expanduser().absolute()
+    try:
+        known = Catalogue.peek(place)
+    except (ValueError, OSError) as error:
+        usage_error(str(error))
+    if not known:
+        what = "is a folder, but no library" if place.is_dir() else "does not exist"
+        usage_error(
+            f"--library: there is no library {folder}: it {what}{similar(place)}; "
+            f"`crossbind index FOLDER --library {folder}` makes one"
+            + (f", and {create} an empty one" if create else "")
+        )
+
+
+def similar(place: Path) -> str:
+    """A path where nothing is -> `; did you mean NAME?` where something of a similar name lies there, else nothing."""
+    import difflib
+    import os
+
+    try:
+        names = [] if os.path.lexists(place) else os.listdir(place.parent)
+    except OSError:
+        return ""
+    found = difflib.get_close_matches(place.name, [name for name in names if not name.startswith(".")], n=1)
+    return f"; did you mean {place.parent / found[0]}?" if found else ""
+
+
 @contextlib.contextmanager
 def open_library(folder: Path, model: LoadOptions | BindModel, factory: str | None) -> Iterator[Library]:
     """An open library. A failure ends the command with a message, which for a damaged catalogue names the damage."""

@@ -30,6 +30,7 @@ from serve.cli.options import (
     load_model,
     load_options,
     open_library,
+    refuse_no_library,
     terminal,
     usage_error,
 )
@@ -49,6 +50,7 @@ def serve(
     api_keys_file: Annotated[
         Path | None, typer.Option(help="Keys that are asked for, one a line; also in CROSSBIND_API_KEYS.")
     ] = None,
+    create: Annotated[bool, typer.Option("--create", help="Make an empty library where there is none.")] = False,
     as_json: Json = False,
 ) -> None:
     """Serve a library: web page on /, API on /v1, /health, /ready, /metrics."""
@@ -62,6 +64,8 @@ def serve(
     except SettingsError as error:
         usage_error(str(error))
     options = load_options(model, weights, device, dtype)
+    if not create:
+        refuse_no_library(library, "--create")
     listening = _listen(settings)
     with open_library(library, options, factory) as opened:
         _serve(opened, settings, listening, as_json)

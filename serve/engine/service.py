@@ -232,7 +232,9 @@ class Service:
 
         def add() -> list[Item]:
             embed, positions = self._embed_for_adding, self.settings.positions
-            return self._write(self.library.add, content, name, metadata, self.limits, embed=embed, positions=positions)
+            return self.written(
+                self.library.add, content, name, metadata, self.limits, embed=embed, positions=positions
+            )
 
         try:
             return await stopped_after(self.settings.add_deadline_s, self._adding.run, add)
@@ -245,7 +247,7 @@ class Service:
 
     async def change(self, change: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """Runs a short change of the catalogue, one after the other -> its result. Raises Busy."""
-        return await self._removing.run(functools.partial(self._write, change, *arguments, **named))
+        return await self._removing.run(functools.partial(self.written, change, *arguments, **named))
 
     async def take_time(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """Runs a call in the queue of slow searches -> its result. Raises Busy, and LateError."""
@@ -294,9 +296,7 @@ class Service:
         )
 
     async def points(self, limit: int = 2000) -> list[Point]:
-        """At most `limit` items as points, similar items near each other; computed once for each revision of the
-        catalogue.
-        """
+        """At most `limit` items as points, similar items near each other; computed once for each revision."""
         async with self._laying_out:
             revision = await self.revision()
             if self._points is None or self._points[0] != revision:
@@ -371,7 +371,8 @@ class Service:
             raise TermError(place, f"expected a vector of {self.model.dim} numbers and norm 1, got {vector.shape}")
         return EncodedSegment(vector, "")
 
-    def _write(self, change: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    def written(self, change: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """Changes the library in this thread -> the result. Raises Busy where another process writes."""
         try:
             return change(*arguments, **named)
         except WriterBusyError:

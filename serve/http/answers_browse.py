@@ -7,6 +7,7 @@ from typing import Any
 
 from serve.http.answers import item_json
 from serve.library.albums import Album
+from serve.library.browsing import FileGroup
 from serve.library.facets import Facets
 from serve.library.items import Item
 from serve.library.listing import FileItem
@@ -48,6 +49,17 @@ def facets_json(facets: Facets) -> dict[str, Any]:
         "tags": counts(facets.tags),
         "favourites": facets.favourites,
         "hidden": facets.hidden,
+    }
+
+
+def group_json(group: FileGroup, root: str) -> dict[str, Any]:
+    """A group -> a `GroupAnswer`, of a server whose addresses begin with `root`."""
+    return {
+        "name": shown(group.name),
+        "words": [shown(word) for word in group.words],
+        "count": group.count,
+        "ids": list(group.item_ids),
+        "examples": [file_json(file, root) for file in group.examples],
     }
 
 

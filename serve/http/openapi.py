@@ -9,11 +9,15 @@ from pydantic.json_schema import models_json_schema
 
 from bind.modalities import specs
 from serve.engine.service import Service
+from serve.http.examples import EXAMPLES as _EXAMPLES
 from serve.http.guard import OPEN_PATHS
 from serve.http.schemas import CONTENTS, FILE, EmbeddingsRequest, Error, LocateRequest, SearchRequest
+from serve.http.schemas_browse import AlbumChange, AlbumRequest, MarksRequest, TagsRequest
 
 _SCHEMAS = "#/components/schemas/{model}"
-_BODY = (EmbeddingsRequest, SearchRequest, LocateRequest)
+_BODY = (
+    EmbeddingsRequest, SearchRequest, LocateRequest, MarksRequest, AlbumRequest, AlbumChange, TagsRequest,
+)  # fmt: skip
 REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": Error, "description": "The request makes no sense as it is."},
     401: {"model": Error, "description": "An API key is missing or wrong."},
@@ -21,41 +25,13 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     404: {"model": Error, "description": "There is no such item or model."},
     408: {"model": Error, "description": "The body came too slowly."},
     413: {"model": Error, "description": "Too large, or too many."},
+    414: {"model": Error, "description": "The address is too long."},
     415: {"model": Error, "description": "Another content type is expected."},
     421: {"model": Error, "description": "This server does not answer to that name."},
     422: {"model": Error, "description": "A medium cannot be used, and why."},
     429: {"model": Error, "description": "Too much to do: try again after Retry-After seconds."},
     503: {"model": Error, "description": "The library cannot be used at the moment."},
     504: {"model": Error, "description": "The answer was not there in time."},
-}
-_EXAMPLES: dict[str, dict[str, Any]] = {
-    "EmbeddingsRequest": {
-        "texts": {"summary": "Two texts", "value": {"input": ["a dog", "rain on a roof"]}},
-        "base64": {
-            "summary": "One text, as OpenAI's client asks for it",
-            "value": {"input": "a dog", "encoding_format": "base64"},
-        },
-        "sum": {
-            "summary": "A weighted sum, which is one embedding",
-            "value": {"input": [{"terms": [{"text": "a dog"}, {"text": "indoors", "weight": -0.5}]}]},
-        },
-    },
-    "SearchRequest": {
-        "words": {
-            "summary": "Pictures that words describe",
-            "value": {"query": "a dog", "want": ["image"], "where": "size_bytes > 1000", "k": 5},
-        },
-        "terms": {
-            "summary": "Words with weights",
-            "value": {"terms": [{"text": "a dog"}, {"text": "snow", "weight": 0.5}]},
-        },
-    },
-}
-_EXAMPLES["LocateRequest"] = {
-    "words": {
-        "summary": "Where the picture of an item shows a dog",
-        "value": {"picture": {"item": 1}, "query": "a dog"},
-    }
 }
 _KEY = {"type": "http", "scheme": "bearer", "description": "One of the server's API keys, where it asks for any."}
 BINARY = {"schema": {"type": "string", "format": "binary"}}

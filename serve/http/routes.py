@@ -36,7 +36,8 @@ from serve.http.docs_page import POLICY, docs_page
 from serve.http.errors import RequestError
 from serve.http.forms import metadata_of, read_form
 from serve.http.openapi import BINARY, json_only, json_or_form, upload_form
-from serve.http.routes_browse import ItemId, add_browse_routes
+from serve.http.routes_browse import ItemId, add_browse_routes, check_writable
+from serve.http.routes_marks import add_mark_routes
 from serve.http.schemas import (
     FILE,
     MAX_INPUTS,
@@ -66,6 +67,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
     _add_locate_route(app, service)
     _add_item_routes(app, service)
     add_browse_routes(app, service)
+    add_mark_routes(app, service)
     _add_media_routes(app, service)
     _add_model_routes(app, service)
     _add_state_routes(app, service)
@@ -158,7 +160,7 @@ def _add_item_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/items", response_model=Items, status_code=201, openapi_extra=upload_form())
     async def add_item(request: Request) -> Response:
         """Add a file to the library: `file`, and `metadata` (a JSON object: caption, date, unit, ...)."""
-        _check_writable(service)
+        check_writable(service)
         async with read_form(request, service) as form:
             upload = form.get(FILE)
             if not isinstance(upload, UploadFile):
@@ -170,7 +172,7 @@ def _add_item_routes(app: FastAPI, service: Service) -> None:
     @app.delete("/v1/items/{item_id}", response_model=Items)
     async def delete_item(item_id: ItemId) -> Response:
         """Forget an item's file with all its items. Uploaded files are deleted, files of indexed folders are not."""
-        _check_writable(service)
+        check_writable(service)
         removed = await service.remove(item_id)
         return JsonAnswer({"object": "list", "data": [item_json(entry, root) for entry in removed]})
 
@@ -311,8 +313,3 @@ async def _embed_groups(service: Service, groups: list[list[Term]]) -> list[tupl
                 raise RequestError(400, "bad_query", str(error), f"input[{place}]") from None
         rows.append((vector, sum(part.tokens for part in parts)))
     return rows
-
-
-def _check_writable(service: Service) -> None:
-    if service.settings.read_only:
-        raise RequestError(403, "read_only", "this server does not change its library (--read-only)")

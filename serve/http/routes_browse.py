@@ -11,11 +11,12 @@ from fastapi import Path as InPath
 
 from serve.engine.service import Service
 from serve.http.answers import JsonAnswer, item_json
-from serve.http.answers_browse import details_json, facets_json, file_json
+from serve.http.answers_browse import details_json, facets_json, file_json, group_json
 from serve.http.errors import RequestError
 from serve.http.schemas import MAX_ID
-from serve.http.schemas_browse import Details, DuplicatesPage, FacetsAnswer, Files, ItemsPage
+from serve.http.schemas_browse import Details, DuplicatesPage, FacetsAnswer, Files, Groups, ItemsPage
 from serve.library.errors import LibraryError
+from serve.library.groups import MAX_GROUPS
 from serve.library.listing import MAX_PAGE, CursorError, Order, Sort
 from serve.library.where import WhereError
 
@@ -40,6 +41,12 @@ def refusals() -> Iterator[None]:
         raise RequestError(400, "bad_query", str(error)) from None
 
 
+def check_writable(service: Service) -> None:
+    """Raises RequestError where the server does not change its library."""
+    if service.settings.read_only:
+        raise RequestError(403, "read_only", "this server does not change its library (--read-only)")
+
+
 def add_browse_routes(app: FastAPI, service: Service) -> None:
     """Adds the routes that read lists."""
     _add_list_routes(app, service)
@@ -58,7 +65,8 @@ def _add_list_routes(app: FastAPI, service: Service) -> None:
         sort: Annotated[Sort, Query(description="other than added: of files")] = "added",
         order: Annotated[Order, Query(description="desc: of files")] = "asc",
         cursor: Annotated[
-            str | None, Query(max_length=8000, description="`cursor` of the page before, of files")
+            str | None,
+            Query(max_length=8000, pattern="^[A-Za-z0-9_-]+$", description="`cursor` of the page before, of files"),
         ] = None,
         hidden: Hidden = False,
     ) -> Response:
@@ -87,6 +95,17 @@ def _add_list_routes(app: FastAPI, service: Service) -> None:
         """Count the files that pass a filter by kind, folder, month, camera, place, album and tag."""
         with refusals():
             return JsonAnswer(facets_json(await service.read(library.facets, where, limit=limit, hidden=hidden)))
+
+    @app.get("/v1/groups", response_model=Groups)
+    async def groups(
+        n: Annotated[int, Query(ge=1, le=MAX_GROUPS, description="groups to look for")] = 12,
+        where: Filter = None,
+        limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="ids of a group")] = 200,
+    ) -> Response:
+        """Groups of files that are alike, largest first, each with a name: the nearest of some words."""
+        with refusals():
+            found = await service.take_time(library.groups, n, where=where, limit=limit)
+        return JsonAnswer({"object": "list", "data": [group_json(one, root) for one in found]})
 
     @app.get("/v1/duplicates", response_model=DuplicatesPage)
     async def duplicates(

@@ -126,6 +126,23 @@ class DuplicatesPage(BaseModel):
     total: int
 
 
+class GroupAnswer(BaseModel):
+    """Files that are alike. `ids` are items of its files, the most typical first; `examples` are the first of these."""
+
+    name: str
+    words: list[str]
+    count: int
+    ids: list[int]
+    examples: list[FileAnswer]
+
+
+class Groups(BaseModel):
+    """Groups, largest first."""
+
+    object: Literal["list"]
+    data: list[GroupAnswer]
+
+
 class MarksRequest(Strict):
     """The items whose files are marked; a mark that is null stays as it is."""
 

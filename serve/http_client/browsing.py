@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
 
-from serve.http_client.values import FoundFile, FoundPage, file_of
+from serve.http_client.values import FoundAlbum, FoundFile, FoundPage, album_of, file_of
 
 
 class Browsing:
@@ -100,6 +101,25 @@ class Browsing:
         asked = _given(where=where) | {"by": by, "limit": limit}
         return [file_of(row) for row in self._ask("GET", f"/v1/items/{item_id}/near", params=asked).json()["data"]]
 
+    def groups(self, count: int = 12, *, where: str | None = None) -> list[dict[str, Any]]:
+        """Groups of files that are alike, as dictionaries: name, words, count, ids and examples, largest first.
+
+        Args:
+            count: The number of groups to look for, up to 64.
+            where: A filter, as of `search`.
+
+        Raises:
+            ApiError: The filter cannot be read.
+
+        Example:
+            >>> len(client.groups(2)) <= 2
+            True
+        """
+        found: list[dict[str, Any]] = self._ask("GET", "/v1/groups", params=_given(where=where) | {"n": count}).json()[
+            "data"
+        ]
+        return found
+
     def duplicates(self, threshold: float = 0.98, *, limit: int = 1000) -> list[tuple[float, list[FoundFile]]]:
         """Groups of files that are the same or nearly so, as (least cosine, files), largest first.
 
@@ -117,6 +137,141 @@ class Browsing:
         asked = {"threshold": threshold, "limit": limit}
         told = self._ask("GET", "/v1/duplicates", params=asked).json()["data"]
         return [(group["cosine"], [file_of(row) for row in group["files"]]) for group in told]
+
+    def mark(self, item_ids: Sequence[int], *, favourite: bool | None = None, hidden: bool | None = None) -> int:
+        """Marks the files of items, as `Library.mark` -> how many files.
+
+        Args:
+            item_ids: Ids of any items of the files.
+            favourite: Whether they are favourites; None leaves that as it is.
+            hidden: Whether they are hidden; None leaves that as it is.
+
+        Raises:
+            ApiError: There is no such item, or the server is read-only.
+
+        Example:
+            >>> (hit,) = client.search("a dog", k=1)
+            >>> client.mark([hit.id], favourite=True)
+            1
+        """
+        body = {"ids": list(item_ids)} | _given(favourite=favourite, hidden=hidden)
+        return int(self._ask("POST", "/v1/marks", json=body).json()["files"])
+
+    def albums(self) -> list[FoundAlbum]:
+        """The albums of the library, by name.
+
+        Raises:
+            ApiError: The server refuses the request.
+
+        Example:
+            >>> all(album.name for album in client.albums())
+            True
+        """
+        return [album_of(row) for row in self._ask("GET", "/v1/albums").json()["data"]]
+
+    def make_album(
+        self, name: str, *, query: str | None = None, where: str | None = None, item_ids: Sequence[int] = ()
+    ) -> FoundAlbum:
+        """Makes an album, as `Library.make_album`.
+
+        Args:
+            name: Its name.
+            query: A query that is asked whenever the album is opened.
+            where: A filter, as of `search`.
+            item_ids: Ids of any items of the files of a list.
+
+        Raises:
+            ApiError: The name is taken, the filter cannot be read, or the server is read-only.
+
+        Example:
+            >>> (hit,) = client.search("a dog", k=1)
+            >>> client.make_album("dogs", item_ids=[hit.id]).count
+            1
+        """
+        body = {"name": name, "ids": list(item_ids)} | _given(query=query, where=where)
+        return album_of(self._ask("POST", "/v1/albums", json=body).json())
+
+    def change_album(
+        self, album_id: int, *, name: str | None = None, add: Sequence[int] = (), remove: Sequence[int] = ()
+    ) -> FoundAlbum:
+        """Renames an album, adds files to its list, and removes others from it.
+
+        Args:
+            album_id: The id of the album.
+            name: Its new name; None leaves it as it is.
+            add: Ids of any items of files to add.
+            remove: Ids of any items of files to remove.
+
+        Raises:
+            ApiError: There is no such album or item, or the server is read-only.
+
+        Example:
+            >>> (hit,) = client.search("a dog", k=1)
+            >>> album = client.make_album("pets")
+            >>> client.change_album(album.id, add=[hit.id]).count
+            1
+        """
+        body = {"add": list(add), "remove": list(remove)} | _given(name=name)
+        return album_of(self._ask("PATCH", f"/v1/albums/{album_id}", json=body).json())
+
+    def delete_album(self, album_id: int) -> None:
+        """Deletes an album, and no file.
+
+        Args:
+            album_id: The id of the album.
+
+        Raises:
+            ApiError: There is no such album, or the server is read-only.
+
+        Example:
+            >>> client.delete_album(client.make_album("for a moment").id)
+        """
+        self._ask("DELETE", f"/v1/albums/{album_id}")
+
+    def tags(self) -> list[FoundAlbum]:
+        """The tags of the library, by word.
+
+        Raises:
+            ApiError: The server refuses the request.
+
+        Example:
+            >>> all(tag.name for tag in client.tags())
+            True
+        """
+        return [album_of(row) for row in self._ask("GET", "/v1/tags").json()["data"]]
+
+    def tag(self, words: Sequence[str], *, min_probability: float = 0.5) -> list[FoundAlbum]:
+        """Tags every file that shows what a word says, as `Library.tag` -> the tags.
+
+        Args:
+            words: What to look for.
+            min_probability: The least probability with which a file gets a word.
+
+        Raises:
+            ApiError: The model has no calibration, or the server is read-only.
+
+        Example:
+            >>> client.tag(["dog"])[0].name
+            'dog'
+        """
+        body = {"words": list(words), "min_probability": min_probability}
+        return [album_of(row) for row in self._ask("POST", "/v1/tags", json=body).json()["data"]]
+
+    def export(self, where: str | None = None, *, form: str = "csv") -> str:
+        """The files that pass a filter as text.
+
+        Args:
+            where: A filter, as of `search`.
+            form: `paths` (one a line), `csv` or `json`.
+
+        Raises:
+            ApiError: The filter cannot be read.
+
+        Example:
+            >>> len(client.export(form="paths").splitlines()) == client.files(limit=1).total
+            True
+        """
+        return self._ask("GET", "/v1/export", params=_given(where=where) | {"format": form}).text
 
 
 def _given(**values: Any) -> dict[str, Any]:

@@ -74,6 +74,23 @@ class FoundPage:
     total: int
 
 
+@dataclass(frozen=True)
+class FoundAlbum:
+    """An album or tag as the server describes it; see `serve.library.albums.Album`."""
+
+    id: int
+    name: str
+    query: str | None
+    where: str | None
+    min_probability: float | None
+    count: int | None
+
+
+def album_of(row: Mapping[str, Any]) -> FoundAlbum:
+    """The JSON of an album -> the album."""
+    return FoundAlbum(**{key: value for key, value in row.items() if key != "object"})
+
+
 def item_fields(row: Mapping[str, Any]) -> dict[str, Any]:
     """The JSON of an item -> the fields of a `FoundItem`."""
     keys = ("id", "modality", "path", "start_s", "end_s", "metadata", "at", "date", "date_source")

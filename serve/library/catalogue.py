@@ -237,6 +237,27 @@ class Catalogue:
         rows = self._rows(f"SELECT DISTINCT f.id FROM {join} WHERE {where.sql}", where.values)
         return np.sort(np.array([row[0] for row in rows], np.int64))
 
+    def first_segments(self, where: Where) -> tuple[np.ndarray, dict[int, str]]:
+        """(n,) ids, ascending, of the first segment of each content that passes a filter; and their modalities."""
+        contents = "SELECT DISTINCT c.id FROM " + (
+            _JOIN if where.is_of_segments else "files f JOIN contents c ON c.id = f.content"
+        )
+        rows = self._rows(
+            f"SELECT min(s.id), s.modality FROM segments s JOIN contents o ON o.id = s.content "
+            f"WHERE s.modality = o.modality AND s.content IN ({contents} WHERE {where.sql}) GROUP BY s.content",
+            where.values,
+        )
+        return np.array(sorted(row[0] for row in rows), np.int64), dict(rows)
+
+    def names_and_captions(self, limit: int) -> list[str]:
+        """The captions of searchable files, or the names of those without one, of at most `limit` files."""
+        rows = self._rows(
+            "SELECT CAST(CASE WHEN caption <> '' THEN caption ELSE name END AS BLOB) FROM files "
+            "WHERE content IS NOT NULL ORDER BY id LIMIT ?",
+            (limit,),
+        )
+        return [row[0].decode("utf-8", "replace")[:500] for row in rows]
+
     def digests(self, segments: Sequence[int]) -> list[bytes]:
         """The SHA-256 of the files of segments, without repetition, in this order."""
         rows = self._rows(

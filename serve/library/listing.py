@@ -291,7 +291,7 @@ def _seconds(date: str) -> float:
 
 
 def _cursor(place: _Place, sort: Sort, order: Order) -> str:
-    told = json.dumps([sort, order, place.key, place.content, place.file]).encode()
+    told = json.dumps([sort, order, place.key, place.content, place.file], ensure_ascii=False).encode()
     return base64.urlsafe_b64encode(told).decode().rstrip("=")
 
 

@@ -173,3 +173,29 @@ def test_duplicates_are_files(library: Library) -> None:
     assert all(files[0].path not in [f.path for f in some] for _, some in library.duplicate_files(-1.0)[0])
     assert library.duplicate_files(-1.0, hidden=True)[1] == total
     assert library.duplicate_files(-1.0, hidden=True, after=total)[0] == []
+
+
+def test_groups_are_files_that_are_alike(library: Library, tmp_path: Path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    for number in range(20):  # light and dark pictures, each with a little noise
+        noise = np.random.default_rng(number).integers(0, 40, (20, 24, 3), np.uint8)
+        place = tmp_path / "media" / "tones" / f"{'dark' if number % 2 else 'light'}{number}.png"
+        place.parent.mkdir(exist_ok=True)
+        Image.fromarray(noise if number % 2 else 255 - noise).save(place)
+    library.index(tmp_path / "media")
+    groups = library.groups(2, where="folder = 'tones'")
+    assert [group.count for group in groups] == [10, 10]
+    kinds = [{Path(library.item(number).path).name.strip("0123456789.png") for number in g.item_ids} for g in groups]
+    assert sorted(map(sorted, kinds)) == [["dark"], ["light"]] or sorted(map(sorted, kinds)) == [["dark"], ["li"]]
+    assert len({group.name for group in groups}) == 2 and all(len(group.words) == 2 for group in groups)
+    assert len(groups[0].examples) == 8 and groups[0].examples[0].item_id == groups[0].item_ids[0]
+    asked = f"id in ({', '.join(map(str, groups[0].item_ids))})"
+    assert library.files(asked, limit=1).total == 10
+    assert library.groups(2, where="folder = 'tones'") == groups
+    assert sum(group.count for group in library.groups(64)) == library.facets().total
+    assert library.groups(3, where="name = 'none'") == []
+    for wrong in (0, 65):
+        with pytest.raises(ValueError, match="groups"):
+            library.groups(wrong)
