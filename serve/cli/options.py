@@ -64,8 +64,19 @@ def load_options(
     try:
         options.check()
     except ValueError as error:
-        usage_error(str(error))
+        usage_error(f"{error}{_similar_model(model)}")
     return options
+
+
+def _similar_model(model: str | None) -> str:
+    """The name of a model that there is not -> `; did you mean NAME?` for a similar one, else nothing."""
+    import difflib
+
+    from bind import zoo
+
+    names = zoo.names()
+    found = [] if model is None or model in names else difflib.get_close_matches(model, names, n=1)
+    return f"; did you mean {found[0]}?" if found else ""
 
 
 def load_model(options: LoadOptions) -> BindModel:
@@ -91,7 +102,7 @@ def refuse_no_library(folder: Path, create: str = "") -> None:
     if not known:
         what = "is a folder, but no library" if place.is_dir() else "does not exist"
         usage_error(
-            f"--library: there is no library {folder}: it {what}{similar(place)}; "
+            f"there is no library {folder}: it {what}{similar(place)}; "
             f"`crossbind index FOLDER --library {folder}` makes one"
             + (f", and {create} an empty one" if create else "")
         )

@@ -23,6 +23,7 @@ from serve.engine import fairness, thumbnails
 from serve.engine.batching import Batcher
 from serve.engine.decoding import Decoder
 from serve.engine.fairness import StoppedError
+from serve.engine.folder_jobs import FolderJobs
 from serve.engine.jobs import Busy, EncodedSegment, ItemError, LateError
 from serve.engine.metrics import Metrics
 from serve.engine.settings import Settings
@@ -82,6 +83,7 @@ class Service:
         self._drawing = Threads("draw", _DRAW_THREADS, _MAX_SEARCHES, share)
         self._adding = Threads("add", _ADD_THREADS, _MAX_WRITES, share, each=_ADDS_EACH)
         self._removing = Threads("remove", 1, _MAX_WRITES, share)
+        self.folder_jobs = FolderJobs(library, self.settings.allow_folders)
         self._points: tuple[int, list[Point]] | None = None
         self._laying_out = asyncio.Lock()
         self._closed = False
@@ -97,6 +99,7 @@ class Service:
     def close(self) -> None:
         """Accepts nothing more and finishes accepted work. It can be called twice. The library stays open."""
         self._closed = True
+        self.folder_jobs.close()
         self._adding.close()  # closed first, because these threads still submit to the batcher
         self._batcher.close()
         for threads in (self._reading, self._searching, self._searching_long, self._drawing, self._removing):
@@ -200,10 +203,7 @@ class Service:
         return await self.read(lambda: self.library.revision)
 
     async def original(self, item_id: int) -> Path:
-        """The path of an item's file as it was indexed.
-
-        Raises UnknownItemError, also where the file is gone or has changed.
-        """
+        """The path of an item's file as it was indexed. Raises UnknownItemError where it is gone or has changed."""
         return await self._drawing.run(functools.partial(self.library.original, item_id))
 
     async def open_original(self, item_id: int) -> IO[bytes]:

@@ -42,4 +42,5 @@ EXAMPLES["AlbumRequest"] = {
     "query": {"summary": "A saved query", "value": {"name": "dogs", "query": "a dog"}},
 }
 EXAMPLES["AlbumChange"] = {"add": {"summary": "One file more", "value": {"add": [1]}}}
+EXAMPLES["FolderRequest"] = {"folder": {"summary": "A folder of the server", "value": {"path": "/srv/photos"}}}
 EXAMPLES["TagsRequest"] = {"words": {"summary": "Two words", "value": {"words": ["dog", "a red car"]}}}

@@ -12,11 +12,12 @@ from serve.engine.service import Service
 from serve.http.examples import EXAMPLES as _EXAMPLES
 from serve.http.guard import OPEN_PATHS
 from serve.http.schemas import CONTENTS, FILE, EmbeddingsRequest, Error, LocateRequest, SearchRequest
-from serve.http.schemas_browse import AlbumChange, AlbumRequest, MarksRequest, TagsRequest
+from serve.http.schemas_browse import AlbumChange, AlbumRequest, FolderRequest, MarksRequest, TagsRequest
 
 _SCHEMAS = "#/components/schemas/{model}"
 _BODY = (
-    EmbeddingsRequest, SearchRequest, LocateRequest, MarksRequest, AlbumRequest, AlbumChange, TagsRequest,
+    EmbeddingsRequest, SearchRequest, LocateRequest,
+    MarksRequest, AlbumRequest, AlbumChange, TagsRequest, FolderRequest,
 )  # fmt: skip
 REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": Error, "description": "The request makes no sense as it is."},

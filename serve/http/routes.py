@@ -37,6 +37,7 @@ from serve.http.errors import RequestError
 from serve.http.forms import metadata_of, read_form
 from serve.http.openapi import BINARY, json_only, json_or_form, upload_form
 from serve.http.routes_browse import ItemId, add_browse_routes, check_writable
+from serve.http.routes_folders import add_folder_routes
 from serve.http.routes_marks import add_mark_routes
 from serve.http.schemas import (
     FILE,
@@ -68,6 +69,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
     _add_item_routes(app, service)
     add_browse_routes(app, service)
     add_mark_routes(app, service)
+    add_folder_routes(app, service)
     _add_media_routes(app, service)
     _add_model_routes(app, service)
     _add_state_routes(app, service)

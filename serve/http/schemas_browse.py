@@ -207,3 +207,77 @@ class TagsRequest(Strict):
     words: Annotated[list[Name], Field(min_length=1, max_length=100)]
     min_probability: Annotated[float, Field(ge=0, le=1)] = 0.5
     want: Annotated[list[str] | None, Field(max_length=32)] = None
+
+
+class FolderRequest(Strict):
+    """A folder of the server's machine."""
+
+    path: Annotated[str, Field(min_length=1, max_length=4096)]
+
+
+class FolderAnswer(BaseModel):
+    """A folder that was indexed: its numbers of files, whether it is there now, and when a run over it last ended."""
+
+    path: str
+    files: int
+    skipped: int
+    is_there: bool
+    last_run: str
+
+
+class Folders(BaseModel):
+    """The folders of the library, and those in which the server adds folders."""
+
+    object: Literal["list"]
+    data: list[FolderAnswer]
+    allowed: list[str]
+
+
+class SkippedFile(BaseModel):
+    """A file that could not be used, and why."""
+
+    path: str
+    reason: str
+
+
+class SkippedPage(BaseModel):
+    """Skipped files by path; `next` is the `after` of the next ones, null at the end."""
+
+    object: Literal["list"]
+    data: list[SkippedFile]
+    has_more: bool
+    next: int | None
+    total: int
+
+
+class ReportAnswer(BaseModel):
+    """What a run did, as numbers of files; `first` are the first skipped ones with the reasons."""
+
+    added: int
+    updated: int
+    renamed: int
+    removed: int
+    unchanged: int
+    seconds: float
+    skipped: int
+    first: list[SkippedFile]
+
+
+class IndexingAnswer(BaseModel):
+    """What is being indexed: `path` is null for what was skipped before, `rate` is in files a second.
+
+    `state` is idle, waiting, running, done or failed; `waiting` is the number of folders behind this one. `report` is
+    that of the last run that ended.
+    """
+
+    object: Literal["indexing"]
+    number: int
+    state: str
+    path: str | None
+    done: int
+    total: int
+    rate: float
+    left_s: float | None
+    waiting: int
+    report: ReportAnswer | None
+    error: str | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -249,13 +250,61 @@ class Browsing:
 
         Raises:
             ApiError: The model has no calibration, or the server is read-only.
-
-        Example:
-            >>> client.tag(["dog"])[0].name
-            'dog'
         """
         body = {"words": list(words), "min_probability": min_probability}
         return [album_of(row) for row in self._ask("POST", "/v1/tags", json=body).json()["data"]]
+
+    def add_folder(self, path: str) -> None:
+        """Lets a folder of the server's machine be indexed in the background; `wait_for_indexing` waits for that.
+
+        Args:
+            path: The folder, which the server's setting `allow_folders` has to allow.
+
+        Raises:
+            ApiError: The server does not add that folder, or there is none.
+        """
+        self._ask("POST", "/v1/folders", json={"path": path})
+
+    def wait_for_indexing(self) -> dict[str, Any]:
+        """Waits until nothing is being indexed -> the last state, with the `report` of the last run.
+
+        Raises:
+            ApiError: The server refuses the request.
+
+        Example:
+            >>> client.wait_for_indexing()["state"] in ("idle", "done")
+            True
+        """
+        lines = self._ask("GET", "/v1/indexing", timeout=None).text.splitlines()
+        last: dict[str, Any] = json.loads([line for line in lines if line.startswith("data: ")][-1][len("data: ") :])
+        return last
+
+    def skipped(self, *, limit: int = 1000) -> list[tuple[str, str]]:
+        """(path, reason) of the files that could not be used, by path.
+
+        Args:
+            limit: The largest number of files, up to 1,000.
+
+        Raises:
+            ApiError: The server refuses the request.
+
+        Example:
+            >>> all(reason for _, reason in client.skipped())
+            True
+        """
+        told = self._ask("GET", "/v1/skipped", params={"limit": limit}).json()["data"]
+        return [(row["path"], row["reason"]) for row in told]
+
+    def retry_skipped(self) -> None:
+        """Lets everything be tried again that was skipped, in the background; `wait_for_indexing` waits for that.
+
+        Raises:
+            ApiError: The server is read-only.
+
+        Example:
+            >>> client.retry_skipped()
+        """
+        self._ask("POST", "/v1/skipped/retry")
 
     def export(self, where: str | None = None, *, form: str = "csv") -> str:
         """The files that pass a filter as text.

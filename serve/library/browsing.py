@@ -361,11 +361,6 @@ class Browsing:
         Raises:
             ValueError: The model has no calibration, or a word is no name.
             WriterBusyError: Another process or thread is writing.
-
-        Example:
-            >>> tag = library.tag(["dog"], want=["image"])[0]
-            >>> tag.name, tag.count == library.files("tag = 'dog'").total
-            ('dog', True)
         """
         names = list(dict.fromkeys(albums.checked_name(word) for word in words))
         if embedded is None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.cluster.vq import kmeans2
 
 from bind.index.index import Index
 from preprocess.extras import is_installed
@@ -65,6 +64,8 @@ class Groups:
         Vectors of each modality are moved to a common centre first, because otherwise the groups would be the
         modalities (arXiv 2203.02053). The same library gives the same groups.
         """
+        from scipy.cluster.vq import kmeans2  # imported here, because the import takes a second
+
         segments, modalities = self._catalogue.first_segments(where)
         segments, vectors = _vectors(index, segments)
         if not len(segments):

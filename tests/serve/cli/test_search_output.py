@@ -127,6 +127,12 @@ def test_mistyped_options_and_words_with_a_dash_get_a_way_out(place: Path) -> No
     assert search(place, "--k", "1", "--", "-cat").exit_code in (0, 2)
 
 
+def test_a_mistyped_model_gets_a_suggestion(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    done = search(place, "red", "--model", "smal")
+    assert done.exit_code == 2 and "did you mean small?" in done.stderr
+
+
 def test_a_log_gets_a_line_now_and_then(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(progress.time, "monotonic", lambda: now)
