@@ -29,29 +29,35 @@ bench-gpu: .venv/installed
 docs: .venv/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict -f docs/mkdocs.yml
 
-# The weights of `small` anew, from the packages' drawings (1.2 GB; Debian and npm clients are needed) and whatever photographs
-# DATA has: `make small DATA=DIR`, and LICENCE=free for what may be used freely (small-free). Minutes on a GPU for pictures and
-# the four encoders, hours without one.
+# The weights of `small` anew, from the packages' drawings and sounds (4 GB; Debian's and npm's clients are needed) and the real
+# data sets that DATA has: `make small DATA=DIR`, and LICENCE=free for what may be used freely (small-free: pictures and words).
+# Each step adds an encoder to the checkpoint of the step before and goes on where it was interrupted. The steps of pictures and
+# sounds take minutes on a GPU and hours without one.
 S := out/small
 DATA ?= data
 LICENCE ?= all
 NAME := $(if $(filter free,$(LICENCE)),small-free,small)
+P := $(S)/pictures-$(LICENCE)
 small: .venv/installed
 	$(BIN)/python -m train.small.fetch $(S)/packages
-	$(BIN)/python -m train.small $(DATA) $(S)/packages $(S)/pictures-$(LICENCE) --licence $(LICENCE)
-	cp $(S)/pictures-$(LICENCE)/model/*.safetensors bind/zoo/$(NAME)/ && cd bind/zoo/$(NAME) && sha256sum *.safetensors > SHA256SUMS
-	mkdir -p $(S)/runs && printf 'scenes = 3200\nseed = 0\n' > $(S)/runs/simulated.toml
-	$(BIN)/crossbind manifest simulated $(S)/runs $(S)/runs/sim
+	$(BIN)/python -m train.small $(DATA) $(S)/packages $(P) --licence $(LICENCE)
+ifeq ($(LICENCE),free)
+	$(BIN)/python -m train.small.install $(P)/model bind/zoo/$(NAME)
+else
+	$(BIN)/python -m train.small.layout $(DATA) $(P)/model $(S)/layout/model $(S)/layout/features
+	$(BIN)/python -m train.small.motion $(DATA) $(S)/packages $(S)/layout/model $(S)/motion --folds
+	$(BIN)/python -m train.small.sensors $(DATA) $(S)/packages $(S)/motion/model $(S)/sensors --folds
 	$(BIN)/crossbind manifest stamps $(S)/packages/stamps $(S)/stamps
-	$(BIN)/crossbind manifest seglearn $$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))") $(S)/seglearn
-	$(BIN)/pip download --quiet --no-deps --dest $(S)/packages/aeon aeon==1.6.0
-	$(BIN)/crossbind manifest basicmotions $(S)/packages/aeon $(S)/basicmotions
-	$(BIN)/python -m train.small.splits $(S)/stamps.jsonl $(S)/stamps-spoken.jsonl $(S)/seglearn.jsonl $(S)/runs
-	cp $(S)/basicmotions-*.jsonl train/runs/small-*.toml $(S)/runs/
-	for kind in audio depth thermal imu; do $(BIN)/crossbind train $(S)/runs/small-$$kind.toml; done
-	$(BIN)/python -m train.small.assemble bind/zoo/small $(foreach kind,audio depth thermal imu,$(kind)=$(S)/runs/out/small-$(kind)/model)
-	$(BIN)/python -m train.small.tables $(DATA) $(S)/packages $(S)/pictures-$(LICENCE)
-	$(BIN)/python -m train.small.composed $(S)/pictures-$(LICENCE)
+	$(BIN)/python -m train.small.splits $(S)/stamps.jsonl $(S)/stamps-spoken.jsonl $(S)/words
+	sed 's#^\[base\]#&\nmodel = "$(abspath $(S))/sensors/model"#' train/runs/small-audio.toml > $(S)/words/small-audio.toml
+	$(BIN)/crossbind train $(S)/words/small-audio.toml
+	$(BIN)/python -m train.small.sounds $(DATA) $(S)/packages $(S)/sensors/model $(S)/words/out/small-audio/model $(S)/sounds
+	$(BIN)/python -m train.small.install $(S)/sounds/model bind/zoo/$(NAME)
+endif
+	$(BIN)/python -m train.small.calibrate $(NAME) $(DATA) --licence $(LICENCE)
+	$(BIN)/crossbind eval $(NAME) --suite real --data $(DATA)
+	$(BIN)/python -m train.small.tables $(DATA) $(S)/packages $(P)
+	$(BIN)/python -m train.small.composed $(P)
 
 lint: .venv/installed
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format . && $(BIN)/mypy && $(BIN)/lint-imports

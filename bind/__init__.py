@@ -27,6 +27,8 @@ _HOME = {
     "load": "bind.zoo",
     "names": "bind.zoo",
 }
+"""Public name -> the module that defines it, which is imported when the name is first used: `import bind` alone loads
+no torch."""
 __all__ = ["BatchError", "BindModel", "Embeddings", "Index", "SpaceError", "combine", "load", "names"]
 
 

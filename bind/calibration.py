@@ -28,7 +28,9 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 FILE = "calibration.safetensors"
+"""The calibration's file in a checkpoint's folder."""
 FEATURES = ("background", "library", "log items", "offset")
+"""The inputs of the logistic function, as explained above; `offset` is the constant 1."""
 DIRECTIONS = 48
 """How many principal directions of the background's covariance are stored; all others share one variance."""
 SMALLEST_SPREAD = 0.005

@@ -22,6 +22,7 @@ from bind.files import SUMS, exchange, format_sums, parse_sums, sha256, sync
 from bind.model.towers import Tower
 
 TABLE = "model.toml"
+"""The file of a checkpoint that describes its encoders, heads and preprocessing."""
 
 
 class CheckpointError(ValueError):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection
 
 DTYPES = ("float32", "bfloat16", "float16")
+"""Types in which towers may run. Vectors are float32 whatever the type."""
 
 
 def check(device: str, dtype: str, modalities: Collection[str] | None) -> None:

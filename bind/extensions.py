@@ -16,7 +16,9 @@ from importlib import metadata
 from typing import Any
 
 MODALITIES = "crossbind.modalities"
+"""The entry points under which other packages announce modalities."""
 ENCODERS = "crossbind.encoders"
+"""The entry points under which other packages announce encoders."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 SUMS = "SHA256SUMS"
+"""The file with the checksums of the other files of its folder, as `sha256sum` writes them."""
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
+"""A line of `sha256sum`: digest, a space, `*` or a space, the file's name."""
 _AT_FDCWD = -100  # the value in Linux's fcntl.h
 _SWAP = 2  # RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS
 

@@ -9,7 +9,9 @@ from functools import cache
 from pathlib import Path
 
 PACKAGES = ("preprocess", "bind", "data_manifests", "train", "serve")
+"""The packages that have to come from one installation."""
 _ROOT = Path(__file__).resolve().parents[1]
+"""The folder from which this package was imported."""
 
 
 @cache

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+"""Flags to open a folder, so that paths below it are resolved from its descriptor and not from its name."""
 # O_NONBLOCK: opening a named pipe returns at once, so that the pipe can be recognised and refused.
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _IRREGULAR = "is no regular file or folder of its own (a link, pipe or device?)"

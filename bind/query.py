@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 _WEIGHT = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*\*\s*")
+"""The weight in front of a term: `0.5 * image:dog.jpg`."""
 _PREFIX = re.compile(r"([a-z][a-z0-9_]+):")
+"""The modality in front of a term: `image:dog.jpg`."""
 _OPERATOR = re.compile(r"(?<=\s)[+-](?=\s|$)")
+"""A `+` or `-` between spaces, which joins terms; others belong to names and words."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 NORM_TOLERANCE = 1e-3
 """The largest deviation of a row's norm from 1: ten thousand float32 roundings, and a cosine off by 0.1 % at most."""
 _ROWS_PER_CHECK = 65_536
+"""Rows whose norms are checked at a time, so that the check of millions of rows takes little memory."""
 
 
 class SpaceError(ValueError):

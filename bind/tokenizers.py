@@ -14,6 +14,7 @@ from typing import Any
 from preprocess.extras import needs
 
 _OPEN_CLIP = "open_clip:"
+"""What names of open_clip's tokenizers begin with in a model's description."""
 _LONGEST_PIECE = 256  # in letters; see _bpe_words
 
 

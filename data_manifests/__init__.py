@@ -29,6 +29,7 @@ Entry = dict[str, Any]
 """One event, as it stands in a line of a manifest."""
 
 _MOST_EXAMPLES = 5
+"""Names that are given as examples for each kind of missing file; the rest is counted."""
 
 
 class BuildError(ValueError):

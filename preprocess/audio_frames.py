@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import BinaryIO
 
 _MOST_ZEROS = 2**24
+"""Bytes of zeros that are skipped in front of the sound: a file of nothing but zeros costs no more than 16 MiB of
+reading."""
 _MOST_JUNK = 2**16
+"""Bytes that are searched for the first frame; a file without one in its first 64 KiB is no MPEG audio."""
 # ISO/IEC 11172-3 and 13818-3: kbit/s by (is MPEG-1, layer), Hz of MPEG-1; lower versions halve and quarter the rates.
 _KBITS = {
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),

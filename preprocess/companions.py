@@ -26,16 +26,25 @@ from preprocess.metadata import bounded, cleaned
 from preprocess.sidecar import MAX_SIDECAR_BYTES
 
 _SUFFIXES = (".json", ".xmp", ".txt")
+"""Endings of files that say something about the medium beside them."""
 _TAKEOUT = ".supplemental-metadata"
+"""What Google Takeout puts between the medium's whole name and `.json`."""
 _TAKEOUT_LENGTH = 46
 """Takeout cuts what stands before `.json` to so many characters."""
 _NUMBER = re.compile(r"(.+)(\(\d+\))(\.[^.]+)$")
+"""`NAME(1).jpg`: Takeout writes the number of a namesake behind the suffix of its sidecar, `NAME.jpg(1).json`."""
 _EDITED = re.compile(r"-(edited|bearbeitet|modifié|editado|modificato|bewerkt)$")
+"""The endings, by language, that Google Photos gives to edited copies; a copy has the sidecar of its original."""
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp")
+"""Pictures of an img2dataset shard, whose caption lies in `NAME.json` or `NAME.txt`."""
 _STILLS = (".HEIC", ".heic", ".JPG", ".jpg", ".JPEG", ".jpeg")
+"""Suffixes of the photograph of a live photo, those that iPhones write first."""
 _LIVE = b"com.apple.quicktime.content.identifier"
+"""The key under which Apple's films name the photograph to which they belong."""
 _MOVIE_HEAD_BYTES = 2**18
+"""Bytes at each end of a film that are searched for that key; the index of a film of 3 s lies in one of them."""
 _MOST_CAPTION = 4_096
+"""Characters of a caption. Captions of web pages that are longer are whole articles."""
 _SETTLED_NS = 10**9
 """A folder changed later than so long ago may change again within the same tick of its clock."""
 

@@ -10,15 +10,18 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 _MOST_BOXES = 10_000
+"""Entries of a container's index that are looked at, so that a file of empty boxes does not cost seconds."""
 _TS_BYTES = 2**20
+"""Bytes of an MPEG transport stream that are searched for its tables, which repeat every 0.1 s (DVB)."""
 _ASF_BYTES = 2**20
+"""Bytes at the beginning of a Windows Media file that hold its header, which lists its streams."""
 # ISO/IEC 13818-1, table 2-34, and ATSC, Blu-ray and AVS for the rest.
 _TS_PICTURES = {0x01, 0x02, 0x10, 0x1B, 0x1E, 0x1F, 0x20, 0x21, 0x24, 0x27, 0x33, 0x42, 0x80, 0xD1, 0xD2, 0xD4, 0xEA}
 _ASF_VIDEO = bytes.fromhex("c0ef19bc4d5bcf11a8fd00805f5c442b")
 _ASF_AUDIO = bytes.fromhex("409e69f84d5bcf11a8fd00805f5c442b")
 _OGG_PICTURES = (b"\x80theora", b"OVP80", b"BBCD", b"\x01video")
 # Matroska's element ids (RFC 9559, section 5)
-_EBML, _SEGMENT, _TRACKS, _ENTRY, _TYPE, _CLUSTER = 0x1A45DFA3, 0x18538067, 0x1654AE6B, 0xAE, 0x83, 0x1F43B675
+_SEGMENT, _TRACKS, _ENTRY, _TYPE, _CLUSTER = 0x18538067, 0x1654AE6B, 0xAE, 0x83, 0x1F43B675
 
 
 def has_pictures(name: str, file: BinaryIO) -> bool | None:
@@ -182,3 +185,4 @@ _LOOKS = {
     "flv": _flv,
     "ogg": _ogg,
 }
+"""Name of a container -> the function that looks into its index for streams with pictures."""

@@ -11,9 +11,11 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+"""Byte order marks and the names by which Python knows their encodings."""
 _CONTROLS = frozenset(range(32)) - set(b"\t\n\v\f\r\x1b") | {0x7F}
 """Bytes that no text in a one-byte encoding has."""
 _LONGEST_CHARACTER = 4
+"""Bytes of the longest character in UTF-8; one may be cut off at the end of a head."""
 _FEWEST_PAIRS = 4
 """Characters without which UTF-16 is not told by its zeros."""
 UNDEFINED = frozenset(b"\x81\x8d\x8f\x90\x9d")

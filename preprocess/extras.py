@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from importlib import metadata
 
 OWN_PACKAGES = ("preprocess", "bind", "data_manifests", "train", "serve")
+"""The packages of the wheel. A module of theirs that is missing is a fault of the installation, not a missing extra."""
 _FAISS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs")
 """The distributions that each bring the module `faiss`."""
 

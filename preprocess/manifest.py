@@ -24,8 +24,11 @@ from preprocess.source import Hints, MediaError, Source
 OR = " | "
 """Between the names of one class."""
 _HEADER = {"manifest", "name", "root", "license", "about", "classes", "templates"}
+"""Keys of a manifest's first line."""
 _NOT_MEDIA = {"id", "labels", "group", "text"}
+"""Keys of an event that hold no file; every other key is the name of a modality."""
 _MOST_ERRORS = 20
+"""Faults that one error lists. More would hide the first ones on a terminal; the rest is counted."""
 
 
 class ManifestError(ValueError):
@@ -194,6 +197,7 @@ def _event(entry: Mapping[str, Any], root: Path, where: str) -> Event:
 
 
 _REFERENCE_KEYS = {"path", *(field.name for field in fields(Hints))}
+"""Keys of a reference to a file: its path and the hints of a sidecar."""
 
 
 def _source(modality: str, value: Any, root: Path, where: str) -> Source:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from preprocess.files import IrregularFileError, MediaError, open_regular
 
 MAX_SIDECAR_BYTES = 2**20
+"""Bytes of a sidecar. Those of Google Takeout have a few KB."""
 
 
 @dataclass(frozen=True)

@@ -25,14 +25,31 @@ Plan = Literal["whole", "segments"]
 class Limits:
     """Upper bounds of one medium. Whatever exceeds one is a `MediaError`, before it costs memory or time.
 
-    Decoding may take `decode_timeout_s` and, as a long film takes longer, one second more for each
-    `decode_bytes_per_s` of the file. Of the processor's time it may take `decode_cpu_s` and as much more; a film may
-    take all of its time on several cores.
+    Args:
+        max_bytes: The length of the file.
+        max_pixels: Width times height of a picture, or of a frame of a film.
+        max_duration_s: Seconds of sound, film or motion that are read of one file.
+        max_rows: Rows of a table of measurements.
+        decode_timeout_s: Seconds that decoding may take; as a long film takes longer, one second more is allowed for
+            each `decode_bytes_per_s` of the file.
+        decode_cpu_s: Seconds of processor time that decoding may take, and as much more as the length of the file
+            allows; a film may take all of its time on several cores.
+        decode_bytes_per_s: The slowest speed, in bytes a second, at which a long file is still decoded.
+        worker_memory_bytes: Memory of a decode worker beyond what it had before its first medium.
+        decode: Where media are decoded. "isolated": in worker processes, so that a decoder that hangs, crashes or is
+            subverted harms nothing else. "gpu": plain JPEGs by nvJPEG on the model's GPU, in this process and without
+            `decode_timeout_s` and `worker_memory_bytes`; the rest isolated. Choose "gpu" only for files whose origin
+            is trusted, such as an archive of one's own cameras: a hole in nvJPEG would be one in this process.
 
-    `decode` says where that happens. "isolated": in worker processes, whose decoders may hang, crash or be subverted
-    and nothing else is. "gpu": plain JPEGs by nvJPEG on the model's GPU, in this process and without `decode_timeout_s`
-    and `worker_memory_bytes`; the rest isolated. Only for files whose origin is trusted, such as an archive of one's
-    own cameras: a hole in nvJPEG would be one in this process. Raises ValueError for another word.
+    Raises:
+        ValueError: `decode` is another word.
+
+    Example:
+        >>> try:
+        ...     model.embed(["dog.jpg"], limits=Limits(max_pixels=10_000))
+        ... except MediaError as error:
+        ...     print(error)
+        dog.jpg: has 512 x 512 pixels, the limit is 10,000 (max_pixels)
     """
 
     max_bytes: int = 4 * 2**30

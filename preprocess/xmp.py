@@ -9,7 +9,9 @@ from typing import Any
 from preprocess.metadata import bounded, camera_of, moment
 
 MAX_BYTES = 2**20
+"""Bytes of an XMP packet that are looked at; behind them lie histories of edits and thumbnails."""
 _LIST_ITEM = re.compile(r"<rdf:li(?:\s[^>]*)?>([^<]*)</rdf:li>")
+"""An entry of an RDF list."""
 
 
 def facts_of(packet: bytes | str) -> dict[str, Any]:

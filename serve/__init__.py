@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from serve.library.library import Library
 
 _HOME = {"Client": "serve.client", "Library": "serve.library.library", "Term": "serve.engine.terms"}
+"""Public name -> the module that defines it, which is imported when the name is first used."""
 __all__ = ["Client", "Library", "Term"]
 
 

@@ -23,10 +23,12 @@ from bind.space import Embeddings, concatenate
 from preprocess.readers.lines import Line
 from serve.engine.terms import Term
 from serve.http_client.browsing import Browsing
-from serve.http_client.values import ApiError, FoundHit, FoundItem, item_fields
+from serve.http_client.values import ApiError, FoundHit, FoundHits, FoundItem, item_fields
 
 _MOST_WAIT_S = 30.0
+"""Seconds that a client waits at most before it tries again, whatever a server asks for."""
 _PER_REQUEST = 32
+"""Contents that are sent in one request, so that a long list does not meet a server's limit of a body."""
 
 
 class Client(Browsing):
@@ -93,8 +95,12 @@ class Client(Browsing):
         k: int = 10,
         want: Sequence[str] | None = None,
         where: str | None = None,
+        *,
+        every_segment: bool = False,
+        min_score: float | None = None,
         min_probability: float | None = None,
-    ) -> list[FoundHit]:
+        cursor: str | None = None,
+    ) -> FoundHits:
         """The k best hits, best first, for words, a file, an item, or terms with weights.
 
         Args:
@@ -102,7 +108,10 @@ class Client(Browsing):
             k: The largest number of hits.
             want: The modalities to find; None means all.
             where: A filter, as in `Library.search`.
+            every_segment: Each stretch of a recording is a hit of its own.
+            min_score: Hits with a lower score are left out.
             min_probability: Hits that are less likely to be right are left out.
+            cursor: `next` of the page before, for the same query and options.
 
         Raises:
             ApiError: The server refuses the query, for example because its filter cannot be read.
@@ -112,20 +121,20 @@ class Client(Browsing):
             >>> len(hits), hits[0].score >= hits[1].score
             (2, True)
         """
-        terms = [Term(query)] if isinstance(query, (str, Path, int)) else query
-        body: dict[str, Any] = {"terms": [_term(term) for term in terms], "k": k}
-        body |= {} if want is None else {"want": list(want)}
-        body |= {} if where is None else {"where": where}
-        body |= {} if min_probability is None else {"min_probability": min_probability}
-        found = self._ask("POST", "/v1/search", json=body).json()["data"]
-        return [
+        given: dict[str, Any] = {"want": None if want is None else list(want), "where": where, "cursor": cursor}
+        given |= {"min_score": min_score, "min_probability": min_probability}
+        body: dict[str, Any] = {"terms": _terms(query), "k": k, "every_segment": every_segment}
+        body |= {key: value for key, value in given.items() if value is not None}
+        answer = self._ask("POST", "/v1/search", json=body).json()
+        hits = [
             FoundHit(
                 **item_fields(row),
-                **{key: row[key] for key in ("score", "cosine", "keyword", "probability")},
+                **{key: row[key] for key in ("score", "cosine", "keyword", "probability", "likely")},
                 lines=tuple(Line(**line | {"box": line["box"] and tuple(line["box"])}) for line in row["lines"]),
             )
-            for row in found
+            for row in answer["data"]
         ]
+        return FoundHits(hits, answer["next"], answer["nothing"])
 
     def locate(self, picture: bytes | Path | int | Term, query: str | Path | int | Sequence[Term]) -> Located:
         """Where a picture shows what a query asks for: a heat map, and boxes in its pixels, best first.
@@ -142,13 +151,12 @@ class Client(Browsing):
             >>> found.heat.dtype, len(found.boxes[0])
             (dtype('float32'), 5)
         """
-        terms = [Term(query)] if isinstance(query, (str, Path, int)) else query
-        body = {"picture": _term(picture), "terms": [_term(term) for term in terms]}
-        told = self._ask("POST", "/v1/locate", json=body).json()
-        shape = told["heat"]["height"], told["heat"]["width"]
-        heat = np.frombuffer(base64.b64decode(told["heat"]["data"]), "<f4").astype(np.float32).reshape(shape)
-        boxes = [(box["x0"], box["y0"], box["x1"], box["y1"], box["score"]) for box in told["boxes"]]
-        return Located(heat, boxes, told["width"], told["height"])
+        body = {"picture": _term(picture), "terms": _terms(query)}
+        answer = self._ask("POST", "/v1/locate", json=body).json()
+        shape = answer["heat"]["height"], answer["heat"]["width"]
+        heat = np.frombuffer(base64.b64decode(answer["heat"]["data"]), "<f4").astype(np.float32).reshape(shape)
+        boxes = [(box["x0"], box["y0"], box["x1"], box["y1"], box["score"]) for box in answer["boxes"]]
+        return Located(heat, boxes, answer["width"], answer["height"])
 
     def add(self, file: Path, metadata: Mapping[str, Any] | None = None) -> list[FoundItem]:
         """Uploads a file to the library -> its items (a film has several).
@@ -260,6 +268,11 @@ class Client(Browsing):
         except (ValueError, KeyError, TypeError):
             error = {"code": "unknown", "message": answer.text[:200]}
         raise ApiError(answer.status_code, error["code"], error["message"])
+
+
+def _terms(query: str | Path | int | Sequence[Term]) -> list[dict[str, Any]]:
+    """A query -> the JSON of its terms in the API."""
+    return [_term(term) for term in ([Term(query)] if isinstance(query, (str, Path, int)) else query)]
 
 
 def _term(content: str | bytes | Path | int | Term) -> dict[str, Any]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import io
+import re
 import subprocess
 import sys
 import time
+import tokenize
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -117,7 +120,6 @@ LONG_FILES = {
     "serve/library/catalogue.py": "every question that is asked of one database, over one set of connections",
     "train/small/composed.py": "one experiment from its data to its numbers",
     "train/small/heads.py": "both heads of one space, which are fitted together",
-    "train/small/sounds.py": "one recipe from the teacher to the weights",
 }
 """Files of more lines than `LONGEST_FILE`, and why each is not split."""
 LONG_FUNCTIONS = {
@@ -140,6 +142,52 @@ def test_functions_are_short() -> None:
                 if node.end_lineno - node.lineno + 1 > LONGEST_FUNCTION:
                     found.add(f"{file.as_posix()}:{node.name}")
     assert found <= LONG_FUNCTIONS.keys()
+
+
+_CONSTANT = re.compile(r"_{0,2}[A-Z][A-Z0-9_]+")
+_DECLARATIONS = ("SPEC", "BUILDER")
+"""The constants by which a file registers a modality or a data set: their fields are texts for the reader."""
+
+
+def unexplained_constants(source: str) -> list[str]:
+    """A module -> its UPPER_CASE names with neither a docstring below them nor a comment.
+
+    A comment stands in the line of the constant, or above an unbroken run of assignments that it explains together.
+    """
+    tree, lines, found = ast.parse(source), source.splitlines(), []
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    commented = {token.start[0] for token in tokens if token.type == tokenize.COMMENT}
+    run_ends = 0  # the last line of a run of assignments below a comment
+    for node, following in zip(tree.body, [*tree.body[1:], None], strict=True):
+        if not isinstance(node, ast.Assign | ast.AnnAssign):
+            continue
+        assert node.end_lineno is not None
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        names = [
+            name.id
+            for target in targets
+            for name in (target.elts if isinstance(target, ast.Tuple) else [target])
+            if isinstance(name, ast.Name) and _CONSTANT.fullmatch(name.id) and name.id not in _DECLARATIONS
+        ]
+        above = node.lineno - 1
+        is_in_run = lines[above - 1].startswith("#") or above == run_ends
+        run_ends = node.end_lineno if is_in_run else 0
+        has_docstring = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+        if names and not (has_docstring or is_in_run or {node.lineno, node.end_lineno} & commented):
+            found += names
+    return found
+
+
+def test_every_constant_is_explained() -> None:
+    found = {file.as_posix(): unexplained_constants((ROOT / file).read_text()) for file in FILES}
+    assert {file: names for file, names in found.items() if names} == {}
+
+
+def test_an_unexplained_constant_is_found() -> None:
+    explained = '"""Module."""\nA1 = 1\n"""Said below."""\nB1 = 2  # said beside\n# said above\nC1 = 3\nD1 = 4\n'
+    assert unexplained_constants(explained) == []
+    assert unexplained_constants(explained + "\n_LATE, T = 5, 6\nSPEC = 7\n") == ["_LATE"]
+    assert unexplained_constants("# of the file\n\nX_S: float = 1\n") == ["X_S"]
 
 
 def test_the_public_interface_is_the_stored_one() -> None:

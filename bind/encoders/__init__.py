@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 from bind import extensions
 
 _OF_THE_DESCRIPTION = frozenset({"module", "source", "sha256"})
+"""Keys of an encoder's table that say which encoder it is and where its weights are from; the rest are its options."""
 
 
 def names() -> list[str]:

@@ -41,6 +41,7 @@ _STATISTICS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 """Output -> the statistic of a stage (B, C, H, W) that it is made of, (B, C)."""
 _QUARTERED = 4
+"""How many of the last stages have means by quarters of the picture: earlier stages see edges rather than things."""
 _PLACE_PX, _AROUND = 32, 3
 """A place is a square of 32 pixels; its statistics are taken over the 3 x 3 places around it."""
 

@@ -135,6 +135,7 @@ _BLOCK = {
     "mlp.fc2.weight": "fc2.weight",
     "mlp.fc2.bias": "fc2.bias",
 }
+"""Our name of a block's parameter -> its name in ImageBind's state dict."""
 # Modality -> the official names of its stem's projection, its stem's norm (without LayerNorm's suffixes), its positions
 # and its head.
 _STEM = {

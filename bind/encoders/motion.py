@@ -19,18 +19,27 @@ from torch import Tensor, nn
 from bind.encoders import check_options
 
 _QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+"""The quantiles of each signal that are features; the least and the greatest value are among them."""
 _BANDS_HZ = (0.25, 0.6, 1.0, 1.5, 2.0, 3.0, 4.5, 6.5, 9.0)
 """The edges of the frequency bands whose energies are features. A watch that samples at 20 Hz still fills all bands."""
 _SEGMENTS = 8
+"""Parts of a window whose means and deviations are features, so that the order of movements counts."""
 _AROUND_PEAK_S = ((-2.0, -1.0), (-1.0, -0.3), (-0.3, 0.3), (0.3, 1.0), (1.0, 2.0))
+"""Stretches in seconds around the hardest moment: before, at and after the impact of a fall."""
 _GRAVITY_MS2 = 5.0
 """A smaller mean acceleration is not gravity, so the recording has "linear" acceleration, with gravity removed."""
 _SIGNALS = 13
+"""The number of signals that `statistics` makes of the six channels; the constants below are places among them."""
 _ROTATION = (6, 7, 8, 9, 10, 11)
+"""Signals that need a gyroscope."""
 _VERTICAL = (4, 5, 10, 11)
+"""Signals that need the direction of gravity."""
 _RAW = (0, 1, 2, 6, 7, 8)
+"""The six channels as measured, whose correlations are features."""
 _AROUND = (0, 1, 2, 3, 6, 7, 8, 9)
+"""Signals that are described around the hardest moment: channels as measured and the two norms."""
 _LARGEST = 5.0
+"""Standard deviations at which a statistic is cut off, so that one outlier does not rule the layers after it."""
 
 
 class Motion(nn.Module):

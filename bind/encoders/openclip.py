@@ -22,6 +22,7 @@ from preprocess.extras import needs
 CONFIG = "open_clip_config.json"
 """The file that open_clip writes beside a model's weights, with `model_cfg` and `preprocess_cfg`."""
 _RESIZE_MODES = ("shortest", "squash")
+"""The two of open_clip's three ways to resize that `preprocess.readers.image` has; `longest` pads with a colour."""
 
 
 @dataclass(frozen=True)

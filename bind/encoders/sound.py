@@ -20,13 +20,16 @@ from bind.encoders import check_options
 _FLOOR = math.log(torch.finfo(torch.float32).eps)
 """The log energy of silence in `preprocess.dsp.filterbank`."""
 _GROUPS = 8
+"""Groups of each group normalisation; the number of channels has to divide by it."""
 _HEADS = 8
+"""Weighted means over time that stand side by side in the result, each with weights of its own."""
 _SHRINK = 8
 """The number of frequency bins that are joined into one before convolutions along time.
 
 Frames are joined in pairs there, and again after a few blocks.
 """
 _BINS_AT_ONCE = 32
+"""The encoder of sounds halves bins and frames five times, so both have to fill 32."""
 _STAGES: tuple[tuple[int, int, tuple[int, int], int, int, bool], ...] = (
     (16, 1, (1, 1), 1, 3, False),
     (24, 2, (2, 2), 4, 3, False),
@@ -291,6 +294,7 @@ def _with_silence(x: Tensor) -> Tensor:
 
 
 _WORDS, _SOUNDS = {"channels", "blocks", "vary"}, {"classes", "embedding", "multiplier"}
+"""Options of the encoder of spoken words, and of that of sounds beside it."""
 
 
 def build(options: Mapping[str, Any]) -> nn.Module:
@@ -311,3 +315,4 @@ def build(options: Mapping[str, Any]) -> nn.Module:
 
 
 _TYPES = {"channels": int, "blocks": int, "vary": float, "classes": int, "embedding": int, "multiplier": float}
+"""Option -> its type: a description may write `2` for a number with a fraction."""

@@ -20,6 +20,7 @@ from bind.encoders import check_options
 from bind.kernels.onednn import Linear
 
 _WIDTH, _INNER, _DEEP = 512, 256, 320
+"""Widths of the published model: word vectors and result, convolutions, the two deep layers."""
 _TABLES, _ROWS = 17, 7530
 """The number of tables that hold the published words, each with its own scale, and their rows: piece p is row p // 17
 of table p % 17.
@@ -27,6 +28,7 @@ of table p % 17.
 _BRANCHES = {2: 0, 3: 1, 5: 2}
 """The width of a convolution's window in words -> how many of these words stand before the word itself."""
 _NORM_EPSILON = 1e-12
+"""The epsilon of the published model's layer normalisations."""
 PAD = -1  # the padding of `tokenizers.load("universal")`
 
 

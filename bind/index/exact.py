@@ -16,7 +16,9 @@ Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 
 _QUERIES_PER_BLOCK = 256
+"""Queries that are scored in one matrix product."""
 _ROWS_PER_BLOCK = 8192
+"""Rows that are scored in one matrix product: 8 MiB of scores with `_QUERIES_PER_BLOCK`, about a core's cache."""
 _SLACK = np.float32(2e-5)
 """Two float32 matrix products of unit rows differ by less than this through rounding; closer rows are not dropped
 early.

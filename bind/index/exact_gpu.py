@@ -15,7 +15,9 @@ from torch import Tensor
 from torch.nn import functional
 
 _GROUP = 32
+"""Rows of which first only the best is looked for; the rows of the best groups are then scored again."""
 _QUERIES_PER_BLOCK = 1024
+"""Queries that are scored in one matrix product, enough to keep the tensor cores busy."""
 _SCORES_PER_CHUNK = 2**26
 """Scores of one chunk: 128 MiB in fp16.
 

@@ -20,7 +20,9 @@ from bind.files import SUMS, format_sums, parse_sums
 from bind.owned import NotOwnedError, OwnedFolder
 
 _POINTER = "CURRENT"
+"""The file that names the current generation; a switch replaces it in one step."""
 _PREFIX = "generation-"
+"""What names of generations begin with; nothing else in the folder is ever deleted."""
 
 
 class CorruptFile(ValueError):

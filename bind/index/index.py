@@ -25,6 +25,7 @@ from bind.owned import OwnedFolder
 from bind.space import Embeddings, SpaceError
 
 _FORMAT = 1
+"""The version of the folder's layout; an index of another version is refused."""
 
 
 class IndexCorrupt(CorruptFile):
@@ -140,6 +141,13 @@ class Index:
         """Removes (N,) ids -> how many of them were in the index. The next `save` frees their disk space."""
         given = _as_ids(ids)
         return sum(shelf.remove(given) for shelf in self._shelves.values())
+
+    def ids(self, modality: str) -> Integers:
+        """The (N,) int64 ids of a modality, ascending."""
+        if modality not in self._shelves:
+            return np.empty(0, np.int64)
+        known = self._shelves[modality].ids
+        return np.sort(known[known >= 0])
 
     def vectors(self, ids: npt.ArrayLike) -> tuple[Integers, Floats]:
         """(N,) ids -> the (n,) ids among them that are in the index, ascending, and their (n, dim) vectors."""

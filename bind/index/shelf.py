@@ -17,6 +17,7 @@ CANDIDATES = 64
 GRAPH_CANDIDATES = 16
 """The same for graphs over the full vectors, whose own ranking of candidates is right."""
 MINIMUM_CANDIDATES = 128
+"""Candidates of a query for a small k, for which a multiple of k would be too few to be sure of the best ones."""
 EXACT_BELOW = 39 * 256
 """Smaller shelves are searched exactly whatever the factory: that is as fast, and a small graph misses neighbours."""
 EXACT_ABOVE = 1 / 8
@@ -30,10 +31,12 @@ REBUILD_SHARE = 0.25
 FORKED_SHARE = 0.02
 """A fork copies its FAISS index, to add rows to it, when its new rows are more than this share of the index."""
 GPU_CANDIDATES = 2048
+"""The most candidates that one query may ask of a FAISS GPU index (its k-selection); beyond it, search is exact."""
 CAGRA_CANDIDATES = 512
 """The most candidates that one query may ask of a FAISS GPU index; a query that needs more is searched exactly."""
 
 _ROWS_PER_ADD = 65_536
+"""Rows that are handed to FAISS at a time, 100 MB of 384 float32: whatever it copies stays small."""
 
 
 class Shelf:

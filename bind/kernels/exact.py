@@ -35,16 +35,23 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 GROUP = 64
+"""Rows of a group. Larger groups write fewer maxima and score more rows again: k + 2 groups of 64 rows are few."""
 _SPARE = 2
 """How many more groups than k are taken, because the two passes sum in float32 in different orders."""
 _FEW = 64
 """The most queries for which a pass is bound by memory bandwidth; the rows then stream through plain loads."""
 _FEW_ROWS, _FEW_DEPTH = 128, 64
+"""Rows of a tile, and columns of a step, of the kernel for few queries."""
 _FEW_OPTIONS = {"num_warps": 4, "num_stages": 5}
+"""Launch options of that kernel: five stages of loads hide the latency of memory."""
 _ONE_ROWS = 16
+"""Rows of a tile for one query, whose product needs no tensor cores."""
 _MANY_ROWS, _MANY_QUERIES, _MANY_DEPTH = 256, 128, 64
+"""Rows and queries of a tile, and columns of a step, of the kernel for many queries."""
 _MANY_OPTIONS = {"num_warps": 8, "num_stages": 3}
+"""Launch options of that kernel; three stages of both operands fill the shared memory of a multiprocessor."""
 _SELECTED_AT_ONCE = 4096
+"""Values of a row that one program selects from, which fit into its registers."""
 _MOST_SELECTED = 64
 """The most values that are selected by taking one maximum after the other; above it, sorting is faster."""
 

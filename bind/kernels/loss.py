@@ -33,13 +33,17 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 _LOG2_E = tl.constexpr(math.log2(math.e))
+"""Logits are multiplied by this, because GPUs compute powers of 2 and not of e."""
 _ROWS, _COLUMNS, _DEPTH = 128, 128, 64
+"""Rows and columns of a tile of logits, and columns of the vectors in a step."""
 _OPTIONS = {"num_warps": 4, "num_stages": 3}
+"""Launch options of the kernels over tiles."""
 _PROGRAMS = 2
 """The number of programs on each multiprocessor."""
 _GROUP = 32
 """The number of row tiles that use one column tile in turn, while it is in the L2 cache."""
 _PARTS, _PLACES = 32, 64
+"""Partial sums that are merged in a step, and the places of the sum that one program merges."""
 _NARROW = tl.constexpr(60.0)
 """The bound on logits (as powers of 2) below which one exponential serves both the row and the column of an entry.
 

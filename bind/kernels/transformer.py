@@ -37,9 +37,13 @@ from torch import Tensor, nn
 from bind.encoders.transformer import Attention, Block, PatchEncoder, pick
 
 _QUERIES, _KEYS = 64, 64
+"""Queries and keys of a tile of attention."""
 _WARPS, _STAGES = 4, 3
+"""Launch options of the attention kernel."""
 _NORM_TILE = 4096
+"""Numbers of a tile of layer normalisation: few columns share a program with more rows."""
 _LOG2_E = math.log2(math.e)
+"""Scores are multiplied by this, because GPUs compute powers of 2 and not of e."""
 _LARGEST = 448.0
 """The largest number of float8_e4m3fn."""
 

@@ -40,6 +40,7 @@ Proposals = Callable[[Image.Image], Iterable[Sequence[float]]]
 Submit = Callable[[Read, Source, Any, Limits, Plan], "Future[list[Segment]]"]
 
 MOST_BOXES = 10
+"""The most boxes that are returned, so that a noisy map does not flood whoever shows them."""
 _SCALES = (1, 2)
 """Sides of the picture as multiples of the encoder's own size, where the encoder has places."""
 _WINDOWS = (2, 3)
@@ -53,6 +54,7 @@ _SAME = 0.5
 _LEAST_HEAT = 1e-4
 """Where the heat of all places differs less, there is no place to point at."""
 _BATCH = 16
+"""Windows that are encoded at once, which bounds memory for large pictures."""
 
 
 @dataclass(frozen=True, eq=False)

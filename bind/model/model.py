@@ -284,6 +284,7 @@ class BindModel(nn.Module):
 
 
 _PREFIX = re.compile(r"([a-z_]+):(.*)", re.DOTALL)
+"""`text:a red car`: an item that says its modality."""
 
 
 def source_of(item: Item, modality: str | None = None, position: int = 0) -> tuple[Source, str | None]:

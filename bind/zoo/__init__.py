@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bind.encoders.openclip import Settings
 
 _HERE = Path(__file__).parent
+"""The folder of the named models: one TOML is one name."""
 
 
 def names() -> list[str]:

@@ -10,6 +10,7 @@ from data_manifests.shared.templates import CLIP_IMAGENET
 from data_manifests.shared.youtube import NAMING, Clips
 
 _CLASSES = "class_labels_indices.csv"
+"""The table of the 527 classes, of which `labels` in the segments' tables are codes."""
 
 
 def splits(download: Download) -> Iterator[Split]:

@@ -11,6 +11,7 @@ from data_manifests import Builder, BuildError, Download, Entry, Split
 from data_manifests.shared.imu import write_csv
 
 _FOLDERS = ("", "BasicMotions/", "aeon/datasets/data/BasicMotions/")
+"""Where the data lie: in an unpacked archive of UEA & UCR, in a folder of that name, in the package aeon."""
 _RATE_HZ = 10.0  # the file: "sampled once every tenth of a second, for a ten second period"
 _TEXTS = {
     "Standing": "a person standing still",
@@ -18,6 +19,7 @@ _TEXTS = {
     "Walking": "a person walking",
     "Badminton": "a person playing badminton",
 }
+"""Label -> sentence."""
 
 
 def splits(download: Download) -> Iterator[Split]:

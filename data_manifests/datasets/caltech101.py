@@ -8,8 +8,9 @@ from data_manifests import Builder, Download, Entry, Split
 from data_manifests.shared.templates import PHOTO
 
 _FOLDERS = ("101_ObjectCategories", "caltech-101/101_ObjectCategories", ".")
+"""Where the categories lie: the inner archive unpacked here, where the outer one has it, or the folder itself."""
 _LEFT_OUT = {"BACKGROUND_Google", "Faces_easy"}
-"""Clutter, and the pictures of `Faces` cut closer."""
+"""Folders that are left out: one has clutter, the other has the pictures of `Faces`, cut closer."""
 _NAMES = {
     "Faces": "human face",
     "Leopards": "leopard",
@@ -22,7 +23,7 @@ _NAMES = {
     "crocodile_head": "head of a crocodile",
     "flamingo_head": "head of a flamingo",
 }
-"""Folders whose name is not what one would say."""
+"""Folder -> the words that a person would use, where the folder's name differs from them."""
 
 
 def splits(download: Download) -> Iterator[Split]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from data_manifests import Builder, Download, Entry, Split
 
 _CAPTIONS = tuple(f"caption_{number}" for number in range(1, 6))
+"""The columns with the five captions of a clip."""
 
 
 def splits(download: Download) -> Iterator[Split]:

@@ -9,6 +9,7 @@ from data_manifests import Builder, Download, Split
 from data_manifests.shared.pairs import with_sentences
 
 _YEAR = "2017"
+"""The year of the release; that of 2014 has other splits."""
 
 
 def splits(download: Download) -> Iterator[Split]:

@@ -18,9 +18,13 @@ from preprocess.readers.imu import CHANNELS
 _WINDOW_S = 5.0  # around a narration: ImageBind, app. B
 _LEAST_S = 4.5  # of a window that must be covered by samples
 _NARRATIONS = ("v2/annotations/narration.json", "v2/annotations/all_narrations_redacted.json")
+"""Names under which Ego4D has published its narrations, the newer one first."""
 _VIDEOS = ("v2/video_540ss", "v2/full_scale")
+"""Folders of the films, the smaller ones first: no encoder sees more than 540 pixels."""
 _COLUMNS = ("accl_x", "accl_y", "accl_z", "gyro_x", "gyro_y", "gyro_z")
+"""Columns of an IMU table in the order of `preprocess.readers.imu.units.CHANNELS`."""
 _TIME = "canonical_timestamp_ms"
+"""The column of milliseconds on the clock of the film, so that motion and film need no alignment."""
 
 
 def splits(download: Download) -> Iterator[Split]:
@@ -55,13 +59,13 @@ def splits(download: Download) -> Iterator[Split]:
 
 
 def _video_events(download: Download, uid: str, passes: Any, labels: list[str]) -> Iterator[Entry]:
-    said = [
+    narrated = [
         (f"{name.removeprefix('narration_')}-{number:05d}", entry)
         for name in ("narration_pass_1", "narration_pass_2")
         for number, entry in enumerate(passes.get(name, {}).get("narrations", []))
     ]
     path = f"v2/imu/{uid}.csv"
-    if not said or not download.has(path, "IMU (most videos were recorded without)"):
+    if not narrated or not download.has(path, "IMU (most videos were recorded without)"):
         return
     try:
         time_ms, values = _samples(download.path / path)
@@ -71,7 +75,7 @@ def _video_events(download: Download, uid: str, passes: Any, labels: list[str]) 
     video = next((f"{folder}/{uid}.mp4" for folder in _VIDEOS if is_filled(download.path / folder / f"{uid}.mp4")), "")
     if not video:
         download.lacks("video", f"{uid}.mp4")
-    for name, entry in said:
+    for name, entry in narrated:
         text = sentence(str(entry.get("narration_text", "")))
         if not text:
             continue

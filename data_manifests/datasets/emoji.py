@@ -1,4 +1,4 @@
-"""Emoji as drawn by several artists, with their names: the same thing in several hands."""
+"""Emoji as several artists drew them, with their names: several drawings show the same thing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _TONES = {"1f3fb": "light", "1f3fc": "medium-light", "1f3fd": "medium", "1f3fe":
 
 @dataclass
 class _Emoji:
-    """`group` is the code without skin tone: all hands and tones of one emoji."""
+    """`group` is the code without skin tone, so that all drawings and tones of one emoji share it."""
 
     texts: list[str]
     group: str
@@ -117,7 +117,7 @@ def code_of(name: str) -> str:
 
 
 BUILDER = Builder(
-    title="Emoji in several hands.",
+    title="Emoji by several artists.",
     license="pictures: Google Noto Apache-2.0, Twitter CC BY 4.0, Microsoft Fluent MIT, OpenMoji CC BY-SA 4.0, "
     "EmojiOne 2 and Streamline CC BY 4.0, Firefox OS Apache-2.0, Dinkie MIT, Noto Emoji's font OFL-1.1, Symbola free "
     "for any use; names: MIT",

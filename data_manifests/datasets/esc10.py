@@ -21,11 +21,13 @@ _NAMES = {
     "Rooster": "a rooster crowing",
     "Fire crackling": "a crackling fire",
 }
+"""Category in a folder's name -> the words that stand in a sentence."""
 _CLIPS = 40
-"""Of each class."""
+"""The number of clips of each class."""
 _FOLDER = re.compile(r"\d{3}\s*-\s*(.+)")
+"""`001 - Dog bark`."""
 _CLIP = re.compile(r"(\d)-(\d+)-[A-Z]")
-"""The fold, the recording at Freesound, the take."""
+"""A file's name gives the fold, the recording at Freesound and the take."""
 
 
 def splits(download: Download) -> Iterator[Split]:

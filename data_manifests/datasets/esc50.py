@@ -8,6 +8,7 @@ from data_manifests import Builder, Download, Entry, Split
 from data_manifests.shared.templates import CLIP_IMAGENET
 
 _TABLE = "meta/esc50.csv"
+"""The table of the clips with their classes and folds."""
 
 
 def splits(download: Download) -> Iterator[Split]:

@@ -8,7 +8,9 @@ from data_manifests import Builder, Download, Split
 from data_manifests.shared.pairs import captions, with_sentences
 
 _TABLE = "results_20130124.token"
+"""Five sentences for each photograph, one a line behind `NAME.jpg#NUMBER`."""
 _FOLDER = "flickr30k-images"
+"""The folder of the photographs."""
 
 
 def splits(download: Download) -> Iterator[Split]:

@@ -8,8 +8,11 @@ from data_manifests import Builder, Download, Split
 from data_manifests.shared.pairs import captions, with_sentences
 
 _TABLE = "Flickr8k.token.txt"
+"""Five sentences for each photograph, one a line behind `NAME.jpg#NUMBER`."""
 _LISTS = {"train": "Flickr_8k.trainImages.txt", "dev": "Flickr_8k.devImages.txt", "test": "Flickr_8k.testImages.txt"}
+"""Split -> the list of its photographs, as the authors of the data set divided them."""
 _FOLDERS = ("Flicker8k_Dataset", "Flickr8k_Dataset", "Images")
+"""Names of the folder of photographs: the authors' own, the same without its mistake, and that of a mirror."""
 
 
 def splits(download: Download) -> Iterator[Split]:

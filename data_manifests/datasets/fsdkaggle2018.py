@@ -8,7 +8,9 @@ from data_manifests import Builder, Download, Entry, Split
 from data_manifests.shared.templates import SOUND
 
 _META = "FSDKaggle2018.meta"
+"""The folder of the tables."""
 _TABLES = {"train": "train_post_competition.csv", "test": "test_post_competition_scoring_clips.csv"}
+"""Split -> the table of its clips after the competition, with licences and without the clips that were not scored."""
 
 
 def splits(download: Download) -> Iterator[Split]:

@@ -9,7 +9,9 @@ from data_manifests import Builder, Download, Entry, Split, is_filled
 from data_manifests.shared.templates import PHOTO
 
 _TABLE = "dataset/classes.csv"
+"""The table of the classes."""
 _NAME, _NUMBER, _ABOUT = "Class Name (str)", "Class ID (int)", "Product Description Path (str)"
+"""Columns of that table; the last one leads to a sentence about the product."""
 
 
 def splits(download: Download) -> Iterator[Split]:

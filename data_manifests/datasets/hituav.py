@@ -13,10 +13,13 @@ _NAMES = {
     "Bicycle": ("bicycle", "bicycles"),
     "OtherVehicle": ("truck or bus", "trucks or buses"),
 }
-"""What is boxed: one, several. `DontCare` is left out."""
+"""Class of a box -> words for one and for several. Boxes of the class `DontCare` are left out."""
 _NUMBERS = ("no", "one", "two", "three", "four", "five")
+"""Words for counts; six and more are `many`."""
 _TIMES = {"0": "by day", "1": "at night"}
+"""The first number in a picture's name -> words."""
 _TEMPLATES = ("a thermal picture from a drone, with {}", "{}")
+"""Sentences for the names of classes."""
 
 
 def splits(download: Download) -> Iterator[Split]:
@@ -44,13 +47,13 @@ def _events(download: Download, split: str, table: str) -> Iterator[Entry]:
         if not download.has(path, "picture"):
             continue
         found = boxes[picture["id"]].most_common()
-        said = _listed([_counted(kind, count) for kind, count in found]) or "nobody and nothing that moves"
+        sentence = _listed([_counted(kind, count) for kind, count in found]) or "nobody and nothing that moves"
         stem = name.removesuffix(".jpg")
         time, *_, frame = stem.split("_")
         yield {
             "id": stem,
             "thermal": {"path": path},
-            "text": [f"a thermal picture from a drone {_TIMES[time]}, with {said}", said],
+            "text": [f"a thermal picture from a drone {_TIMES[time]}, with {sentence}", sentence],
             "labels": [_NAMES[found[0][0]][0]] if found else [],
             "group": f"{time}_{int(frame) // 100:03d}",
         }

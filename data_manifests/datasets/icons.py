@@ -48,8 +48,12 @@ _FILLED = ("duotone", "duo", "fill", "filled", "flat", "")
 _STYLE = re.compile(
     r"duo(tone)?|fill(ed)?|flat|outlined?|solid|bold|line(ar)?|thin|light|regular|broken|color|alt(ernate)?"
 )
+"""A last word of a name that says how an icon is drawn and not what it shows."""
 _NUMBER = re.compile(r"\d+(px)?")
+"""A last word of a name that is a variant or a size: `24`, `24px`."""
 _MOST_DRAWINGS, _MOST_ALIASES, _DEEPEST = 2, 3, 5
+"""At most so many drawings of a thing in one collection, so many other names of it, and so many steps from alias to
+alias."""
 
 
 def splits(download: Download) -> Iterator[Split]:

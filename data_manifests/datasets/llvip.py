@@ -19,7 +19,7 @@ _SMALLEST_PX = 16  # smaller boxes show nothing after scaling to 224
 _TRIES = 50
 
 _Box = tuple[int, int, int, int]
-"""left, top, right, bottom in pixels."""
+"""A box: left, top, right and bottom in pixels."""
 
 
 def splits(download: Download) -> Iterator[Split]:

@@ -9,8 +9,11 @@ from pathlib import Path
 from data_manifests import Builder, BuildError, Download, Entry, Split
 
 _ANNOTATIONS = ("train_val_videodatainfo.json", "test_videodatainfo.json")
+"""The two tables of films and sentences, as published in 2016."""
 _FOLDERS = ("TrainValVideo", "TestVideo")
+"""The folders of the unpacked films."""
 _TEST_1KA = "MSRVTT_JSFUSION_test.csv"
+"""The list of the 1,000 test films with one sentence each ("1k-A") on which papers report recall."""
 
 
 def splits(download: Download) -> Iterator[Split]:

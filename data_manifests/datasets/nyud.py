@@ -15,6 +15,7 @@ from data_manifests.shared.templates import CLIP_IMAGENET
 from preprocess.extras import needs
 
 _DATA, _SPLITS = "nyu_depth_v2_labeled.mat", "splits.mat"
+"""The labelled part (MATLAB 7.3, which is HDF5) and the official train and test numbers."""
 _FOCAL_PX, _BASELINE_M = 518.857901, 0.075  # Kinect v1, as in ImageBind issue 107
 # The nine commonest scene types and the rest, as one class whose score is that of the best of its names: ImageBind,
 # app. B, after Gupta et al., 2013.
@@ -76,7 +77,7 @@ def _events(data: Any, numbers: Sequence[int], made: Path, download: Download) -
 
 
 def _text(data: Any, name: str, number: int) -> str:
-    """One cell of a cell array of texts: a reference to UTF-16 code units."""
+    """Reads one cell of a cell array of texts; the cell is a reference to UTF-16 code units."""
     return "".join(map(chr, np.asarray(data[np.asarray(data[name]).reshape(-1)[number - 1]]).reshape(-1)))
 
 

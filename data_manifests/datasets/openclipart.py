@@ -11,12 +11,19 @@ from pathlib import Path
 from data_manifests import Builder, Download, Entry, Split, is_filled
 
 _PLACES = ("usr/share/openclipart", "share/openclipart", "openclipart", ".")
+"""Where the drawings lie: in an unpacked Debian package, in an installed one's prefix, or in the folder itself."""
 _METADATA = re.compile(r"<metadata.*?</metadata>", re.DOTALL)
+"""The RDF description inside a drawing."""
 _TITLE = re.compile(r"<dc:title>([^<]*)</dc:title>")
+"""The title of a drawing, which stands first in its description."""
 _AUTHOR = re.compile(r"<dc:creator>.*?<dc:title>([^<]*)</dc:title>", re.DOTALL)
+"""The name of a drawing's author."""
 _KEYWORD = re.compile(r"<rdf:li>([^<]*)</rdf:li>")
+"""A keyword of a drawing."""
 _LICENSE = re.compile(r'license rdf:resource="([^"]*)"')
+"""The address of a drawing's licence."""
 _PUBLIC_DOMAIN = re.compile(r"public_?domain/?$", re.IGNORECASE)
+"""The end of the licence's address; drawings under another licence are left out."""
 # Flags and maps: hundreds of nearly the same picture under a country's name.
 _LEFT_OUT = re.compile(r"(^|/)flags/|^geography/")
 _MOST_KEYWORDS = 6

@@ -14,8 +14,10 @@ from data_manifests import Builder, BuildError, Download, Entry, Split, is_fille
 from data_manifests.shared.imu import write_csv
 
 _PLACES = ("watch_dataset.npy", "data/watch_dataset.npy", "seglearn/data/watch_dataset.npy")
+"""Where the array lies: alone, in the source of the package, or in the installed package."""
 _SHA256 = "eb122f23cdf06ef6bd6c6c5312958ec5cf9d038e2e6d457b8081662c75a42537"  # in seglearn 1.2.5
 _RATE_HZ = 50.0
+"""The rate of the watch in Hz, which the array does not state."""
 _COLUMNS = ["ax", "ay", "az", "wx", "wy", "wz"]  # in g and rad/s: README of dmbee/SPAR-dataset, its longer version
 _EXERCISES = {  # the same README
     "PEN": "pendulum exercises for the shoulder",

@@ -20,6 +20,7 @@ _TEXTS = {
     "redkitchen": "an office kitchen with red cupboards and a wooden table",
     "stairs": "a flight of stairs in a building",
 }
+"""Scene -> a sentence about it, ours; the data set has none."""
 _EVERY = 20
 """Frames are near-duplicates of their neighbours: one of so many is taken."""
 _FOCAL_PX, _BASELINE_M = 585.0, 0.075  # the data set's page; Kinect

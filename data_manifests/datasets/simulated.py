@@ -29,12 +29,17 @@ from data_manifests.simulation.scenes import draw
 from data_manifests.simulation.tables import GAITS
 
 _SETTINGS = "simulated.toml"
+"""The file that says how many scenes are made and from which seed."""
 _PICTURE, _THERMAL, _VIDEO = (256, 192), (160, 120), (160, 128)
+"""Pixels (width, height). Thermal cameras of phones have 160 x 120; the files of 3,000 scenes stay small."""
 _FRAMES = 8
+"""Frames of a film, evenly over the scene. Each is rendered, which is what a film costs."""
 _IMU_HZ = 400.0
+"""The rate of ImageBind's encoder of motion: 2,000 samples in 5 s."""
 _ACCELERATION_NOISE, _ROTATION_NOISE = 0.03, 0.003
 """Standard deviation of a phone's sensors at that rate, m/s2 and rad/s."""
 _AT_ONCE = 20
+"""Scenes for each task of a process, so that starting the renderer does not count."""
 
 
 class _Settings(BaseModel):
@@ -121,7 +126,7 @@ def render(folder: Path, seed: int, numbers: list[int]) -> None:
 
 
 def _imu(ideal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(T, 6) -> what a sensor says: (T, 6) float16, whose steps (0.008 m/s2 at 1 g) are finer than its noise."""
+    """(T, 6) true motion -> (T, 6) float16 with a sensor's noise, which is above the steps of float16 (0.008 m/s2)."""
     scale = np.repeat([_ACCELERATION_NOISE, _ROTATION_NOISE], 3)
     values: np.ndarray = ideal + rng.normal(0, 1, 6) * scale + rng.normal(0, 1, ideal.shape) * scale
     return values.astype(np.float16)

@@ -47,7 +47,9 @@ _MOVEMENTS = {  # Readme.txt of the data set
     "F15": "lateral fall while sitting, caused by fainting or falling asleep",
 }
 _FILE = re.compile(r"([DF]\d\d)_(S[AE]\d\d)_R\d\d")
+"""`D01_SA01_R01`: activity (D) or fall (F), person (SA: adult, SE: elderly), repetition."""
 _RATE_HZ = 200.0
+"""The rate of the recorder (README of the data set)."""
 _G_PER_BIT, _DEG_S_PER_BIT = 2 * 16 / 2**13, 2 * 2000 / 2**16  # ADXL345 and ITG3200, Readme.txt
 _TESTED = 4
 """People whose number divides by this are for the test; the data set has no official splits."""

@@ -15,8 +15,9 @@ from data_manifests import Builder, BuildError, Download, Entry, Split, is_fille
 from data_manifests.datasets import emoji, stamps
 
 _GCOMPRIS = ("instruments", "explore_farm_animals")
-"""Resource files of gcompris-qt whose sounds are of what their names say."""
+"""Resource files of gcompris-qt in which a sound's name says what is heard."""
 _SAME = {"flute_traversiere": "flute", "drum_kit": "drum", "snare_drum": "drum", "timpani": "drum", "bongo": "drum"}
+"""Names of files -> the simpler thing that the drawings show."""
 _WESNOTH = re.compile(
     r"(axe|bat|bow|campfire|crossbow|dagger|dragon|elf|fire|goblin|horse|lightning|mermaid|ogre|skeleton|spear|sword"
     r"|torch|troll|wolf|yeti|zombie)"
@@ -92,9 +93,9 @@ def _plain(name: str) -> str:
 def _drawings(download: Download, captioned: list[stamps.Stamp]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = defaultdict(list)
     for entry in itertools.chain.from_iterable(split.events for split in emoji.splits(download)):
-        hand, _, code = entry["id"].partition("/")
+        artist, _, code = entry["id"].partition("/")
         # Not in other skin tones; and OpenMoji's licence asks that what is made of it be shared alike.
-        if code == entry["group"] and hand != "openmoji":
+        if code == entry["group"] and artist != "openmoji":
             for name in {_plain(text) for text in entry["text"]}:
                 found[name].append(download.path / entry["image"]["path"])
     for stamp in captioned:

@@ -37,7 +37,7 @@ LANGUAGES = {
     "ro": "ro",
     "ru": "ru",
 }
-"""Those of which Tux Paint has hundreds of recordings, and English -> the voice of espeak-ng."""
+"""Language -> espeak-ng's voice, for English and each language in which Tux Paint has hundreds of recordings."""
 VARIANTS = (
     *("m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f4", "f5", "klatt", "klatt2", "klatt4"),
     *("Andy", "Annie", "Alicia", "Andrea", "Diogo", "Hugo", "Jacky", "Lee", "Marco", "Mario", "Michael", "Mike"),
@@ -45,28 +45,33 @@ VARIANTS = (
     *("iven", "john", "linda", "marcelo", "max", "michel", "miguel", "norbert", "pablo", "paul", "pedro", "quincy"),
     *("rob", "robert", "shelby", "steph", "victor"),
 )
-"""Speakers of espeak-ng, the intelligible ones."""
+"""The speakers of espeak-ng that can be understood."""
 RATE_HZ = 16_000
+"""The rate of the written speech, that of the audio encoders' input."""
 _TAKES = {"name": 2, "keyword": 1, "caption": 2}
 """How often a phrase is spoken, each time by another voice."""
 _MOST_PICTURES = 4
 """A keyword of more emoji than these ("face") says too little about each of them."""
 _WORDS_PER_MINUTE, _PITCH, _RANGE = (130, 210), (25, 75), (30, 70)
+"""From which speeds, pitches and ranges of pitch (0 to 100) each voice is drawn: a person's, without a child's or a
+robot's."""
 _LONGEST = 80  # letters; what takes longer than a clip is cut by whoever reads it
 _ARTICLES = frozenset(
     re.findall(
         r"\S+", "a an the un une des le la les l' d' du de el los las una unos unas els uns unes en et ett o niște"
     )
 )
+"""Articles that `core` takes away, in the languages of the captions."""
 _INSTALL = (
     "expected the synthesiser espeak-ng to speak with; install the Debian package libespeak-ng1, or the Python package "
     "espeakng-loader, which contains it"
 )
+"""How to get the synthesiser, the end of each error about it."""
 
 
 @dataclass
 class _Phrase:
-    """What is said in a language, how it came about, and the pictures it goes with by the name of what they show."""
+    """A phrase of a language, the name of its thing, and the pictures that show the thing."""
 
     language: str
     text: str
@@ -222,8 +227,8 @@ class EspeakNG:
         for parameter, value in ((1, words_per_minute), (3, pitch), (4, pitch_range)):
             self._library.espeak_SetParameter(parameter, value, 0)
         self._blocks.clear()
-        said = text.encode() + b"\0"
-        if self._library.espeak_Synth(said, len(said), 0, 1, 0, 1, None, None):
+        encoded = text.encode() + b"\0"
+        if self._library.espeak_Synth(encoded, len(encoded), 0, 1, 0, 1, None, None):
             raise BuildError(f"espeak-ng could not say {text!r}")
         whole = np.concatenate([np.zeros(1, np.int16), *self._blocks]).astype(np.float32) / 2**15
         samples: np.ndarray = soxr.resample(whole, self._rate_hz, RATE_HZ)

@@ -11,10 +11,15 @@ from pathlib import Path
 from data_manifests import Builder, Download, Entry, Split, is_filled
 
 _PLACES = ("usr/share/tuxpaint/stamps", "share/tuxpaint/stamps", "tuxpaint/stamps", "stamps")
+"""Where the stamps lie: in an unpacked Debian package, in an installed one's prefix, or in the folder itself."""
 _LANGUAGE = r"([a-z]{2,3}(?:_[A-Za-z]{2})?(?:@\w+)?)"
+"""A locale in the name of a file: `de`, `pt_BR`, `ca@valencia`."""
 _SPOKEN = re.compile(rf"(.+?)_desc(?:_{_LANGUAGE})?")
+"""`NAME_desc_LANGUAGE`: the spoken caption of a stamp."""
 _LOCAL_EFFECT = re.compile(rf"(.+?)_{_LANGUAGE}")
+"""`NAME_LANGUAGE`: an effect in which somebody says the name of a letter or number."""
 _TRANSLATION = re.compile(r"([\w@]+)\.utf8=(.*)")
+"""`LANGUAGE.utf8=CAPTION`: a line of a stamp's text file."""
 
 
 @dataclass

@@ -10,7 +10,9 @@ from pathlib import Path
 from data_manifests import Builder, Download, Entry, Split
 
 _ROOTS = ("TNO_Image_Fusion_Dataset", ".")
+"""Where the sequences lie: in the unpacked archive's folder, or in the folder itself."""
 _PICTURES = {".bmp", ".tif", ".tiff", ".png", ".jpg"}
+"""Suffixes of pictures; tables and texts lie beside them."""
 _SIDES = {"thermal": "thermal", "visual": "visible", "dhv": "visible"}
 """Folders that hold one side of a sequence."""
 # IR_meting003_g.bmp, LWIR.tif, RAD01.bmp, 1823i.bmp against VIS_meting003_r.bmp, Vis.tif, DHV01.bmp, 1823v.bmp. NIR

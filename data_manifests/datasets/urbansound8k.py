@@ -8,6 +8,7 @@ from data_manifests import Builder, Download, Entry, Split
 from data_manifests.shared.templates import SOUND
 
 _TABLE = "metadata/UrbanSound8K.csv"
+"""The table of the clips with their classes and folds."""
 _NAMES = {
     "air_conditioner": "an air conditioner",
     "car_horn": "a car horn",
@@ -20,6 +21,7 @@ _NAMES = {
     "siren": "a siren",
     "street_music": "street music",
 }
+"""Class in the table -> the words that stand in a sentence."""
 
 
 def splits(download: Download) -> Iterator[Split]:

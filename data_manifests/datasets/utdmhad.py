@@ -42,8 +42,11 @@ _ACTIONS = (
     "forward lunge with the left foot",
     "squat with stretched arms",
 )
+"""The names of actions 1 to 27 in that order, from the page of the data set."""
 _TAKE = re.compile(r"a(\d+)_s(\d+)_t(\d+)_inertial")
+"""`a1_s1_t1_inertial`: action, person, take."""
 _RATE_HZ = 50.0
+"""The rate of the wearable sensor (page of the data set)."""
 _FOCAL_PX, _BASELINE_M = 571.0, 0.075  # of a Kinect, for a picture 640 pixels wide
 
 

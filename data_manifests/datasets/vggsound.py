@@ -10,6 +10,7 @@ from data_manifests.shared.templates import CLIP_IMAGENET
 from data_manifests.shared.youtube import NAMING, Clips
 
 _TABLE = "vggsound.csv"
+"""The table of the clips: video, first second, class, split."""
 
 
 def splits(download: Download) -> Iterator[Split]:

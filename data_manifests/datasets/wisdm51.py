@@ -31,11 +31,17 @@ _ACTIVITIES = {
     "R": "clapping",
     "S": "folding clothes",
 }
+"""Code in the tables -> the words that stand in a sentence (activity_key.txt of the data set)."""
 _FOLDERS = ("raw/watch", "wisdm-dataset/raw/watch")
+"""Where the tables of the watch lie: below the unpacked archive's folder, or beside it."""
 _PERSON = re.compile(r"data_(\d+)_accel_watch")
+"""`data_1600_accel_watch`: the number of a person."""
 _LINE = re.compile(r"\s*(\d+)\s*,\s*([A-S])\s*,\s*(\d+)\s*,\s*([^,;]+),\s*([^,;]+),\s*([^,;]+?)\s*;?\s*")
+"""A line of a table: person, activity, nanoseconds, x, y, z and a semicolon."""
 _RATE_HZ = 20.0
+"""The rate of the watch (description of the data set)."""
 _PIECE_S = 10.0
+"""Seconds of a piece of motion, the window of the WISDM group's own work."""
 _TESTED = 4
 """People whose number divides by this are for the test; the data set has no official splits."""
 

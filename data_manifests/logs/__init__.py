@@ -33,11 +33,14 @@ __all__ = ["LogError", "LogReport", "Session", "build"]
 _SMALL = image.ImageConfig(size=32, resize=32)
 """Pictures are compared at this size: enough to see a turn, and little noise."""
 _WAITING = 16
+"""Pictures that are decoded ahead; more would only take memory."""
 _LEAST_SHARE = 0.5
 """Of a window that must have motion."""
 _NEARLY = 0.05
 """Of a window that the last one may lack."""
 _CLOCKS_APART_S = 3600.0
+"""Seconds by which the clocks of two sensors may differ, as far as the recorder's clock shows, and still be taken as
+one clock."""
 _TESTED = 5
 """One of so many sessions is for testing."""
 
@@ -110,8 +113,8 @@ def build(
     sessions = []
     with DecodePool() as pool:
         for path in paths:
-            found, told = _session(path, files, pool, anchor, sensors, window_s, max_offset_s)
-            sessions.append(told)
+            found, aligned = _session(path, files, pool, anchor, sensors, window_s, max_offset_s)
+            sessions.append(aligned)
             events.setdefault(_split_of(path.stem, paths), []).extend(found)
     if not any(events.values()):
         raise LogError(f"{session}: not one window of {window_s:g} s has a picture and motion")

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 
 LEAST_CORRELATION = 0.3
+"""A weaker correlation of motion and pictures is taken as chance."""
 _LEAST_LEAD = 1.1
 """What the best offset must correlate more than any other one that is not beside it."""
 _GRID_HZ = 100.0
+"""The rate at which both signals are compared; an offset is known to 10 ms."""
 _LEAST_S = 3.0
+"""Seconds in which both signals have to be there; fewer correlate by chance."""
 _BESIDE_S = 0.5
+"""The second best offset is looked for so far from the best one, whose own peak is about so wide."""
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,15 @@ from preprocess.extras import needs
 SUFFIXES = (".mcap", ".bag", ".db3", ".ulg", ".ulog")
 """Of single files; a bag of ROS 2 may also be a folder with a `metadata.yaml`."""
 MAX_MESSAGE_BYTES = 2**28
+"""Bytes of one message: more than twice an uncompressed picture of 8K, and less than fills the memory."""
 _IMU, _IMAGE, _COMPRESSED = "sensor_msgs/msg/Imu", "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+"""The types of ROS messages that are read."""
 _FOXGLOVE = {"foxglove.CompressedImage": _COMPRESSED, "foxglove_msgs/msg/CompressedImage": _COMPRESSED}
+"""Foxglove's names of the message types that ROS has too."""
 _ULOG_MOTION = "sensor_combined"
+"""The topic of PX4 with the acceleration and rotation that its estimator used."""
 _CHANNELS_OF = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1, "8UC1": 1, "8UC3": 3}
+"""Encoding of an uncompressed picture -> its channels of 8 bits (sensor_msgs/image_encodings.hpp)."""
 
 
 class LogError(ValueError):

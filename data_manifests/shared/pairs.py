@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from data_manifests import BuildError, Download, Entry
 
 _PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
+"""Suffixes of pictures; lists and annotations lie beside them."""
 
 
 def captions(download: Download, table: str) -> dict[str, list[str]]:

@@ -87,4 +87,6 @@ CLIP_IMAGENET = (
 """The 80 prompts of CLIP for ImageNet (openai/CLIP, MIT), which ImageBind uses for every modality (app. B)."""
 
 PHOTO = ("a photo of {}", "a picture of {}", "{}")
+"""Sentences for names of things that photographs show. A class's vector is their mean."""
 SOUND = ("the sound of {}", "{}", "a recording of {}")
+"""Sentences for names of sounds. A class's vector is their mean."""

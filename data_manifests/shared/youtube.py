@@ -13,8 +13,11 @@ NAMING = (
     "zero-padded or not, or in milliseconds; a 'Y' before the ID is allowed); .mp4 .mkv .webm .avi .mov give video and "
     "audio, .wav .flac .m4a .mp3 .ogg .opus audio"
 )
+"""What the `layout` of data sets of YouTube clips says about the names of the clips."""
 _AUDIO = {".wav", ".flac", ".m4a", ".mp3", ".ogg", ".opus"}
+"""Suffixes of clips that are sound."""
 _VIDEO = {".mp4", ".mkv", ".webm", ".avi", ".mov"}
+"""Suffixes of clips that are films."""
 # An id may itself begin with Y and contain underscores, so a name can have two readings; both are kept.
 _READINGS = (
     re.compile(r"([\w-]{11})(?:_(\d+(?:\.\d+)?))?(?:_.*)?"),

@@ -21,6 +21,7 @@ from data_manifests.simulation.scenes import Scene
 from data_manifests.simulation.tables import PLACES
 
 _NEAR_M, _FAR_M = 0.12, 250.0
+"""The clipping planes of the renderer; a wider ratio costs precision of its depth buffer."""
 _DEEPEST_M = 60.0
 """The greatest distance: farther surfaces and the sky are this far away, which a 16-bit depth map in mm can express."""
 _DISPARITY_STEP_PX = 1 / 8

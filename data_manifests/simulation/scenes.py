@@ -59,8 +59,9 @@ class Scene:
 
 
 _PORTRAIT_EVERY = 4
-_SLOW = ["standing", "walking", "crawling", "jumping"]
 """One in so many scenes shows a thing close by, to a body that is slow enough for it."""
+_SLOW = ["standing", "walking", "crawling", "jumping"]
+"""The gaits of those scenes."""
 
 
 def draw(seed: int, number: int) -> Scene:

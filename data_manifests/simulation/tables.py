@@ -70,6 +70,7 @@ def _fields(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _TABLES = tomllib.loads((Path(__file__).parent / "tables.toml").read_text(encoding="utf-8"))
+"""Everything of the scenes that is a list: colours, materials, things, places."""
 
 COLOURS: dict[str, Triple] = _fields(_TABLES["colours"])
 """The colours of painted objects, by the name that a caption uses."""

@@ -8,7 +8,9 @@ from functools import cache
 from pathlib import Path
 
 _CGROUPS = Path("/sys/fs/cgroup")
+"""Where Linux mounts control groups, whose quota is what a container may use of the processor."""
 _OWN_CGROUP = Path("/proc/self/cgroup")
+"""Where Linux names the control groups of this process."""
 
 
 def available_cores() -> int:

@@ -61,19 +61,34 @@ _PASSED_ON = (
     *("PYTHONHOME", "PYTHONUSERBASE", "PYTHONNOUSERSITE", "PYTHONUTF8", "PYTHONPLATLIBDIR"),
     *_KEPT_BY_MALLOC,
 )
+"""Environment variables that a worker gets: language, time zone, temporary folder and Python's own. Keys and tokens
+stay out."""
 _PATHS_PASSED_ON = ("PYTHONPATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+"""Variables with lists of folders; a worker gets their entries as absolute paths, because its current folder is another
+one."""
 _ROOT = Path(__file__).resolve().parents[2]
+"""The folder of the packages, from which a worker imports them where they are not installed."""
 
 
 class DecodePool:
     """A fixed number of decode workers. Each is started when first needed and replaced when it dies.
 
-    Workers may read the files and folders `readable` too, such as the model of a reader.
-
     The first pool of a process takes its memory from other processes of its user, see `sandbox.hide_memory`.
 
-    >>> with DecodePool(workers=2) as pool:
-    ...     segments = pool.submit(read, source, config, limits, "whole").result()
+    Args:
+        workers: The number of processes; by default one for each processor core that this process may use.
+        readable: Files and folders that workers may read besides the medium, such as the model of a reader.
+
+    Raises:
+        MediaError: From the future of `submit`: the medium is not read, or its decoder hung, crashed or ran out of
+            memory.
+        RuntimeError: From `submit`: the pool is closed.
+
+    Example:
+        >>> with DecodePool(workers=1) as pool:
+        ...     segments = pool.submit(read, source, config, limits, "whole").result()
+        >>> segments[0].views.shape
+        (1, 224, 224, 3)
     """
 
     def __init__(self, workers: int | None = None, readable: Sequence[str] = ()) -> None:
@@ -199,8 +214,8 @@ class _Worker:
         self._replies.register(self._stdout, selectors.EVENT_READ)
         self.guards: list[Guard] = []
         try:
-            said = json.loads(bytes(self._read(time.monotonic() + _START_S, MAX_HEADER_BYTES)))
-            self.guards = [Guard(*guard) for guard in said]
+            hello = json.loads(bytes(self._read(time.monotonic() + _START_S, MAX_HEADER_BYTES)))
+            self.guards = [Guard(*guard) for guard in hello]
         except (EOFError, TimeoutError) as error:
             self._kill()
             words = self._stderr.read().decode(errors="replace").strip().splitlines()

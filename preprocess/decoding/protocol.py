@@ -26,10 +26,15 @@ Read = Callable[[Source, Any, Limits, Plan], list[Segment]]
 """`(source, preprocessing constants, limits, plan) -> segments`. A module-level function; raises MediaError."""
 
 LENGTH = struct.Struct("<Q")
+"""Each message is preceded by its length in bytes: unsigned, 64 bits, little endian."""
 MAX_HEADER_BYTES = 2**24
+"""Bytes of the JSON header of a message, so that a subverted worker cannot fill the memory of this process."""
 _MAX_NOTES = 1000
+"""Notes of one medium. Readers write a handful; more are the work of a subverted worker."""
 _MAX_WORDS = 10_000
+"""Characters of one text in a header."""
 _MAX_DIMENSIONS = 8
+"""Dimensions of one array. Readers return five at most (views, channels, frames, height, width)."""
 
 
 class MalformedReplyError(Exception):
@@ -72,6 +77,7 @@ def returns(declare: Declare) -> Callable[[_Reader], _Reader]:
 Beside = Callable[[str], list[str]]
 """The path of a medium -> the paths of all files that are read as one with it."""
 MAX_PARTS = 8
+"""Files of one recording that are read together, such as the tables of a phone's sensors."""
 
 
 def reads_beside(beside: Beside) -> Callable[[_Reader], _Reader]:

@@ -43,11 +43,15 @@ READERS_NEED = (
 """Top-level packages that readers import, where they do not lie in the interpreter's own folders."""
 
 _MAX_FILES = 64
+"""File descriptors of a worker: its pipes, the medium and the libraries that it loads late."""
 _MAX_FILE_BYTES = 4 * 2**30
+"""The longest file that a worker may write, which is its scratch copy of a medium: the default of `Limits.max_bytes`.
+"""
 _SYSTEM = (
     *("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/zoneinfo", "/etc/ld.so.cache"),
     *("/etc/localtime", "/dev/null", "/dev/urandom", "/proc/cpuinfo", "/proc/meminfo", "/sys/devices/system/cpu"),
 )
+"""Files and folders of the system that libraries read while they run; everything else is out of reach."""
 
 # linux/prctl.h, linux/capability.h
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38

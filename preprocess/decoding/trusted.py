@@ -21,6 +21,7 @@ ReadMany = Callable[[Sequence[Source], Any, Limits, torch.device], list[list[Seg
 """`(sources, preprocessing constants, limits, device) -> segments of each`, for either plan; None: not read so."""
 
 BATCH = 256
+"""Pictures that nvJPEG decodes at once at most, which bounds the GPU memory of a batch."""
 _LINGER_S = 0.002
 """A batch is closed when nothing more came for so long."""
 
@@ -96,10 +97,10 @@ class TrustedPool:
             except RuntimeError as error:  # the pool was closed
                 task.future.set_exception(error)
             else:
-                isolated.add_done_callback(partial(_hand_on, task.future))
+                isolated.add_done_callback(partial(_forward, task.future))
 
 
-def _hand_on(future: Future[list[Segment]], done: Future[list[Segment]]) -> None:
+def _forward(future: Future[list[Segment]], done: Future[list[Segment]]) -> None:
     if done.cancelled():
         future.set_exception(RuntimeError("the decode pool was closed"))
     elif error := done.exception():

@@ -11,9 +11,13 @@ if TYPE_CHECKING:
     import torch
 
 FRAME_S = 0.025
+"""Length of a frame in seconds, as in Kaldi and in ImageBind's preprocessing of sound."""
 SHIFT_S = 0.010
+"""Seconds from one frame to the next, as in Kaldi and in ImageBind's preprocessing of sound."""
 _PREEMPHASIS = 0.97
+"""Each sample loses so much of the one before it (Kaldi's `preemphasis_coefficient`), which lifts high frequencies."""
 _LOWEST_HZ = 20.0
+"""Where the first mel filter begins (Kaldi's default of `low_freq`), the lower end of human hearing."""
 # Mel bins of one matrix product. A triangle touches few FFT bins, so a narrow band of bins needs a small matrix only.
 _BAND = 16
 # Waveforms of one pass, on a CPU of one of its threads: the intermediate values then stay in its cache. On a GPU they

@@ -9,6 +9,7 @@ import numpy as np
 FRAME_S = 0.01
 """The length of a frame whose loudness is measured; an onset is known to this precision."""
 _LOUD_PERCENTILE = 95
+"""The loudness of a recording in percent of its frames. Its maximum would be that of a single click."""
 _BELOW_DB = 30.0
 """A frame is quiet when it is so much softer than the loud frames (the percentile above) of the recording."""
 _PAUSE_S = 0.3

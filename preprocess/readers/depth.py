@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 _UNITS = ("m", "mm", "sunrgbd", "disparity", "disparity_px", "relative", "relative_inverse", "carla")
+"""What the hint `unit` of a depth map may be."""
 _NEAREST_M, _FARTHEST_M = np.float32(0.5), np.float32(10)  # of maps without a unit: a room
 _BEHIND = 1.5  # a background that was cut away, in distances of the farthest point that was left
 _SUNRGBD_MAX_M = 8.0  # the SUN RGB-D toolbox's own limit; ImageBind issue 134

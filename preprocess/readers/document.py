@@ -16,9 +16,11 @@ from preprocess.metadata import bounded, moment
 from preprocess.source import Limits, MediaError, Source
 
 MOST_PAGES = 200
+"""Pages of one document that become items, so that one file cannot fill a library."""
 _MOST_CPU_S = 7.0
 """Of a worker's time for one document: what comes behind is left out and told."""
 _MOST_CHARACTERS = 100_000
+"""Characters of a document's text that are searched, as `preprocess.metadata` bounds them too."""
 
 
 @dataclass(frozen=True)

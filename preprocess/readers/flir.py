@@ -17,9 +17,13 @@ from PIL.PngImagePlugin import PngImageFile
 from preprocess.source import Limits
 
 MARK = b"FLIR\0"
+"""What the payload of a JPEG's APP1 segment begins with where it is a part of FLIR's record of a picture."""
 _RAW_DATA, _CAMERA_INFO = 1, 0x20
+"""Types of the records that are read: the values of the sensor, and the constants of Planck's formula."""
 _MOST_RECORDS = 256
+"""Entries of FLIR's directory that are read, far more than a camera writes."""
 _ABSOLUTE_ZERO_C = -273.15
+"""Kelvin to degrees Celsius."""
 
 
 def is_radiometric(file: BinaryIO) -> bool:

@@ -26,6 +26,7 @@ _DRAFT_FACTOR = 2
 _LONGEST = 2
 """Of a picture longer than this, what lies at its ends is not seen in its centre."""
 _MOST_PARTS = 32
+"""Parts of one panorama or long screenshot, each with an item of its own."""
 
 
 @dataclass(frozen=True)

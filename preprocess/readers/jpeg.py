@@ -8,6 +8,7 @@ from typing import BinaryIO
 from preprocess.source import MediaError, Source
 
 FILM_NOTE = "a motion photo: its picture was taken, not the film behind it"
+"""The note of a file whose JPEG is followed by a film."""
 # A progressive JPEG goes through all its pixels once a scan; cameras and tools write about ten of them.
 _MOST_SCANNED_PIXELS = 2e9
 _SCAN = b"\xff\xda"

@@ -14,8 +14,11 @@ from preprocess.decoding.protocol import Returns
 from preprocess.source import Limits, Plan, Segment
 
 MOST_LINES = 20_000
+"""Lines of one medium: the pages of a book, or a day of speech."""
 _MOST_BYTES = 2**23
+"""Bytes of all lines of a medium as JSON, in which they leave the decode worker."""
 _MOST_CHARACTERS = 1000
+"""Characters of one line and of the name of its place; the longest lines of a page have 200."""
 
 
 @dataclass(frozen=True)

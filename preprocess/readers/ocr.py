@@ -25,12 +25,17 @@ from preprocess.readers.lines import Line
 from preprocess.source import Limits, MediaError, Plan, Segment, Source
 
 _SHORT_SIDE = 1500
+"""Pixels of the shorter side of a picture or page that is read; letters of 10 points on A4 are then 25 pixels high."""
 _LONG_SIDE = 2000
 """RapidOCR makes what is longer smaller, so that the letters of a long screenshot would be lost."""
 _OVERLAP = 200
+"""Pixels that neighbouring tiles of a long screenshot share, so that each line is whole in one of them."""
 _LEAST_SIDE = 8
+"""Pixels below which a picture has room for no letter."""
 _PAGES = 50
+"""Scanned pages of one document that are read."""
 _PAGE_CPU_S = 40.0
+"""Seconds of processor time after which the pages that are left of a document are not read."""
 
 
 @dataclass(frozen=True)

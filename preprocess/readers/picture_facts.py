@@ -12,7 +12,7 @@ from PIL import Image, IptcImagePlugin
 
 from preprocess import xmp
 from preprocess.metadata import bounded, camera_of, moment
-from preprocess.readers.svg import SAID
+from preprocess.readers.svg import OWN_WORDS
 
 # EXIF 3.0, sections 4.6.4 to 4.6.6; XP tags are those of Windows, in UTF-16.
 _EXIF, _GPS = 0x8769, 0x8825
@@ -32,8 +32,8 @@ def facts_of(picture: Image.Image, size: tuple[int, int]) -> dict[str, Any]:
     """
     if picture.format == "JPEG" and not picture.info.keys() & _SPEAKING:  # as most of the web's pictures are
         return {"width": size[0], "height": size[1]}
-    if SAID in picture.info:  # the size of its raster is no fact of a drawing
-        return bounded(picture.info[SAID])
+    if OWN_WORDS in picture.info:  # the size of its raster is no fact of a drawing
+        return bounded(picture.info[OWN_WORDS])
     exif: dict[str, Any] = {}
     # Damage in these is no reason to refuse sound pixels, and Pillow raises what it likes.
     with contextlib.suppress(Exception):

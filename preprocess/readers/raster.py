@@ -23,6 +23,7 @@ from preprocess.readers.picture_facts import facts_of
 from preprocess.source import Limits, MediaError, Source
 
 _PLANE_MODES = ("L", "I;16", "I;16L", "I;16B", "I;16N", "I", "F")
+"""Pillow's modes of pictures with one channel of numbers."""
 # EXIF 2.3, tag 0x0112: what turns a stored picture upright.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -10,10 +10,15 @@ from PIL.JpegImagePlugin import JpegImageFile
 from preprocess.source import MediaError, Source
 
 NOTE = "a camera's raw file: the largest picture that the camera put into it was taken"
+"""The note of every picture that comes from a raw file."""
 _START, _END = b"\xff\xd8\xff", b"\xff\xd9"
+"""The markers SOI (with the first byte of the next marker) and EOI of a JPEG (ITU-T T.81, table B.1)."""
 _MOST_BYTES = 2**29
+"""Bytes of a raw file that are searched, more than a camera's file has."""
 _MOST_JPEGS = 64
+"""Beginnings of JPEGs that are looked at. Cameras write a handful; the other ones are chance in the sensor's data."""
 _LEAST_BYTES = 500
+"""No JPEG is shorter with its tables; what is shorter is chance in the sensor's data."""
 
 
 def preview(source: Source, file: BinaryIO) -> bytes:

@@ -26,9 +26,13 @@ from preprocess.readers.tracks import Mix
 from preprocess.source import Limits, Plan, Segment, Source
 
 BUNDLED = "en-us"
+"""The name of the English model that comes with PocketSphinx."""
 _RATE_HZ = 16_000
+"""Hz for which PocketSphinx's acoustic models are trained."""
 _FRAMES_A_SECOND = 100
+"""PocketSphinx counts the times of words in frames of 10 ms."""
 _WORDS_A_LINE = 10
+"""Words of one line: 3 to 4 s of speech, so that a match leads near to the place."""
 _NO_WORD = re.compile(r"<.*>|\[.*\]|\+\+.*\+\+")
 """Silence, noise and breath, as dictionaries of Sphinx call them."""
 

@@ -13,13 +13,16 @@ from PIL.PngImagePlugin import PngImageFile
 from preprocess.encodings import encoding_of
 from preprocess.extras import needs
 
-SAID = "crossbind drawing"
+OWN_WORDS = "crossbind drawing"
 """The key of a drawing's own words in the `info` of its picture."""
 _SIDE = 512
+"""Pixels of a drawing's shorter side: more than twice the 224 that the shipped image encoders see."""
 _LONGEST = 64.0
 """The largest ratio of its sides: `_SIDE` times so much of it are 17 million pixels."""
 _MOST_BYTES = 2**24
+"""Bytes of a drawing, unpacked where it was gzipped; the parser takes time and memory in proportion."""
 _MOST_SEARCHED = 2**20
+"""Characters of a drawing that are searched for its title, description and texts."""
 # What is no part of the file and no picture within it: a path, an address, or an entity that may stand for one.
 _REFERENCE = re.compile(r"""href\s*=\s*(?:"(?!\s*(?:#|data:))[^"]*"|'(?!\s*(?:#|data:))[^']*')""")
 _ENTITY = re.compile(r"""<!ENTITY\s+[^\s"']+\s+(?:SYSTEM|PUBLIC|"[^"]*[<&%]|'[^']*[<&%])|<!ENTITY\s+%""")
@@ -51,7 +54,7 @@ def decode(file: BinaryIO) -> ImageFile.ImageFile:
     picture = PngImageFile(io.BytesIO(png))
     if picture.getchannel("A").getextrema()[1] == 0:
         raise ValueError("nothing is drawn in it (references to other files are not followed)")
-    picture.info[SAID] = _words(text)
+    picture.info[OWN_WORDS] = _words(text)
     return picture
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 _UNITS = ("celsius", "kelvin", "centikelvin")
+"""What the hint `unit` of a thermal picture may be."""
 # A grey JPEG saved as colour has channels that differ by a few levels; a false-colour palette by a hundred.
 _MAX_CHANNEL_SPREAD = 16
 

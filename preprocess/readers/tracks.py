@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container import InputContainer
 
+SILENT = "has no sound track"
+"""Why a film is no sound; whoever also reads its pictures need not tell this."""
 # libsndfile knows the exact length and seeks to the exact sample; libav takes what it cannot read.
 _LIBSNDFILE = frozenset({"wav", "flac", "ogg", "mp3", "aiff", "caf", "au", "w64", "sphere", "voc"})
 # Names of FFmpeg's demuxers, where they are others.
@@ -213,7 +215,7 @@ def _libav(file: BinaryIO, container_name: str, source: Source, limits: Limits, 
         # With the format given, no playlist demuxer can be chosen, and bytes are all it gets to see.
         with av.open(file, "r", format=container_name, metadata_errors="ignore") as container:
             if not container.streams.audio:
-                raise MediaError(source.name, "has no sound track")
+                raise MediaError(source.name, SILENT)
             stream = _default(container)
             # MPEG-TS clocks start anywhere; what MP4 has before 0 is its encoder's padding.
             origin_s = max(0, container.start_time or 0) / av.time_base

@@ -36,8 +36,9 @@ def server(tools: Tools, version: str) -> MCPServer[Any]:
         """Find items, best first: by words (`query`), by what an item shows (`like`, its id), or by both.
 
         `want` are modalities (image, video, audio, text, depth, thermal, imu). `where` is a filter such as
-        "date between '2024-05' and '2024-08' and kind = 'image'". With `min_probability` (0 to 1) less likely hits are
-        left out: no hit then means that nothing in the library looks like that.
+        "date between '2024-05' and '2024-08' and kind = 'image'". Hits that are not `likely` are only the nearest:
+        where none is, nothing in the library looks like that. With `min_probability` (0 to 1) less
+        likely hits are left out.
         """
         return _said(tools.search, query, k, want, where, like, min_probability)
 

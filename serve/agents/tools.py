@@ -120,7 +120,7 @@ def _item(item: Item) -> dict[str, Any]:
 
 def _hit(hit: Hit) -> dict[str, Any]:
     lines = [line.text for line in hit.lines[:_MOST_LINES]]
-    facts = {"score": round(hit.score, 3), "probability": hit.probability, "lines": lines or None}
+    facts = {"score": round(hit.score, 3), "likely": hit.likely, "probability": hit.probability, "lines": lines or None}
     return _item(hit) | {name: value for name, value in facts.items() if value is not None}
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 KINDS = {"modality": "crossbind.modalities", "encoder": "crossbind.encoders", "data set": "crossbind.datasets"}
 """What can be added, and the group of entry points of each."""
 FOLDERS = "CROSSBIND_MODALITIES"
+"""The environment variable with folders of modalities, which stands in place of a group of entry points."""
 
 
 @dataclass(frozen=True)

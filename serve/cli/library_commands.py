@@ -39,8 +39,18 @@ def search(
     want: Annotated[str | None, typer.Option(help="Modalities to find, as image,audio.")] = None,
     where: Annotated[str | None, typer.Option(help="A filter: \"folder = 'trip' and duration_s < 30\".")] = None,
     keywords: Annotated[bool | None, typer.Option(help="Look for the words in names and captions too.")] = None,
+    min_score: Annotated[float | None, typer.Option(help="Leave out hits with a lower score, as 3.")] = None,
     min_probability: Annotated[
         float | None, typer.Option(min=0, max=1, help="Leave out hits that are less likely to be right, as 0.5.")
+    ] = None,
+    every_segment: Annotated[
+        bool, typer.Option("--every-segment", help="Each stretch of a recording is a hit of its own.")
+    ] = False,
+    nearest: Annotated[
+        bool, typer.Option("--nearest", help="Show the nearest hits too where nothing looks like the query.")
+    ] = False,
+    cursor: Annotated[
+        str | None, typer.Option(help="The next page: what the page before printed, for the same query and options.")
     ] = None,
     model: LibraryModel = None,
     weights: Weights = None,
@@ -68,7 +78,15 @@ def search(
     with open_library(library, load_options(model, weights, device, dtype, needed), None) as opened:
         try:
             hits = opened.search(
-                query, k, want.split(",") if want else None, where, keywords=keywords, min_probability=min_probability
+                query,
+                k,
+                want.split(",") if want else None,
+                where,
+                keywords=keywords,
+                every_segment=every_segment,
+                min_score=min_score,
+                min_probability=min_probability,
+                cursor=cursor,
             )
         except ValueError as error:
             usage_error(str(error))
@@ -83,14 +101,12 @@ def search(
         rows = [asdict(hit) | {"thumbnail": str(pictures.get(hit.item_id, "")) or None} for hit in hits]
         print(json.dumps(rows, default=str))
     else:
-        show(
-            hits,
-            format_or_default(form),
-            "nothing found" if min_probability is None else "nothing here looks like that",
-        )
+        show(hits, format_or_default(form), nearest or cursor is not None)
         for hit in hits:
             if hit.item_id in pictures:
                 print(pictures[hit.item_id])
+    if hits.next is not None:
+        print(f"more: --cursor {hits.next}", file=sys.stderr)
     if open_hits:
         open_files(hits)
     if copy_to is not None:

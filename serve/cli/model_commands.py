@@ -33,6 +33,7 @@ _PATTERNS = {
     "clip-MODEL": "image, text and video of any open_clip model; clip-vit-l-14:TAG, or --weights FILE",
     "timm:MODEL": "image and video by any timm backbone; timm:resnet18 --weights TAG or FILE",
 }
+"""Names that stand for the models of a whole package -> what they are."""
 
 
 @app.command()
@@ -139,7 +140,9 @@ def manifest(
     except (ValueError, OSError) as error:
         failure(str(error))
     missing = [str(entry) for entry in report.missing]
-    _told({"written": list(map(str, report.written)), "events": dict(report.events), "missing": missing}, as_json)
+    _print_report(
+        {"written": list(map(str, report.written)), "events": dict(report.events), "missing": missing}, as_json
+    )
     if report.missing:
         raise typer.Exit(1)
 
@@ -176,8 +179,8 @@ def _manifest_of_log(
         for one in report.sessions:
             for note in (str(one.offset), *one.notes):
                 print(f"{one.name}: {note}")
-    told = {"written": list(map(str, report.written)), "events": report.events, "missing": list[str]()}
-    _told(told | ({"sessions": sessions} if as_json else {}), as_json)
+    summary = {"written": list(map(str, report.written)), "events": report.events, "missing": list[str]()}
+    _print_report(summary | ({"sessions": sessions} if as_json else {}), as_json)
 
 
 def _seconds(text: str, option: str) -> float:
@@ -188,7 +191,7 @@ def _seconds(text: str, option: str) -> float:
     return float(match[1]) / (1000 if match[2] == "ms" else 1)
 
 
-def _told(report: dict[str, Any], as_json: bool) -> None:
+def _print_report(report: dict[str, Any], as_json: bool) -> None:
     """Prints what was written."""
     if as_json:
         print(json.dumps(report))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -32,6 +33,7 @@ _HELP = """A line is a query, as of `crossbind search`. Lines that begin with a 
 :k 20               how many hits
 :want image,video   the modalities to find; nothing behind it means all
 :where EXPRESSION   a filter; nothing behind it means none
+:nearest            whether the nearest are shown too where nothing looks like the query; again takes that back
 :open 1 3           opens the files of these hits of the last search; nothing behind it means the first
 :help, :quit"""
 
@@ -44,13 +46,17 @@ class _State:
     k: int = 10
     want: list[str] | None = None
     where: str | None = None
-    hits: list[Hit] = field(default_factory=list)
+    nearest: bool = False
+    hits: Sequence[Hit] = ()
 
 
 @app.command()
 def shell(
     library: LibraryFolder,
     k: Annotated[int, typer.Option("--k", min=1, max=100_000, help="How many hits.")] = 10,
+    nearest: Annotated[
+        bool, typer.Option("--nearest", help="Show the nearest hits too where nothing looks like the query.")
+    ] = False,
     form: Annotated[
         HitFormat | None, typer.Option("--format", help="Left out: a table on a terminal, else paths.")
     ] = None,
@@ -64,7 +70,7 @@ def shell(
     options = load_options(model, weights, device, dtype)
     say("the model is loaded, which takes some seconds")
     with open_library(library, options, None) as opened:
-        state = _State(format_or_default(form), k)
+        state = _State(format_or_default(form), k, nearest=nearest)
         prompt = ""
         if sys.stdin.isatty():
             with contextlib.suppress(ImportError):
@@ -88,11 +94,12 @@ def _do(library: Library, state: _State, line: str) -> None:
         if line.startswith(":"):
             _set(state, *line[1:].split(maxsplit=1))
             return
-        state.hits = library.search(line, state.k, state.want, state.where)
+        found = library.search(line, state.k, state.want, state.where)
     except (ValueError, OSError) as error:
         print(f"crossbind: {error}", file=sys.stderr, flush=True)
         return
-    show(state.hits, state.form)
+    state.hits = found
+    show(found, state.form, state.nearest)
     sys.stdout.flush()
 
 
@@ -109,6 +116,8 @@ def _set(state: _State, name: str = "", value: str = "") -> None:
     elif name == "open":
         chosen = [int(part) for part in shlex.split(value) if part.isdecimal()] or [1]
         open_files([state.hits[place - 1] for place in chosen if 1 <= place <= len(state.hits)])
+    elif name == "nearest":
+        state.nearest = not state.nearest
     elif name == "help":
         print(_HELP)
     else:

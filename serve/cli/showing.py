@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from serve.cli.options import failure
 
 if TYPE_CHECKING:
-    from serve.library.items import Hit
+    from serve.library.items import Hit, Hits
 
 HitFormat = Literal["table", "paths", "csv", "json"]
 _MOST_OPENED = 10
@@ -21,17 +21,28 @@ def format_or_default(form: HitFormat | None) -> HitFormat:
     return form or ("table" if sys.stdout.isatty() else "paths")
 
 
-def show(hits: Sequence[Hit], form: HitFormat, nothing: str = "nothing found") -> None:
-    """Prints hits. A path is never broken: it stands at the end of its line in a table, and alone where it is piped."""
-    if not hits and form in ("table", "paths"):
-        print(nothing, file=sys.stdout if form == "table" else sys.stderr)
-    if form == "table":
-        for line in table(hits):
-            print(line)
-        return
-    from serve.library import export
+def show(hits: Hits, form: HitFormat, nearest: bool) -> None:
+    """Prints hits, those that are probably wrong only with `nearest`; else their number.
 
-    print(export.part(hits, form), end="")
+    A path is never broken: it stands at the end of its line in a table, and alone where it is piped. What is said
+    beside a table goes to standard output with it, else to standard error.
+    """
+    shown = hits if nearest else hits[: hits.likely]
+    beside = sys.stdout if form == "table" else sys.stderr
+    if hits.nothing:
+        print("nothing here looks like that" + ("; the nearest:" if nearest and hits else ""), file=beside)
+        if hits and not nearest:
+            print(f"(--nearest shows the nearest {len(hits)})", file=beside)
+    if form == "table":
+        for line in table(shown):
+            print(line)
+    else:
+        from serve.library import export
+
+        print(export.part(shown, form), end="")
+    if not hits.nothing and len(shown) < len(hits):
+        more = f"{len(hits) - len(shown)} more are probably not what was asked for (--nearest shows them)"
+        print(more, file=beside)
 
 
 def table(hits: Sequence[Hit]) -> list[str]:

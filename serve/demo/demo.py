@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from serve.library.library import Library
 
 DISTRACTORS = ("a dog", "a car", "a beach", "a pizza")
+"""Captions of nothing that is there, so that the right one has to be told from more than the others' captions."""
 
 
 def zero_shot(model: BindModel, chosen: tuple[Sample, ...]) -> list[tuple[Sample, str, float, float]]:

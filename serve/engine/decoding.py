@@ -22,9 +22,11 @@ from preprocess.source import Limits, MediaError, Plan, Segment, Source
 from serve.engine.fairness import CLIENT, Turns
 
 QUICK_S = 2.0
+"""Seconds that every medium gets at first. Most media take less, and one that takes more must not hold those up."""
 _GUESS_S = 0.05
 """The assumed cost of a decode in seconds, until its real cost is known."""
 _LATE_S = 1.0
+"""Seconds that a decode may go on behind the deadline of its request, so that the reason arrives and not a timeout."""
 
 
 @dataclass(eq=False)

@@ -19,6 +19,7 @@ CLIENT: ContextVar[str] = ContextVar("client", default="")
 
 T = TypeVar("T")
 _REMEMBERED = 4096
+"""Clients whose cost is remembered, so that many addresses do not fill the memory."""
 
 
 class StoppedError(Exception):
@@ -51,6 +52,7 @@ class Stop:
 
 
 _STOP: ContextVar[Stop | None] = ContextVar("stop", default=None)
+"""Whether the request that is being answered has been given up, for the code that works for it."""
 
 
 @contextmanager

@@ -32,22 +32,24 @@ from serve.engine.threads import Threads, stopped_after
 from serve.engine.values import About, PictureError, Point, TermError
 from serve.library import projection
 from serve.library.errors import WriterBusyError
-from serve.library.items import Hit, Item
+from serve.library.items import Hits, Item
 from serve.library.library import Library
+from serve.library.query import Asked
+from serve.library.search import SearchOptions
 from serve.library.text import shown
 
-_SEARCH_THREADS = 2
-_READ_THREADS = 4
+_SEARCH_THREADS = 2  # searches run in numpy and FAISS, which use several cores each
+_READ_THREADS = 4  # reads of the catalogue take milliseconds, and SQLite reads in several threads at once
 _DRAW_THREADS = 4  # these threads wait for decode workers most of the time
 _ADD_THREADS = 8  # these too
-_ADDS_EACH = 2
+_ADDS_EACH = 2  # of one client at a time, so that others' uploads get their turn
 QUICK_SEARCH_S = 0.3
 """Processor seconds after which a search starts again in the queue of slow searches, which run one after the other."""
-_MAX_READS = 1024
-_MAX_SEARCHES = 256
-_MAX_WRITES = 16
-_WRITE_RETRY_S = 2
-_LOOK_S = 0.1
+_MAX_READS = 1024  # requests that wait for their turn; more are refused with 429 and a time to wait
+_MAX_SEARCHES = 256  # the same for searches
+_MAX_WRITES = 16  # the same for uploads and removals, whose bodies wait in memory or on the disk
+_WRITE_RETRY_S = 2  # a client is asked to wait so long while another process writes
+_LOOK_S = 0.1  # between two looks at whether anybody still waits for the answer
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -156,33 +158,40 @@ class Service:
         k: int = 10,
         want: Sequence[str] | None = None,
         where: str | None = None,
+        every_segment: bool = False,
+        min_score: float | None = None,
         min_probability: float | None = None,
+        cursor: str | None = None,
         deadline_s: float | None = None,
-    ) -> list[Hit]:
-        """The k best hits for a query, best first; `want`, `where` and `min_probability` are as in `Library.search`.
+    ) -> Hits:
+        """The k best hits for a query, best first, with the cursor of the next page; the options are as in
+        `Library.search`.
 
         A query that consists of words also searches names, captions and metadata. Hits do not include the files of
-        items that the query adds. Raises as `embed`. Raises WhereError, which points at the character, and ValueError
-        for terms that cancel out, no terms, an unknown modality in `want` and k out of 1..`max_hits`.
+        items that the query adds. Raises as `embed`. Raises WhereError, which points at the character, CursorError, and
+        ValueError for terms that cancel out, no terms, an unknown modality in `want` and k out of 1..`max_hits`.
+        """
+        if not 1 <= k <= self.settings.max_hits:
+            raise ValueError(f"search: expected k from 1 to {self.settings.max_hits}, got {k}")
+        options = SearchOptions(k, want, where, True, every_segment, min_score, min_probability, cursor)
+        return await self.answer(terms, functools.partial(self.library.answer, options), deadline_s)
+
+    async def answer(self, terms: Sequence[Term], find: Callable[[Asked], T], deadline_s: float | None = None) -> T:
+        """Runs a search of the library for embedded terms in a thread -> its result; slow ones wait for each other.
+
+        Raises as `search`.
         """
         if not terms:
             raise ValueError("search: expected at least one term")
-        if not 1 <= k <= self.settings.max_hits:
-            raise ValueError(f"search: expected k from 1 to {self.settings.max_hits}, got {k}")
-        texts = [term for term in terms if isinstance(term.content, str)]
-        words = " ".join(str(term.content) for term in texts if term.weight > 0) if len(texts) == len(terms) else ""
-        own = [term.content for term in terms if isinstance(term.content, int) and term.weight > 0]
         deadline_s = self.settings.deadline_s if deadline_s is None else deadline_s
         try:
             async with asyncio.timeout(deadline_s):
                 parts = await self.embed(terms, deadline_s=deadline_s)
-                kinds = {part.modality for part in parts}
-                modality = (kinds.pop() or None) if len(kinds) == 1 else None
-                query = self.combined(parts, terms)
-                find = functools.partial(self._find, query, k, want, where, words, own, modality, min_probability)
+                asked = Asked.of(terms, [part.modality for part in parts], self.combined(parts, terms))
+                work = functools.partial(find, asked)
                 with contextlib.suppress(StoppedError):
-                    return await stopped_after(QUICK_SEARCH_S, self._searching.run, find, time.thread_time)
-                return await stopped_after(deadline_s, self._searching_long.run, find)
+                    return await stopped_after(QUICK_SEARCH_S, self._searching.run, work, time.thread_time)
+                return await stopped_after(deadline_s, self._searching_long.run, work)
         except (TimeoutError, StoppedError):
             raise LateError from None
 
@@ -302,23 +311,6 @@ class Service:
             if self._points is None or self._points[0] != revision:
                 self._points = revision, await self._drawing.run(functools.partial(_points, self.library, limit))
             return self._points[1]
-
-    def _find(
-        self,
-        query: Embeddings,
-        k: int,
-        want: Sequence[str] | None,
-        where: str | None,
-        words: str,
-        own: Sequence[int],
-        modality: str | None,
-        min_probability: float | None,
-    ) -> list[Hit]:
-        paths = {path for number in own for item in [self.library.item(number)] for path in (item.path, *item.also)}
-        hits = self.library.find(
-            query, k + len(own), want, where, words=words, modality=modality, min_probability=min_probability
-        )
-        return [hit for hit in hits if hit.path not in paths][:k]
 
     async def _stored(self, item_id: int) -> EncodedSegment:
         def stored() -> EncodedSegment:

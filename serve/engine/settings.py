@@ -22,6 +22,7 @@ from pydantic_settings import (
 from preprocess.source import Limits
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+"""Names of this machine for itself, which no other machine's page can have."""
 MIN_KEY_CHARACTERS = 16
 """The least length of a key: 16 characters of hexadecimal are 64 bits, which cannot be guessed by trying."""
 PREFIX = "CROSSBIND_SERVE_"
@@ -30,7 +31,9 @@ NOT_OPTIONS = ("api_keys",)
 """Settings without an option of the command line, because other users of a machine can read a process's arguments."""
 
 _ORIGIN = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?")
+"""An origin as browsers send it: scheme, host and port, without a path."""
 _ROOT_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)*")
+"""Where a proxy puts the server, such as `/search`; without characters that have a meaning in headers or HTML."""
 
 Names = Annotated[tuple[str, ...], NoDecode]
 Count = Annotated[int, Field(ge=1)]
@@ -292,6 +295,7 @@ _SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "value_error": lambda bounds: str(bounds["error"]),
     "extra_forbidden": lambda _: "there is no such setting",
 }
+"""pydantic's name of a fault -> what is expected, in our words."""
 
 
 def _sentence(fault: Any) -> str:

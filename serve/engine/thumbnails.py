@@ -30,18 +30,26 @@ if TYPE_CHECKING:
     from serve.library.library import Library
 
 FOLDER = "thumbnails"
+"""The folder of a library that holds its thumbnails."""
 SIZE = 256
+"""Pixels of each side of a thumbnail."""
 _NAME = re.compile(r"([0-9]{1,18})\.jpg")
+"""The file of an item's thumbnail."""
 _UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.part")
+"""A thumbnail that was being written when its process ended."""
 _READERS: dict[str, tuple[Read, object]] = {
     "image": (image.read, image.ImageConfig(size=SIZE, resize=SIZE)),
     "video": (video.read, video.VideoConfig(size=SIZE, clips=1, frames_per_clip=1, stack_frames=False)),
     "depth": (depth.read, depth.DepthConfig(size=SIZE)),
     "thermal": (thermal.read, thermal.ThermalConfig(size=SIZE)),
 }
+"""Modality -> how its thumbnails are read, with the constants of a small picture."""
 MODALITIES = tuple(_READERS)
+"""Modalities that have thumbnails."""
 _MARK = b"CRC:"
+"""What comes before the checksum behind a thumbnail's JPEG."""
 _SEAL = struct.Struct("<4sI")
+"""Mark and CRC-32, behind the end of the JPEG, where decoders do not look."""
 
 
 class Reader(Protocol):

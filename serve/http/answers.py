@@ -88,18 +88,24 @@ def item_json(item: Item, root: str) -> dict[str, Any]:
     }
 
 
-def hit_json(hit: Hit, root: str) -> dict[str, Any]:
-    """A hit -> a `HitAnswer`, as `item_json`."""
-    own = {key: getattr(hit, key) for key in ("score", "cosine", "keyword", "probability")}
-    return item_json(hit, root) | own | {"lines": [asdict(line) for line in hit.lines]}
+def hit_json(hit: Hit, root: str, located: Located | None = None) -> dict[str, Any]:
+    """A hit, and where it shows the query -> a `HitAnswer`, as `item_json`."""
+    own = {key: getattr(hit, key) for key in ("score", "cosine", "keyword", "probability", "likely")}
+    places = None if located is None else places_json(located)
+    return item_json(hit, root) | own | {"lines": [asdict(line) for line in hit.lines], "places": places}
+
+
+def places_json(located: Located) -> dict[str, Any]:
+    """Where something is in a picture -> a `PlacesAnswer`."""
+    boxes = [dict(zip(("x0", "y0", "x1", "y1", "score"), box, strict=True)) for box in located.boxes]
+    return {"width": located.width, "height": located.height, "boxes": boxes}
 
 
 def located_json(located: Located) -> dict[str, Any]:
     """Where something is in a picture -> a `LocatedAnswer`."""
     height, width = located.heat.shape
     heat = {"width": width, "height": height, "data": vector_json(located.heat.ravel(), "base64")}
-    boxes = [dict(zip(("x0", "y0", "x1", "y1", "score"), box, strict=True)) for box in located.boxes]
-    return {"object": "located", "width": located.width, "height": located.height, "boxes": boxes, "heat": heat}
+    return {"object": "located", **places_json(located), "heat": heat}
 
 
 def model_json(about: About) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from serve.http.limited_json import read_json
 from serve.http.schemas import CONTENTS, FILE, Composed, EmbeddingsRequest
 
 _DATA = re.compile(r"data:[^,;]{0,100}(?:;[^,;]{0,100})*?;base64,", re.IGNORECASE)
+"""The beginning of a `data:` URL with base64, whose type says what the content claims to be."""
 
 
 def entry_terms(entry: Any, place: str) -> list[Term]:

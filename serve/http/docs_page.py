@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+"""The content security policy of the page: styles of its own, and nothing else."""
 _STYLE = """
 body { font: 1rem/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
 h2 { margin: 2.5rem 0 .25rem; font-size: 1.1rem; overflow-wrap: anywhere } h2 b { margin-right: .5rem }
@@ -15,6 +16,7 @@ pre { padding: .75rem; overflow-x: auto; background: #8881 } table { border-coll
 td, th { text-align: left; vertical-align: top; padding: .2rem .9rem .2rem 0 } a { color: inherit }
 @media (prefers-color-scheme: dark) { body { background: #111; color: #eee } }
 """
+"""The styles of the page, which has no script and loads nothing."""
 
 
 def docs_page(schema: Mapping[str, Any], root: str) -> str:
@@ -48,5 +50,5 @@ def _operation(method: str, path: str, operation: Mapping[str, Any], root: str) 
         for example in content.get("examples", {}).values():
             yield f"<p>{escape(example['summary'])}</p><pre>{escape(json.dumps(example['value'], indent=2))}</pre>"
     good = {status: answer["description"] for status, answer in operation["responses"].items()}
-    told = "; ".join(f"{status} {escape(words)}" for status, words in good.items() if status < "400")
-    yield f"<p>Answers: {told}</p></section>"
+    answers = "; ".join(f"{status} {escape(words)}" for status, words in good.items() if status < "400")
+    yield f"<p>Answers: {answers}</p></section>"

@@ -16,6 +16,7 @@ from serve.http.guard import error_body
 from serve.library.errors import LibraryError, UnknownItemError
 
 _CODES = {404: "not_found", 405: "method_not_allowed"}
+"""Status -> the `code` of an error that the framework itself raised."""
 
 
 class RequestError(Exception):

@@ -19,7 +19,13 @@ from serve.http.limited_json import read_json
 from serve.http.schemas import CONTENTS, FILE, MAX_ID
 
 MAX_TEXT_BYTES = 4_000_000
+"""Bytes of one text field: a text of a million characters, the limit of `preprocess.readers.text`, in UTF-8."""
 MAX_METADATA_BYTES = 65_536
+"""Characters of the metadata of an upload."""
+SEARCH_FIELDS = ("k", "where", "min_score", "min_probability", "cursor", "every_segment", "locate")
+"""The form's parts that are options of a search, beside its terms."""
+_FIELDS = {*SEARCH_FIELDS, "model", "encoding_format", "dimensions", "user"}
+"""The form's parts that are no terms."""
 
 
 @asynccontextmanager
@@ -64,7 +70,7 @@ async def terms_of(form: FormData) -> tuple[list[Term], dict[str, Any]]:
             weights = value
         elif name == "want":
             others.setdefault("want", []).extend(value.split(","))
-        elif name in ("k", "where", "model", "encoding_format", "dimensions", "user"):
+        elif name in _FIELDS:
             others[name] = value
         elif name in CONTENTS:
             raise RequestError(400, "bad_form", f"expected a file: -F {name}=@FILE", name)

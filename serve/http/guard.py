@@ -35,26 +35,27 @@ from serve.engine.settings import Settings
 from serve.http import sign_in
 from serve.http.request_body import Refusal, RequestBody
 
-COOKIE = "crossbind_session"
-SESSION_S = 12 * 3600
+COOKIE = "crossbind_session"  # the name of the page's cookie
+SESSION_S = 12 * 3600  # a working day, after which the page asks for the key again
 OPEN_PATHS = frozenset({"/health", "/ready"})
 """The paths that need no key: they tell whether the server runs, and nothing else."""
-SIGN_IN = "/login"
+SIGN_IN = "/login"  # where the page's form is sent, and where a browser without a session is sent to
 MAX_HEAD_BYTES = 32_768
 """The largest size of the address and all headers of a request together; h11 stops reading at 64 KiB."""
-MAX_ADDRESS_BYTES = 8_192
-_SIGN_IN_BYTES = 4096
-_LARGE_BYTES = 2**20
+MAX_ADDRESS_BYTES = 8_192  # path and query; what browsers and proxies accept too
+_SIGN_IN_BYTES = 4096  # of the sign-in form: a key and little else
+_LARGE_BYTES = 2**20  # bodies above share the rate below, and their memory is given back
 RECEIVED_BYTES_PER_S = 64e6
 """The rate of all large bodies together, because the thread that receives them also answers all other requests."""
-_GIVE_BACK_AFTER_S = 5.0
+_GIVE_BACK_AFTER_S = 5.0  # a burst of large requests costs one such call
 _LEFT = 499
 """nginx's status for a client that left before it was answered. It appears only in the log."""
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})  # they change nothing, so other sites may send them
 
-_API = ("/v1/", "/metrics", "/health", "/ready")
+_API = ("/v1/", "/metrics", "/health", "/ready")  # paths of the API, which serves data and no pages
 
 API_POLICY = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+"""The content security policy of the API: a browser may neither run nor show what it is sent."""
 
 
 def page_policy(scripts: Sequence[str] = ()) -> str:
@@ -79,7 +80,7 @@ _PREFLIGHT = {
     "access-control-max-age": "600",
 }
 """What scripts of an allowed page may ask for. It names no credentials, so browsers send no cookies with it."""
-_HEADERS = {
+_HEADERS = {  # of every answer: against guessed types, frames, leaked addresses, reading by other sites
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
     "referrer-policy": "same-origin",  # `no-referrer` would hide the origin of the sign-in form from our own check

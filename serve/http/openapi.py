@@ -10,15 +10,18 @@ from pydantic.json_schema import models_json_schema
 from bind.modalities import specs
 from serve.engine.service import Service
 from serve.http.examples import EXAMPLES as _EXAMPLES
+from serve.http.forms import SEARCH_FIELDS
 from serve.http.guard import OPEN_PATHS
 from serve.http.schemas import CONTENTS, FILE, EmbeddingsRequest, Error, LocateRequest, SearchRequest
 from serve.http.schemas_browse import AlbumChange, AlbumRequest, FolderRequest, MarksRequest, TagsRequest
 
 _SCHEMAS = "#/components/schemas/{model}"
+"""Where a body's schema lies in the document."""
 _BODY = (
     EmbeddingsRequest, SearchRequest, LocateRequest,
     MarksRequest, AlbumRequest, AlbumChange, TagsRequest, FolderRequest,
 )  # fmt: skip
+"""Bodies whose routes read the request themselves, so that FastAPI does not see their schemas."""
 REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": Error, "description": "The request makes no sense as it is."},
     401: {"model": Error, "description": "An API key is missing or wrong."},
@@ -34,8 +37,11 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     503: {"model": Error, "description": "The library cannot be used at the moment."},
     504: {"model": Error, "description": "The answer was not there in time."},
 }
+"""Status -> what it means, for the document of every route."""
 _KEY = {"type": "http", "scheme": "bearer", "description": "One of the server's API keys, where it asks for any."}
+"""How keys are sent."""
 BINARY = {"schema": {"type": "string", "format": "binary"}}
+"""The schema of a file."""
 
 
 def json_or_form(model: str) -> dict[str, Any]:
@@ -45,7 +51,7 @@ def json_or_form(model: str) -> dict[str, Any]:
         name: {"type": "string"} for name in ("text", "weights", "item", "model", "encoding_format", "dimensions")
     }
     if model == "SearchRequest":
-        fields_ = {name: {"type": "string"} for name in ("text", "weights", "item", "k", "want", "where")}
+        fields_ = {name: {"type": "string"} for name in ("text", "weights", "item", "want", *SEARCH_FIELDS)}
     form = {"type": "object", "properties": {**parts, **fields_}, "additionalProperties": False}
     return {
         "requestBody": {

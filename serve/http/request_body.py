@@ -11,6 +11,7 @@ from starlette.types import Message, Receive
 from serve.engine.settings import Settings
 
 _RETRY_S = 2
+"""Seconds after which a client whose body had no room is asked to try again."""
 
 
 class Refusal(Exception):

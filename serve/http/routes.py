@@ -12,9 +12,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from preprocess.source import MediaError
 from serve.engine import metrics
-from serve.engine import places as places_engine
 from serve.engine.jobs import EncodedSegment
 from serve.engine.lots import embed_many
 from serve.engine.service import Service
@@ -24,48 +22,40 @@ from serve.http.answers import (
     JsonAnswer,
     OpenFileAnswer,
     content_type_of,
-    hit_json,
     item_json,
-    located_json,
     model_json,
     shortened,
     vector_json,
 )
-from serve.http.bodies import entry_terms, parsed, term_of
+from serve.http.bodies import entry_terms, parsed
 from serve.http.docs_page import POLICY, docs_page
 from serve.http.errors import RequestError
 from serve.http.forms import metadata_of, read_form
-from serve.http.openapi import BINARY, json_only, json_or_form, upload_form
+from serve.http.openapi import BINARY, json_or_form, upload_form
 from serve.http.routes_browse import ItemId, add_browse_routes, check_writable
 from serve.http.routes_folders import add_folder_routes
 from serve.http.routes_marks import add_mark_routes
+from serve.http.routes_search import add_search_routes
 from serve.http.schemas import (
     FILE,
     MAX_INPUTS,
-    MAX_QUERY_TERMS,
     EmbeddingsAnswer,
     EmbeddingsRequest,
-    Hits,
     Items,
-    LocatedAnswer,
-    LocateRequest,
     ModelAnswer,
     Models,
-    SearchRequest,
     State,
 )
-from serve.library.errors import LibraryError, UnknownItemError
-from serve.library.query import path_notes
 from serve.library.text import shown
-from serve.library.where import WhereError
 
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
+"""Methods for which an unknown path of the API is answered in the API's own form."""
 
 
 def add_routes(app: FastAPI, service: Service) -> None:
     """Adds all routes of the API over a service."""
-    _add_query_routes(app, service)
-    _add_locate_route(app, service)
+    _add_embedding_route(app, service)
+    add_search_routes(app, service)
     _add_item_routes(app, service)
     add_browse_routes(app, service)
     add_mark_routes(app, service)
@@ -77,7 +67,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
     _refuse_others(app)
 
 
-def _add_query_routes(app: FastAPI, service: Service) -> None:
+def _add_embedding_route(app: FastAPI, service: Service) -> None:
     model = service.model.description.name
 
     @app.post("/v1/embeddings", response_model=EmbeddingsAnswer, openapi_extra=json_or_form("EmbeddingsRequest"))
@@ -102,58 +92,6 @@ def _add_query_routes(app: FastAPI, service: Service) -> None:
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         space = service.model.space if length is None else f"{service.model.space}:{length}"
         return JsonAnswer({"object": "list", "data": data, "model": model, "usage": usage, "space": space})
-
-    @app.post("/v1/search", response_model=Hits, openapi_extra=json_or_form("SearchRequest"))
-    async def search(request: Request) -> Response:
-        """Search with words, media and items. As a form, its parts are the terms and `weights=1,-0.5` theirs."""
-        async with parsed(request, SearchRequest, service) as (body, parts):
-            if parts or body.terms is not None:
-                places = [(f"terms[{place}]", term) for place, term in enumerate(parts or body.terms)]
-                terms = [term if isinstance(term, Term) else term_of(term, place) for place, term in places]
-            else:
-                terms = [Term(body.query)]
-            if len(terms) > MAX_QUERY_TERMS:
-                raise RequestError(
-                    413, "too_many", f"expected at most {MAX_QUERY_TERMS} terms, got {len(terms)}", "terms"
-                )
-        try:
-            hits = await service.search(
-                terms, k=body.k, want=body.want, where=body.where, min_probability=body.min_probability
-            )
-        except TermError as error:
-            raise RequestError(422, "unusable_medium", error.reason, f"terms[{error.index}]") from None
-        except WhereError as error:
-            raise RequestError(400, "bad_where", str(error), "where") from None
-        except (UnknownItemError, LibraryError):
-            raise
-        except ValueError as error:  # terms that cancel out, an unknown modality, or a bad k
-            raise RequestError(400, "bad_query", str(error)) from None
-        notes = path_notes([term.content for term in terms if isinstance(term.content, str)], hits)
-        found = [hit_json(hit, service.settings.root_path) for hit in hits]
-        return JsonAnswer({"object": "list", "data": found, "notes": notes})
-
-
-def _add_locate_route(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/locate", response_model=LocatedAnswer, openapi_extra=json_only("LocateRequest"))
-    async def locate(request: Request) -> Response:
-        """Where a picture shows what a query asks for: boxes in its pixels, and a heat map."""
-        async with parsed(request, LocateRequest, service) as (body, _):
-            picture = term_of(body.picture, "picture")
-            if picture.is_words:
-                raise RequestError(400, "bad_query", "expected a picture or an item, got words", "picture")
-            places = [(f"terms[{place}]", term) for place, term in enumerate(body.terms or [])]
-            terms = [term_of(term, place) for place, term in places] or [Term(body.query)]
-        try:
-            located = await places_engine.locate(service, picture, terms)
-        except TermError as error:
-            raise RequestError(422, "unusable_medium", error.reason, f"terms[{error.index}]") from None
-        except MediaError as error:
-            raise RequestError(422, "unusable_medium", error.reason, "picture") from None
-        except (UnknownItemError, LibraryError):
-            raise
-        except ValueError as error:  # terms that cancel out
-            raise RequestError(400, "bad_query", str(error)) from None
-        return JsonAnswer(located_json(located))
 
 
 def _add_item_routes(app: FastAPI, service: Service) -> None:

@@ -10,10 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 from bind.modalities import specs
 
 MAX_QUERY_TERMS = 64
+"""Terms of one query; each may have to be embedded."""
 MAX_ID = 2**63 - 1
+"""The greatest id that SQLite can have."""
 FILE = "file"
 """The key of a term whose content decides its modality."""
 CONTENTS = (*specs(), FILE)
+"""Keys under which a body can hold content: one for each modality, and one for files of any."""
 _DATA_PATTERN = "^data:[a-z]{0,9}/?[a-z0-9]{0,9};base64,(?:[A-Za-z0-9+/]{4})+$"
 """The pattern of data addresses in the OpenAPI description; every match is a valid address."""
 
@@ -155,8 +158,9 @@ class SearchRequest(Strict):
     """A query: either `query` (words) or `terms` (words, media and items), the modalities to `want`, and a filter
     `where`.
 
-    `min_probability` leaves out hits that are less likely to be right. No hit at all then means that nothing in the
-    library looks like the query.
+    `min_score` and `min_probability` leave out hits that are worse. `cursor` is `next` of the page before, with the
+    same query and options. With `every_segment` each stretch of a recording is a hit of its own. With `locate`, the
+    first hits that are pictures say where they show the query.
     """
 
     model_config = ConfigDict(json_schema_extra=_exactly_one("query", "terms"))
@@ -166,7 +170,11 @@ class SearchRequest(Strict):
     k: Annotated[int, Field(ge=1)] = 10
     want: Annotated[list[str], Field(max_length=32)] | None = None
     where: str | None = None
+    min_score: Annotated[float, Field(allow_inf_nan=False)] | None = None
     min_probability: Annotated[float, Field(ge=0, le=1)] | None = None
+    cursor: Annotated[str, Field(max_length=1000)] | None = None
+    every_segment: bool = False
+    locate: bool = False
 
     @model_validator(mode="after")
     def _one_query(self) -> SearchRequest:
@@ -257,17 +265,29 @@ class LineAnswer(BaseModel):
     end_s: float | None
 
 
+class PlacesAnswer(BaseModel):
+    """Where a picture of `width` x `height` pixels shows what was asked for, best first."""
+
+    width: int
+    height: int
+    boxes: list[BoxAnswer]
+
+
 class HitAnswer(ItemAnswer):
     """`score` compares across modalities (standard deviations above the usual item), `cosine` does not.
 
-    `probability` says how likely the item is what was asked for; null where the model cannot tell.
+    `probability` says how likely the item is what was asked for; null where the model cannot tell. `likely` says
+    whether it probably is: by its probability, else by its score, or because it has all words of the query. `places`
+    are null unless they were asked for (`locate`).
     """
 
     score: float
     cosine: float
     keyword: bool
     probability: float | None
+    likely: bool
     lines: list[LineAnswer]
+    places: PlacesAnswer | None
 
 
 class Items(BaseModel):
@@ -278,10 +298,17 @@ class Items(BaseModel):
 
 
 class Hits(BaseModel):
-    """Hits, best first; `notes` say of words that look like a path that no file was meant by them."""
+    """Hits, best first: `likely` ones, of which there are this many on this page, then others.
+
+    `next` is the `cursor` of the next page, null at the end. `nothing` says that no hit of the whole search is likely.
+    `notes` say of words that look like a path that no file was meant by them.
+    """
 
     object: Literal["list"]
     data: list[HitAnswer]
+    likely: int
+    nothing: bool
+    next: str | None
     notes: list[str]
 
 

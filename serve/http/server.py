@@ -23,6 +23,7 @@ from serve.engine.settings import Settings
 from serve.http.guard import client_of
 
 _KEEP_ALIVE_S = 15
+"""Seconds that an idle connection stays open: longer than a person looks at a page of results."""
 _SWITCH_S = 0.001
 """The longest time that one thread runs while others wait.
 

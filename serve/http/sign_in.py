@@ -16,6 +16,7 @@ p { color: #b00020; margin: 0 } @media (prefers-color-scheme: dark) { body { bac
 <input id="key" name="key" type="password" autocomplete="current-password" required autofocus>MESSAGE
 <button>Sign in</button></form></body></html>
 """
+"""The sign-in page, which has no script and loads nothing."""
 
 
 def page(message: str, address: str) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,17 @@ class FoundHit(FoundItem):
     cosine: float
     keyword: bool
     probability: float | None
+    likely: bool
     lines: tuple[Line, ...]
+
+
+class FoundHits(list[FoundHit]):
+    """A page of hits with `next` and `nothing`, as `serve.library.items.Hits`."""
+
+    def __init__(self, hits: Iterable[FoundHit], next: str | None, nothing: bool) -> None:
+        super().__init__(hits)
+        self.next = next
+        self.nothing = nothing
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from serve.library.upload_digests import folder_name_of
 from serve.library.writer import Writer
 
 _MTIME = "CROSSBIND.mtime_ns"
+"""The header of a member that has its file's time of change in nanoseconds; tar itself has seconds."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from serve.library.groups import MAX_GROUPS, Group, Groups
 from serve.library.items import Duplicates, Item, Items
 from serve.library.listing import MAX_PAGE, FileItem, Listing, Order, Page, Sort
 from serve.library.live_index import LiveIndex
-from serve.library.search import Search
+from serve.library.query import Asked
+from serve.library.search import Search, SearchOptions
 
 if TYPE_CHECKING:
     from bind.model.model import BindModel
@@ -374,9 +375,8 @@ class Browsing:
 
     def _likely(self, query: Embeddings, least: float, want: Sequence[str] | None) -> dict[bytes, float | None]:
         """SHA-256 of each file that is at least so probable for the vector of a word -> its probability."""
-        hits = self._search.find(
-            query, max(1, self._catalogue.count_files()), want, modality="text", min_probability=least
-        )
+        options = SearchOptions(max(1, self._catalogue.count_files()), want, min_probability=least)
+        hits = self._search.find(Asked(query, modality="text"), options)
         with self._catalogue.snapshot():
             segments = {hit.item_id: self._listed.segment_and_file(hit.item_id)[0] for hit in hits}
             return {

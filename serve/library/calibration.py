@@ -16,13 +16,18 @@ The alternative would be a table of centres by pair of modalities. It would need
 library (a library without texts has none for text queries), it would have no entry for composed queries, and it would
 say nothing about the query, although some queries score high with everything.
 
+Centre and spread depend on the query and on the items of the library, not on what else a search asks for: the sample is
+drawn from all items by a hash of their ids, and a filter does not change it.
+
 A score ranks items, but it does not say whether a hit is right: the best of many wrong items stands out too. A
 probability says that, where the model's checkpoint has a calibration for the pair of modalities (see
-`bind.calibration`).
+`bind.calibration`). Elsewhere a hit counts as likely when its score is higher than that of the best of as many random
+items usually is (`standing_out`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -42,12 +47,35 @@ themselves.
 """
 LIKELY = 0.5
 """The probability from which on a hit counts as found."""
+STANDS_OUT = 3.0
+"""The least score from which on a hit counts as found where there is no probability, in a library of any size."""
 FEW = 10
 """With fewer items than this, the standard deviation over all items, matches included, is used.
 
 The median of so few items is not robust, as most of three items may agree by chance. With the standard deviation, no
-score of n items exceeds (n - 1) / sqrt(n), which is 2.7 for 9 items.
+score of n items exceeds (n - 1) / sqrt(n), which is 2.7 for 9 items. So scores cannot tell found items from others
+there: without probabilities, all count as likely.
 """
+
+
+def standing_out(counts: Mapping[str, int]) -> dict[str, float]:
+    """The numbers of items by modality -> the scores from which on hits count as found without a probability.
+
+    The largest of n values of a normal distribution is about sqrt(2 ln n). Where no modality has `FEW` items nothing
+    can be judged, and the scores are minus infinity.
+    """
+    if max(counts.values(), default=0) < FEW:
+        return dict.fromkeys(counts, -math.inf)
+    return {name: max(STANDS_OUT, math.sqrt(2 * math.log(max(count, 1)))) for name, count in counts.items()}
+
+
+def sample(ids: np.ndarray) -> np.ndarray:
+    """(N,) ids -> the `SAMPLE` of them, ascending, whose hashes are the lowest: a new item changes one at most."""
+    if len(ids) <= SAMPLE:
+        return np.sort(ids)
+    mixed = ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)  # the finaliser of SplitMix64, shortened
+    mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(0xBF58476D1CE4E5B9)
+    return np.sort(ids[np.argpartition(mixed ^ (mixed >> np.uint64(29)), SAMPLE)[:SAMPLE]])
 
 
 @dataclass(frozen=True)
@@ -57,6 +85,8 @@ class Scale:
     centre: float
     spread: float
     likely: Callable[[np.ndarray], np.ndarray | None] | None = None
+    threshold: float = STANDS_OUT
+    """The score from which on a hit counts as found where there is no probability."""
 
     @property
     def calibrated(self) -> bool:
@@ -73,6 +103,15 @@ class Scale:
     def score(self, cosines: np.ndarray) -> np.ndarray:
         """(n,) cosines -> (n,) calibrated scores."""
         return (cosines - self.centre) / self.spread
+
+    def judge(self, cosines: np.ndarray) -> tuple[list[float], list[float | None], list[bool]]:
+        """(n,) cosines -> n scores, n probabilities, and whether each item is likely what the query asks for."""
+        scores, probabilities = self.score(cosines.astype(np.float64)), self.probability(cosines)
+        likely = [
+            bool(score >= self.threshold) if probability is None else probability >= LIKELY
+            for score, probability in zip(scores, probabilities, strict=True)
+        ]
+        return scores.tolist(), probabilities, likely
 
 
 @dataclass(frozen=True)
@@ -102,9 +141,18 @@ class Worth:
         return known.probability(pair, query, cosines, sample, self.counts[target])
 
 
-def scales(query: np.ndarray, samples: Mapping[str, np.ndarray], worth: Worth | None = None) -> dict[str, Scale]:
-    """A query (D,) and (n, D) sampled vectors of each modality, n > 0 -> the scale of each modality's cosines."""
+def scales(
+    query: np.ndarray,
+    samples: Mapping[str, np.ndarray],
+    worth: Worth | None = None,
+    counts: Mapping[str, int] | None = None,
+) -> dict[str, Scale]:
+    """A query (D,) and (n, D) sampled vectors of each modality, n > 0 -> the scale of each modality's cosines.
+
+    `counts` are the numbers of items that were sampled; without them the sample is all there is.
+    """
     cosines = {modality: vectors @ query for modality, vectors in samples.items()}
+    thresholds = standing_out(counts or {modality: len(vectors) for modality, vectors in samples.items()})
     own = {modality: _centre_and_spread(values) for modality, values in cosines.items()}
     weights = np.array([len(values) / (len(values) + PRIOR) for values in cosines.values()])
     common = np.average(np.array(list(own.values())), axis=0, weights=weights) if own else np.zeros(2)
@@ -112,7 +160,7 @@ def scales(query: np.ndarray, samples: Mapping[str, np.ndarray], worth: Worth | 
     for (modality, figures), weight in zip(own.items(), weights, strict=True):
         centre, spread = weight * np.array(figures) + (1 - weight) * common
         likely = None if worth is None else partial(worth.likely, query, modality, cosines[modality])
-        found[modality] = Scale(float(centre), max(float(spread), SMALLEST_SPREAD), likely)
+        found[modality] = Scale(float(centre), max(float(spread), SMALLEST_SPREAD), likely, thresholds[modality])
     return found
 
 

@@ -39,6 +39,7 @@ from serve.library.connections import Readers, connect, explained, locked, short
 from serve.library.creation import create
 from serve.library.errors import DamagedError, LibraryError, MigratedError
 from serve.library.integrity import read_facts, refuse_damage, refuse_lost_commits
+from serve.library.keywords import Match
 from serve.library.records import Entry
 from serve.library.schema import FILE, FORMAT, checksum, is_whole, signature
 from serve.library.text import WORDS_REVISION, encode_path
@@ -46,7 +47,9 @@ from serve.library.where import EVERYTHING, Where
 from serve.library.writer import Writer
 
 _VECTORS_PER_READ = 4096
+"""Vectors of one read: 6 MB of 384 float32, and a transaction of milliseconds."""
 _JOIN = "segments s JOIN contents c ON c.id = s.content JOIN files f ON f.content = c.id"
+"""From segments to the files that show them, for filters."""
 
 
 class Catalogue:
@@ -351,13 +354,13 @@ class Catalogue:
             (json.dumps([int(number) for number in ids]), *where.values, json.dumps(list(wanted))),
         )
         self._check("segment, or the file it is of,", ((row[0], row[-1]) for row in rows))
-        for segment, content, path, modality, start_s, end_s, metadata, caption, said, at, *rest in rows:
+        for segment, content, path, modality, start_s, end_s, metadata, caption, media_facts, at, *rest in rows:
             path = uploads.path_of(path, self.folder)
             known = found.get(segment)
             if known is not None:
                 found[segment] = Entry(**{**known.__dict__, "also": (*known.also, path)})
                 continue
-            values = json.loads(said) | json.loads(metadata) | ({"caption": caption} if caption else {})
+            values = json.loads(media_facts) | json.loads(metadata) | ({"caption": caption} if caption else {})
             notes, date, date_source = tuple(json.loads(rest[0])), rest[1], rest[2]
             place = (segment, content, path, (), modality, start_s, end_s)
             found[segment] = Entry(*place, values, at, notes, date, date_source)
@@ -369,7 +372,7 @@ class Catalogue:
         The first of an entry's files is shown, unless one of the files is among the `wanted` file ids.
         """
         found = {entry.segment: entry for entry in entries}
-        for number, segment, file, key, metadata, caption, said in self._rows(
+        for number, segment, file, key, metadata, caption, media_facts in self._rows(
             "SELECT u.id, u.segment, f.id, f.path, f.metadata, f.caption, c.metadata FROM uploads u "
             "JOIN files f ON f.id = u.file JOIN contents c ON c.id = f.content "
             "WHERE u.segment IN (SELECT value FROM json_each(?)) ORDER BY f.path DESC",
@@ -380,7 +383,7 @@ class Catalogue:
                 found[segment] = replace(entry, item=number)
             elif file in wanted and path in entry.also:
                 also = tuple(sorted({entry.path, *entry.also} - {path}))
-                values = json.loads(said) | json.loads(metadata) | ({"caption": caption} if caption else {})
+                values = json.loads(media_facts) | json.loads(metadata) | ({"caption": caption} if caption else {})
                 found[segment] = replace(entry, item=number, path=path, also=also, metadata=values)
         return found
 
@@ -398,15 +401,16 @@ class Catalogue:
         )
         return {row[0] for row in rows}
 
-    def keyword_contents(self, text: str, modalities: Sequence[str], where: Where, limit: int) -> dict[int, int]:
-        """Contents whose file name, caption, metadata or lines share words with the text, best first -> that file."""
+    def matches(self, text: str, modalities: Sequence[str], where: Where, limit: int) -> dict[int, Match]:
+        """Contents that share words with a text, those whose whole file name it is and at most `limit` others -> what
+        they share.
+        """
         every = set(modalities) >= set(self._modalities())
-        return keywords.contents(self._rows, text, modalities, every, where, limit)
-
-    def named_contents(self, text: str, modalities: Sequence[str], where: Where) -> dict[int, int]:
-        """Contents of files whose whole name the text is -> that file."""
-        every = set(modalities) >= set(self._modalities())
-        return keywords.named(self._rows, text, modalities, every, where)
+        found = keywords.matches(self._rows, text, modalities, every, where, limit)
+        named = keywords.named(self._rows, text, modalities, every, where)
+        return found | {
+            content: Match(file, 1.0, True, True, place) for place, (content, file) in enumerate(named.items())
+        }
 
     def matching_lines(self, text: str, contents: Collection[int]) -> dict[int, tuple[Line, ...]]:
         """Content -> its lines, read in a picture or heard in speech, that share the most words with a text."""

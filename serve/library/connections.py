@@ -17,9 +17,11 @@ from serve.library.schema import FILE, LOCK, checksum, is_object, is_texts
 from serve.library.text import fold
 
 _BUSY_S = 30.0
+"""Seconds that SQLite waits for another process's transaction."""
 _SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")
 """The last bytes of a journal that names another journal (SQLite's file format, section 3.1)."""
 _READERS_KEPT = 8
+"""Idle connections that are kept open: as many as threads read at once."""
 _STEPS_BETWEEN_LOOKS = 10_000
 """The number of steps of SQLite's virtual machine, about a millisecond, after which a read checks whether it should
 end.

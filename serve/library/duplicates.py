@@ -14,7 +14,9 @@ from serve.library.catalogue import Catalogue
 from serve.library.items import Duplicates
 
 _QUERIES_PER_BLOCK = 256
+"""Segments that are searched for at a time, which bounds memory."""
 _NEIGHBOURS = 16
+"""Nearest segments that are compared. A group of more copies is found through its members' neighbours."""
 
 
 @dataclass(frozen=True)

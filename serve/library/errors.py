@@ -53,3 +53,7 @@ class UnknownItemError(LibraryError, LookupError):
 
 class UnknownAlbumError(UnknownItemError):
     """An album or tag does not exist (any more)."""
+
+
+class CursorError(ValueError):
+    """A cursor is none, or it belongs to a page of another search."""

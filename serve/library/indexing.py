@@ -1,4 +1,4 @@
-"""One run over a folder: what is new or changed is read and embedded, the rest is left alone, and all of it stored.
+"""One run over a folder: new and changed files are read, embedded and stored, all others are left alone.
 
 Three things go on at once: files are hashed in threads, decoded in processes (`bind.model.pipeline`), and encoded here.
 What is held in memory at any time is a few decoded files, one batch a modality, and what the next commit stores.
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from bind.model import pipeline
 from preprocess.metadata import POSITIONS
+from preprocess.readers import tracks
 from preprocess.source import Limits, MediaError, Source
 from serve.library import removal, roots, scan
 from serve.library.places import place_of
@@ -35,21 +36,23 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 """Called with (files done, files in all)."""
 Embed = Callable[[Iterator[tuple[Source, str | None]]], Iterator[pipeline.Embedded | pipeline.Failed]]
-"""(source, modality) pairs -> what came of them, as `bind.model.pipeline.embed` says."""
+"""(source, modality) pairs -> their results, as `bind.model.pipeline.embed` yields them."""
 
 COMMIT_FILES = 128
+"""Files of one transaction at most, which is the work that a killed run does again."""
 COMMIT_S = 2.0
 """A commit (which waits for the disk) is made when this many files are ready, or after this time."""
 _HASH_THREADS = 2
+"""Hashing waits for the disk and releases the interpreter, so two threads keep a disk busy."""
 _HASH_AHEAD = 16
-_SILENT = "has no sound track"
+"""Files that are hashed before their turn, which bounds the memory of those that wait."""
 _UNKNOWN = ""
 """The reader of a file that was not read: it is tried again in every run."""
 
 
 @dataclass
 class _Job:
-    """A content on its way: the files that have it, the modalities it is read as, and what came of each."""
+    """A content that is being embedded: its files, the modalities as which it is read, and their results."""
 
     key: ContentKey
     parts: tuple[str, ...]
@@ -58,7 +61,7 @@ class _Job:
     content: int | None = None
     segments: list[NewSegment] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    said: dict[str, Any] = field(default_factory=dict)
+    media_facts: dict[str, Any] = field(default_factory=dict)
     stored_as: ContentKey | None = None
     failures: dict[str, str] = field(default_factory=dict)
 
@@ -115,7 +118,7 @@ class Run:
         self._total = 0
 
     def run(self) -> IndexReport:
-        """Does it. Raises LibraryError when the library cannot be written; what was committed stays."""
+        """Runs the indexing -> its report. Raises LibraryError when the library cannot be written; commits stay."""
         started = time.monotonic()
         if self._progress:
             self._total = sum(1 for found in self._walk() if isinstance(found, (Found, Unlisted)))
@@ -131,7 +134,7 @@ class Run:
         return self._report
 
     def _sources(self) -> Iterator[tuple[Source, str | None]]:
-        """Feeds the pipeline with each content that is new; all other files are dealt with on the way."""
+        """Yields each new content for the pipeline, and records all other files meanwhile."""
         position = 0
         for found, row, probed in self._probed():
             if isinstance(probed, MediaError):
@@ -154,7 +157,7 @@ class Run:
                 yield Source(Path(found.path), found.path, probed.hints), part
 
     def _probed(self) -> Iterator[tuple[Found, FileRow | None, Probed | MediaError]]:
-        """Opens and hashes the files that are new or changed, some ahead of the one that is asked for."""
+        """Opens and hashes new and changed files; a few are hashed before the pipeline asks for them."""
         waiting: deque[tuple[Found, FileRow | None, Future[Probed | MediaError]]] = deque()
         with ThreadPoolExecutor(_HASH_THREADS, "hash") as threads:
             for found, row in self._new():
@@ -166,7 +169,7 @@ class Run:
                 yield found, row, future.result()
 
     def _new(self) -> Iterator[tuple[Found, FileRow | None]]:
-        """The files that have to be opened. The stamp decides, so others are not."""
+        """Yields the files that have to be opened: those whose size, time or sidecar differs from the stored stamp."""
         for found in self._walk():
             if not isinstance(found, Found):
                 self._pass_over(found)
@@ -188,7 +191,7 @@ class Run:
         return scan.walk(scope.root, self._library, scope.follow_links, scope.rules, scope.places)
 
     def _pass_over(self, found: Unlisted | LeftOut | Excluded | Unfollowed) -> None:
-        """Counts what is no file to be opened."""
+        """Counts an entry of the folder that is no file to be opened."""
         if isinstance(found, LeftOut):
             self._report.left_out += 1
         elif isinstance(found, Excluded):
@@ -211,7 +214,7 @@ class Run:
         return True
 
     def _parts(self, modality: str) -> tuple[str, ...]:
-        """What a file of a modality is searchable as: a video has a sound track."""
+        """The modalities as which a file becomes searchable: a video is also searchable by its sound track."""
         has_sound = modality == "video" and "audio" in self._model.modalities
         return (modality, "audio") if has_sound else (modality,)
 
@@ -223,7 +226,7 @@ class Run:
             segment = NewSegment(result.modality, result.start_s, result.end_s, result.vector, result.at)
             job.segments.append(segment)
             job.notes.extend(note for note in result.notes if note not in job.notes)
-            job.said |= {key: value for key, value in result.metadata.items() if self._may_keep(key)}
+            job.media_facts |= {key: value for key, value in result.metadata.items() if self._may_keep(key)}
             if result.modality != part and part == job.key.modality:  # its name suggested another
                 job.stored_as, job.parts = replace(job.key, modality=result.modality), (result.modality,)
             if not result.last:
@@ -234,11 +237,11 @@ class Run:
             self._close(job)
 
     def _close(self, job: _Job) -> None:
-        """All of a content is there: it is stored with the next commit, unless its file changed meanwhile."""
+        """Queues a content whose results are complete for the next commit, unless its file changed meanwhile."""
         read, _ = job.files[0]
         reason = scan.changed(read)
         if reason is None and job.segments:
-            job.notes.extend(f"{part}: {why}" for part, why in job.failures.items() if why != _SILENT)
+            job.notes.extend(f"{part}: {why}" for part, why in job.failures.items() if why != tracks.SILENT)
             self._report.embedded += 1
             if job.stored_as and (known := self._writer.content(job.stored_as)):
                 job.content = known[0]  # the same picture under a name that suggested nothing
@@ -254,7 +257,7 @@ class Run:
         self._skip(file, row)
 
     def _skip(self, file: NewFile, row: FileRow | None) -> None:
-        """Says of a file that it could not be used, and stores that, so that it is said once.
+        """Reports a file that could not be used and stores the reason, so that later runs do not report it again.
 
         A file that could be used before stays as it was where only this time something came in between.
         """
@@ -282,14 +285,14 @@ class Run:
                 self._left.update(row.content for _, row in job.files if row is not None and row.content is not None)
                 content = job.content
                 if content is None:
-                    if place := place_of(job.said):
-                        job.said["place"] = place
-                    said = _canonical(job.said)
+                    if place := place_of(job.media_facts):
+                        job.media_facts["place"] = place
+                    media_facts = _canonical(job.media_facts)
                     key = job.stored_as or job.key
-                    content = self._writer.put_content(key, job.parts, job.segments, job.notes, said)
-                said = json.loads(self._writer.said(content))
+                    content = self._writer.put_content(key, job.parts, job.segments, job.notes, media_facts)
+                media_facts = json.loads(self._writer.media_facts(content))
                 for probed, row in job.files:
-                    self._store(probed, row, content, said, is_new=job.content is None)
+                    self._store(probed, row, content, media_facts, is_new=job.content is None)
             for file in self._refused:
                 self._seen.add(self._writer.put_file(file))
         for job in self._ready:
@@ -301,7 +304,9 @@ class Run:
     def _may_keep(self, key: str) -> bool:
         return self._positions or key not in POSITIONS
 
-    def _store(self, probed: Probed, row: FileRow | None, content: int, said: dict[str, Any], is_new: bool) -> None:
+    def _store(
+        self, probed: Probed, row: FileRow | None, content: int, media_facts: dict[str, Any], is_new: bool
+    ) -> None:
         beside = {key: value for key, value in probed.others.items() if self._may_keep(key)} | probed.metadata
         caption = beside.get("caption")
         caption = caption if isinstance(caption, str) else ""
@@ -316,12 +321,12 @@ class Run:
         else:
             self._report.unchanged += 1
         found = probed.found
-        date, source = scan.date_of(probed, said)
+        date, source = scan.date_of(probed, media_facts)
         file = NewFile(found.path, found.folder, _stamp(found), content, date, caption, free, date_source=source)
         self._seen.add(self._writer.put_file(file))
 
     def _finish(self) -> None:
-        """Forgets what is not there any more. Only a run that saw everything comes here. Raises RemovalError."""
+        """Removes files that are gone, once a run has seen the whole folder. Raises RemovalError."""
         if self._files is not None:
             return
         if self._is_upload:
@@ -345,7 +350,7 @@ class Run:
                 self._report.duplicates += self._writer.duplicates(place)
 
     def _is_hidden(self, path: str) -> bool:
-        """Whether it lies where this run did not look, which does not mean that it is gone."""
+        """Whether a file lies where this run could not look, so that it may still be there."""
         unseen = [*self._unseen, str(self._library)]  # the library keeps files of its own
         return any(path == place or path.startswith(place.rstrip(os.sep) + os.sep) for place in unseen)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import BufferedReader
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,9 +20,6 @@ from serve.library.records import Entry
 from serve.library.uploads import Uploads
 from serve.library.verified_files import VerifiedFiles
 from serve.library.where import Where
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -52,13 +49,16 @@ class Item:
 class Hit(Item):
     """An item that was found.
 
-    `score` is calibrated (see `serve.library.calibration`), `cosine` is the cosine behind it.
+    `score` is calibrated (see `serve.library.calibration`), `cosine` is the cosine behind it. Within one revision of
+    the library an item has the same score for a query, whatever else is asked for.
 
     `probability` is the probability that the item is what the query asks for, judged by vectors alone. It is None where
     the model has no calibration for this pair of modalities, and where a query mixes several. `keyword` says whether
     the query's words occur in the item's name, caption, metadata or lines. `lines` are those lines, of a picture or of
-    speech, with their places; the line that has the most of the words comes first. With keywords, hits are ordered by
-    both rankings together, otherwise by score.
+    speech, with their places; the line that has the most of the words comes first.
+
+    `likely` says whether the item is probably what was asked for: its vector stands out, or it has all words of the
+    query (`serve.library.ranking` says how hits are ordered).
     """
 
     score: float
@@ -66,6 +66,25 @@ class Hit(Item):
     keyword: bool
     probability: float | None = None
     lines: tuple[Line, ...] = ()
+    likely: bool = False
+
+
+class Hits(list[Hit]):
+    """The hits of one page of a search, best first; likely hits come before all others.
+
+    `next` is the cursor of the page after it, None where there is no more. `nothing` says that no hit of the whole
+    search is likely: nothing in the library looks like the query.
+    """
+
+    def __init__(self, hits: Iterable[Hit] = (), next: str | None = None, nothing: bool = True) -> None:
+        super().__init__(hits)
+        self.next = next
+        self.nothing = nothing
+
+    @property
+    def likely(self) -> int:
+        """The number of likely hits of this page, which are its first ones."""
+        return sum(hit.likely for hit in self)
 
 
 @dataclass(frozen=True)

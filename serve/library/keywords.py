@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from serve.library.text import fold, is_file_name, name_phrase, query_terms
@@ -11,22 +12,62 @@ from serve.library.where import EVERYTHING, Where
 Rows = Callable[[str, Sequence[Any]], list[Any]]
 """Runs SQL with values on a catalogue -> its rows."""
 _MOST_TERMS = 500
+"""Words of a query that are searched for; SQLite's expressions have a limit."""
 _NAMED = 100
+"""Files of one name that are compared by their paths."""
 _WEIGHT_OF_LINES = 0.5
 """Of the score (BM25) of words in a picture or in speech, beside that of a name or a caption, which is about it."""
 
 
-def contents(
-    rows: Rows, text: str, modalities: Collection[str], every_modality: bool, where: Where, limit: int
-) -> dict[int, int]:
-    """Contents whose file name, caption, metadata or lines share words with the text -> the file of these words.
+@dataclass(frozen=True)
+class Match:
+    """A content with words of a text: the id of the `file` that has them, and how much they say, from 0 to 1.
 
-    The best by BM25 come first, the sum of that of a file's own words and, with less weight, of the content's lines.
+    `is_whole` says whether all words of the text are there, `is_about` whether they are in name, caption or metadata,
+    and not only in a picture or in speech. `place` is the place among contents whose whole name the text is, None for
+    all others.
+    """
+
+    file: int
+    weight: float
+    is_whole: bool
+    is_about: bool
+    place: int | None = None
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The contents that an expression finds: their scores, the file of each, and those that name or caption tell of."""
+
+    scores: dict[int, float]
+    files: dict[int, int]
+    about: set[int]
+
+
+def matches(
+    rows: Rows, text: str, modalities: Collection[str], every_modality: bool, where: Where, limit: int
+) -> dict[int, Match]:
+    """Contents whose file name, caption, metadata or lines share words with the text -> what they share, best first.
+
+    The score of a content is that of BM25: the sum of that of a file's own words and, with less weight, of its lines.
+    The weight is score / (1 + score): rare words say more than words that most files have. Of more than `limit`
+    contents the best are taken.
     """
     wanted = query_terms(text)[:_MOST_TERMS]
     if not wanted or not modalities:
         return {}
-    expression = " OR ".join(wanted)
+    some = whole = _found(rows, " OR ".join(wanted), modalities, every_modality, where, limit)
+    if len(wanted) > 1:
+        whole = _found(rows, " AND ".join(wanted), modalities, every_modality, where, limit)
+    scores, files = whole.scores | some.scores, some.files | whole.files
+    best = sorted(files, key=lambda content: -scores[content])[:limit]
+    weights = {content: scores[content] / (1 + scores[content]) for content in best}
+    return {one: Match(files[one], weights[one], one in whole.files, one in whole.about) for one in best}
+
+
+def _found(
+    rows: Rows, expression: str, modalities: Collection[str], every_modality: bool, where: Where, limit: int
+) -> _Found:
     restricted, values = _restriction(modalities, every_modality, where)
     about = rows(
         "SELECT f.content, f.id, w.rank FROM "
@@ -41,16 +82,13 @@ def contents(
         "JOIN texts t ON t.id = w.rowid JOIN files f ON f.content = t.content ORDER BY w.rank, f.path",
         (expression, *values, limit),
     )
-    if not lines:
-        return _first_of_each(about)
-    scores: dict[int, float] = {}  # BM25 of SQLite: the lower the better
+    scores: dict[int, float] = {}
     for weight, found in ((1.0, about), (_WEIGHT_OF_LINES, lines)):
-        first = {content: rank for content, _, rank in reversed(found)}
-        for content, rank in first.items():
-            scores[content] = scores.get(content, 0.0) + weight * rank
-    files = _first_of_each(lines) | _first_of_each(about)
-    best = sorted(files, key=lambda content: scores[content])[:limit]
-    return {content: files[content] for content in best}
+        first = {content: rank for content, _, rank in reversed(found) if content is not None}
+        for content, rank in first.items():  # BM25 of SQLite: the lower the better
+            scores[content] = scores.get(content, 0.0) + weight * max(-rank, 0.0)
+    of_about = _first_of_each(about)
+    return _Found(scores, _first_of_each(lines) | of_about, set(of_about))
 
 
 def named(rows: Rows, text: str, modalities: Collection[str], every_modality: bool, where: Where) -> dict[int, int]:

@@ -22,15 +22,13 @@ import numpy as np
 from bind.index.index import Index
 from bind.modalities import revisions
 from bind.options import LoadOptions
-from bind.query import Term as ParsedTerm
 from bind.space import Embeddings
 from preprocess.readers.lines import Line
 from preprocess.source import Limits
-from serve.engine.terms import Term
 from serve.library.browsing import Browsing
 from serve.library.catalogue import Catalogue
 from serve.library.filters import checked_filter
-from serve.library.folders import Folders
+from serve.library.finding import Finding
 from serve.library.indexing import Embed, Progress
 from serve.library.model_check import check_space
 from serve.library.reports import MigrationReport
@@ -39,14 +37,12 @@ from serve.library.uploads import Uploads
 if TYPE_CHECKING:
     from bind.model.model import BindModel
 from serve.library import model_change
-from serve.library import query as queries
 from serve.library.changes import Changes
-from serve.library.items import Hit, Item, Items
+from serve.library.items import Item, Items
 from serve.library.live_index import LiveIndex
-from serve.library.search import Search
 
 
-class Library(Folders, Browsing):
+class Library(Finding, Browsing):
     """An open library, which `Library.open` returns.
 
     Several threads may search it, also while another thread indexes.
@@ -54,11 +50,9 @@ class Library(Folders, Browsing):
 
     def __init__(self, catalogue: Catalogue, model: BindModel, factory: str | None, device: str) -> None:
         live_index = LiveIndex(catalogue, model.space, model.dim, factory, device)
-        super().__init__(catalogue, model, live_index)
         uploads = Uploads(catalogue.folder)
-        self._items = Items(catalogue, model.space, uploads)
+        super().__init__(catalogue, model, live_index, Items(catalogue, model.space, uploads))
         self._begin_browsing(self._items)
-        self._search = Search(catalogue, model, live_index)
         self._changes = Changes(catalogue, model, self._items, uploads, live_index)
 
     @classmethod
@@ -184,96 +178,6 @@ class Library(Folders, Browsing):
     def count(self) -> dict[str, int]:
         """Modality -> the number of its items."""
         return self._catalogue.count()
-
-    def search(
-        self,
-        query: str | Sequence[ParsedTerm | Term] | Embeddings,
-        k: int = 10,
-        want: Sequence[str] | None = None,
-        where: str | None = None,
-        *,
-        keywords: bool | None = None,
-        calibrate: bool = True,
-        every_segment: bool = False,
-        min_probability: float | None = None,
-    ) -> list[Hit]:
-        """The k best hits for a query, best first.
-
-        Args:
-            query: A line that `bind.query.parse_query` reads (a term without a modality is a file where one exists,
-                else text), a sequence of terms (of `bind.query` or `serve.Term`, in any mixture), or one embedding.
-            k: The largest number of hits.
-            want: The modalities to find; None means all.
-            where: A filter on columns and metadata, as in `serve.library.where`.
-            keywords: Whether the words of the query's texts are also looked for in names, captions, metadata and lines;
-                both rankings are fused. None means: where a query consists of texts.
-            calibrate: Whether modalities are compared by calibrated scores, or else by their cosines.
-            every_segment: Each segment is a hit of its own; otherwise a file is found once, with its best segment.
-            min_probability: Less likely hits, and hits without a probability, are left out. No hit at all then means
-                that nothing in the library looks like the query.
-
-        Raises:
-            QueryError: The query cannot be read; the message points at the character.
-            WhereError: The filter cannot be read; the message points at the character.
-            MediaError: A file of the query cannot be used.
-            ValueError: The terms cancel out, `want` has an unknown modality, k < 1, or `min_probability` is out of 0..1
-                or the model has no calibration for it.
-
-        Example:
-            >>> hits = library.search("image:dog.jpg - text:indoors", k=2, want=["image"])
-            >>> len(hits), hits[0].modality
-            (2, 'image')
-        """
-        embedding, words, modality = queries.embed(self.model, self._items, query, keywords)
-        return self.find(
-            embedding,
-            k,
-            want,
-            where,
-            words=words,
-            calibrate=calibrate,
-            every_segment=every_segment,
-            modality=modality,
-            min_probability=min_probability,
-        )
-
-    def find(
-        self,
-        query: Embeddings,
-        k: int = 10,
-        want: Sequence[str] | None = None,
-        where: str | None = None,
-        *,
-        words: str = "",
-        calibrate: bool = True,
-        every_segment: bool = False,
-        modality: str | None = None,
-        min_probability: float | None = None,
-    ) -> list[Hit]:
-        """The k best hits for one embedding, otherwise as `search`; `words` are looked for in names, captions and
-        metadata.
-
-        `modality` is the modality of the query, None for a mixture: only a single modality has probabilities.
-        """
-        return self._search.find(
-            query,
-            k,
-            want,
-            where,
-            words=words,
-            calibrate=calibrate,
-            every_segment=every_segment,
-            modality=modality,
-            min_probability=min_probability,
-        )
-
-    def similar(
-        self, item_id: int, k: int = 10, want: Sequence[str] | None = None, where: str | None = None
-    ) -> list[Hit]:
-        """The k best hits for an item of the library, without its own file. Raises UnknownItemError."""
-        own = self.item(item_id)
-        hits = self.find(self.vectors([item_id]), k + 1, want, where, modality=own.modality)
-        return [hit for hit in hits if hit.path != own.path and hit.path not in own.also][:k]
 
     def item(self, item_id: int) -> Item:
         """The item with the id of a hit. Raises UnknownItemError when there is none (any more)."""

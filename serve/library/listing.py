@@ -12,6 +12,7 @@ import numpy as np
 
 from serve.library.catalogue import Catalogue
 from serve.library.columns import Columns, Table
+from serve.library.errors import CursorError as CursorError
 from serve.library.items import Item, Items, item_of
 from serve.library.where import EVERYTHING, Where
 
@@ -30,10 +31,6 @@ _KEYS = {
 _FEW_SHARE = 0.05
 """Where at most this share of the files passes a filter, they are sorted; else the index is walked past the others."""
 EARTH_KM = 6371.0
-
-
-class CursorError(ValueError):
-    """A cursor was not made by this list, or for another order."""
 
 
 @dataclass(frozen=True)

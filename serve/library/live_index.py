@@ -17,6 +17,7 @@ SAVE_SHARE = 0.02
 VERIFY_BYTES = 2**28
 """The largest size of an index whose vectors are compared with their checksums on opening; `check` compares all."""
 _INDEX = "index"
+"""The folder of a library that holds its index, which can always be made anew from the catalogue."""
 
 
 class LiveIndex:

@@ -48,8 +48,11 @@ if TYPE_CHECKING:
     from bind.model.model import BindModel
 
 FOLDER = ".migration"
+"""The folder of a library in which its next catalogue is made."""
 _CONTENTS_PER_READ = 500
+"""Contents of one read of the old catalogue, so that other processes can write between two of them."""
 _CHANGED = "is not there as it was indexed; index its folder again"
+"""Why a content whose file has changed is not embedded by the new model."""
 
 
 @dataclass
@@ -243,7 +246,7 @@ def _replace(writer: Writer, number: int, key: ContentKey, new: Writer) -> None:
         NewSegment(modality, start_s, end_s, np.frombuffer(blob, "<f4"), at)
         for modality, start_s, end_s, at, blob, *_ in rows
     ]
-    writer.put_content(key, row[1].split(","), segments, json.loads(row[2]), writer.said(number))
+    writer.put_content(key, row[1].split(","), segments, json.loads(row[2]), writer.media_facts(number))
 
 
 def _segments(connection: sqlite3.Connection, content: int) -> list[tuple[Any, ...]]:

@@ -11,9 +11,12 @@ from preprocess.extras import needs
 AXES = 32
 """The number of principal axes that t-SNE gets; further axes are mostly noise, and cost time."""
 PERPLEXITY = 30.0
+"""How many neighbours t-SNE tries to keep near each point (scikit-learn's default)."""
 _ITERATIONS = 500
+"""Iterations of t-SNE: half of scikit-learn's default, because a map is drawn while somebody waits."""
 _FEWEST = 8  # fewer points have no neighbourhoods, so their principal axes are enough
 _SHORTEST = 1e-9
+"""A spread that is taken as none, which would be divided by."""
 
 
 def lay_out(vectors: np.ndarray, groups: Sequence[str]) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,15 +53,40 @@ def unmarked_texts(query: str) -> list[str]:
     return [term.value for term, meant in terms if term.modality is None and meant.modality == "text"]
 
 
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """An embedded query: one row, the `words` to look for ('' for none), and its `modality` (None for several).
+
+    `without` are the items that the query adds, where the hits are to leave out their files.
+    """
+
+    embedding: Embeddings
+    words: str = ""
+    modality: str | None = None
+    without: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, terms: Sequence[Term], modalities: Sequence[str | None], embedding: Embeddings) -> Asked:
+        """Terms, their modalities (None or '' for a vector) and their sum -> what is asked.
+
+        A query of nothing but texts has words, and the items that it adds are left out.
+        """
+        texts = [term for term in terms if term.is_words]
+        words = " ".join(str(term.content) for term in texts if term.weight > 0) if len(texts) == len(terms) else ""
+        without = [term.content for term in terms if isinstance(term.content, int) and term.weight > 0]
+        kinds = set(modalities)
+        return cls(embedding, words, (kinds.pop() or None) if len(kinds) == 1 else None, tuple(without))
+
+
 def embed(
     model: BindModel, items: Items, query: str | Sequence[ParsedTerm | Term] | Embeddings, keywords: bool | None
-) -> tuple[Embeddings, str, str | None]:
-    """A query -> one row, the text to look for as keywords ('' for none), and its modality (None for several).
+) -> Asked:
+    """A query -> what is asked: `keywords` say whether the words of its texts are, None where it has nothing else.
 
     Raises as `Library.search` does.
     """
     if isinstance(query, Embeddings):
-        return query, "", None
+        return Asked(query)
     given = parse_query(query) if isinstance(query, str) else list(query)
     if not given:
         raise ValueError("search: expected at least one term")
@@ -71,7 +97,7 @@ def embed(
     if keywords is None:
         keywords = len(texts) == len(terms)
     wanted = " ".join(text for text, weight in texts if weight > 0) if keywords else ""
-    return embedding, wanted, modalities.pop() if len(modalities) == 1 else None
+    return Asked(embedding, wanted, modalities.pop() if len(modalities) == 1 else None)
 
 
 def _embedded(model: BindModel, items: Items, given: Sequence[ParsedTerm | Term]) -> tuple[np.ndarray, set[str | None]]:

@@ -20,7 +20,7 @@ from typing import Any
 
 from preprocess.decoding.pool import DecodePool
 from preprocess.decoding.protocol import Read
-from preprocess.readers import ocr, speech
+from preprocess.readers import ocr, speech, tracks
 from preprocess.readers.lines import unpacked
 from preprocess.source import Hints, Limits, MediaError, Segment, Source
 from serve.library import texts
@@ -29,9 +29,11 @@ from serve.library.texts import Unread
 from serve.library.writer import Writer
 
 _COMMIT_S = 2.0
+"""Seconds of work that a killed run does again at most."""
 _AHEAD = 4
-_SILENT = "has no sound track"
+"""Files that are read before their turn, one for each of a few cores."""
 _OCR_CPU_S = 60.0
+"""Seconds of processor time for one medium: finding words takes much longer than decoding."""
 _SPEECH_BYTES_PER_S = 4000.0
 """A recording of 32 kbit/s may take as long as it lasts."""
 
@@ -109,7 +111,7 @@ def run(
                         continue  # it changed while it was read: the next run takes its new content
                     ready.append((unread.content, *found))
                     report.words[channel.kind] += bool(found[0])
-                    if not found[0] and found[1] != _SILENT:
+                    if not found[0] and found[1] != tracks.SILENT:
                         report.wordless.append((path, f"{channel.kind}: {found[1]}"))
                     if time.monotonic() - committed_at > _COMMIT_S:
                         commit()

@@ -20,6 +20,7 @@ from serve.library.text import shown
 from serve.library.writer import Writer
 
 FACT = "roots"
+"""The key of the catalogue's table of facts under which the roots are stored."""
 
 
 @dataclass(frozen=True)

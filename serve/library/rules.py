@@ -20,10 +20,15 @@ from preprocess.files import open_regular
 from serve.library.errors import LibraryError
 
 IGNORE_FILE = ".crossbindignore"
+"""The file whose patterns, in the form of a `.gitignore`, leave out what matches in its folder."""
 NO_MEDIA = ".nomedia"
+"""The file that leaves its folder out, as on Android."""
 HIDDEN = "hidden"
+"""The reason for files and folders whose names begin with a dot."""
 EXCLUDED = "--exclude"
+"""The reason for what matches a pattern of `--exclude`."""
 NOT_INCLUDED = "--include"
+"""The reason for what matches no pattern of `--include`."""
 BY_NAME = frozenset(
     {
         "#recycle", "#snapshot", "$recycle.bin", "@eadir", "@recycle", "@tmp", "__macosx", "albumartsmall.jpg",
@@ -32,6 +37,7 @@ BY_NAME = frozenset(
 )  # fmt: skip
 """What storage devices, operating systems and players put beside media, in lower case. Hidden names need no entry."""
 _MOST_BYTES = 2**20
+"""Bytes of a file of patterns that are read: untrusted folders may hold a large one."""
 _MOST_STARS = 4
 """In a part of a pattern between slashes: the time to compare grows with this power of a name's length."""
 

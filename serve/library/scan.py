@@ -1,4 +1,4 @@
-"""The files of a folder: found without opening them, and looked into where they are new."""
+"""The files of a folder: the walk lists files without opening them; `probe` opens those that are new."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from preprocess.source import Hints, Limits, MediaError, Source
 from serve.library.places import place_of
 from serve.library.rules import BY_NAME, IGNORE_FILE, NO_MEDIA, FolderRules, Rules, relative
 
-_HAS_PROC = os.path.isdir("/proc/self/fd")
+_HAS_PROC = os.path.isdir("/proc/self/fd")  # Linux names the real path of an open file
 _LAST_SECOND = 253_402_300_799  # of the year 9999; file systems can store later ones, datetime cannot
 
 
@@ -45,7 +45,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Unlisted:
-    """A file or folder that could not be looked at, and why. Nothing is known of what is below it."""
+    """A file or folder that could not be read, and the reason. What lies below it is unknown."""
 
     path: str
     reason: str
@@ -229,7 +229,7 @@ def probe(found: Found, limits: Limits) -> Probed:
 
 
 def changed(probed: Probed) -> str | None:
-    """Why a file is not the one that was hashed any more, None where it is."""
+    """The reason why a file is no longer the one that was hashed; None if it still is."""
     found = probed.found
     try:
         status = os.stat(found.path)
@@ -244,8 +244,8 @@ def changed(probed: Probed) -> str | None:
     )
 
 
-def date_of(probed: Probed, said: Mapping[str, Any]) -> tuple[str, str]:
-    """The date of a file as ISO 8601, and where it is from, in this order:
+def date_of(probed: Probed, media_facts: Mapping[str, Any]) -> tuple[str, str]:
+    """The date of a file as ISO 8601, and the source of that date. The sources are tried in this order:
 
     `sidecar` (our `date`, as it is there), `exif` or `xmp` (local time, with its offset where it is known),
     `container` (of a film or of sound), `takeout` or `xmp` (of a file beside it), `file` (of its last change, in UTC).
@@ -254,7 +254,7 @@ def date_of(probed: Probed, said: Mapping[str, Any]) -> tuple[str, str]:
     date = probed.metadata.get("date")
     if isinstance(date, str):
         return date, "sidecar"
-    for facts in (said, probed.others):
+    for facts in (media_facts, probed.others):
         if facts.get("taken"):
             return facts["taken"], facts.get("taken_from", "")
     seconds = min(max(probed.found.mtime_ns // 10**9, 0), _LAST_SECOND)
@@ -269,7 +269,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 class Named:
-    """What a folder's listing says of an entry, for one whose path is known. Links are followed."""
+    """The counterpart of `os.DirEntry` for an entry of which only the path is known. Links are followed."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -339,12 +339,12 @@ def _found(path: str, folder: str, status: os.stat_result | None = None, inside:
 
 
 def _leads_out(path: str, inside: str | None) -> bool:
-    """Whether what lies at a path, behind any links, is out of the real path of a folder."""
+    """Whether a path, with all links followed, leads out of a folder."""
     return inside is not None and not Path(os.path.realpath(path)).is_relative_to(inside)
 
 
 def _open(path: str, inside: str | None) -> BufferedReader:
-    """A regular file, open. Raises IrregularFileError, also for one that lies out of `inside`; OSError."""
+    """Opens a regular file. Raises OSError, and IrregularFileError, also for a file that lies outside of `inside`."""
     file = os.fdopen(open_regular(path), "rb")
     try:
         # Where the descriptor leads, not where the path does by now.
@@ -374,7 +374,7 @@ def _identity(status: os.stat_result) -> tuple[int, int, int]:
 
 
 def _sidecars(found: Found) -> tuple[sidecar.Sidecar, dict[str, Any], tuple[str, ...]]:
-    """What the files beside a medium say: ours, those of other programs, and notes on both."""
+    """The content of the files beside a medium: our sidecar, sidecars of other programs, and notes on both."""
     path = found.path
     for other in (f"{path}.json", *companions.beside(path)):
         if _leads_out(other, found.inside):

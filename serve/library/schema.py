@@ -10,9 +10,13 @@ from collections.abc import Sequence
 from typing import Any
 
 FILE = "catalogue.sqlite"
+"""The catalogue's file in the library's folder."""
 LOCK = "writer.lock"
+"""The file on which the process that writes has a lock."""
 COMMITTED = "committed"
+"""The file with the number of the last transaction, by which a catalogue that was replaced by an older one is found."""
 FORMAT = 4
+"""The version of the tables; older ones are brought up when they are opened, newer ones are refused."""
 CHECKSUMS = {
     "facts": ("key", "value"),
     "contents": ("id", "digest", "modality", "hints", "parts", "duration_s", "notes", "metadata"),
@@ -33,6 +37,7 @@ CHECKSUMS = {
 SINCE = {"uploads": 2, "texts": 3, "marks": 4, "albums": 4, "members": 4}
 """Table -> the first format that has it; all others were there from the beginning."""
 _TIME = "({0} IS NULL OR (typeof({0}) = 'real' AND abs({0}) < 1e300))"
+"""The check of a column of seconds: a number that is neither infinite nor NaN, or none."""
 _TYPES = {
     "contents": "typeof({0}modality) = 'text' AND typeof({0}parts) = 'text' AND is_texts({0}notes) "
     "AND is_object({0}metadata)",
@@ -110,6 +115,7 @@ CREATE VIRTUAL TABLE written USING fts5 (
     lines, tokenize = "porter unicode61 remove_diacritics 2 categories 'L* N* Co Mn Mc'"
 );
 """
+"""The tables of a new catalogue."""
 
 
 def statements_of(table: str = "") -> list[str]:

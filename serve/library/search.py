@@ -1,8 +1,8 @@
-"""The search of a library: nearest vectors, calibrated scores, keywords, and the fusion of both rankings."""
+"""The search of a library: nearest vectors, calibrated scores, words, and pages of hits."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,37 +11,81 @@ import numpy as np
 from bind.index.index import Index
 from bind.space import Embeddings, SpaceError
 from preprocess.readers.lines import Line
-from serve.library import calibration
+from serve.library import calibration, cursor, ranking
 from serve.library.calibration import Scale
 from serve.library.catalogue import Catalogue
+from serve.library.cursor import Cursor
 from serve.library.errors import DamagedError
 from serve.library.filters import checked_filter
+from serve.library.keywords import Match
+from serve.library.ranking import Candidate, Ranked
 from serve.library.records import Entry
 from serve.library.where import EVERYTHING, Where
 
 if TYPE_CHECKING:
     from bind.model.model import BindModel
-from serve.library.items import Hit, item_of
+from serve.library.items import Hit, Hits, item_of
 from serve.library.live_index import LiveIndex
+from serve.library.query import Asked
 
-RANK_OFFSET = 60
-"""The constant k of reciprocal rank fusion, 1 / (k + rank) (Cormack, Clarke, Buettcher: SIGIR 2009)."""
 EXACT_ITEMS = 4096
 """The largest number of filtered items that are scored one by one, without the index."""
-_KEYWORD_SEGMENTS = 4096
+MOST_MATCHES = 1000
+"""The number of contents whose words count: those that share the most with the query."""
+_MATCHED_SEGMENTS = 4096
+"""Segments of contents that only words have found whose vectors are compared; a film has thousands."""
 _MOST_SEGMENTS_A_HIT = 64
+"""The most segments that are asked for to find one more item: films of many alike segments need some."""
 _FETCHED_FOR_A_FILTER = 4  # as a multiple of the wanted number, before all items that pass a filter are listed
+_WIDENED = 4  # as a multiple of the depth, where what was there before has moved up behind a cursor
+_KEPT_SNAPSHOTS = 8
 
 
-@dataclass
-class _Candidate:
-    """A segment that may become a hit: its `cosine` with the query, and the calibrated `score`."""
+@dataclass(frozen=True)
+class SearchOptions:
+    """What a search is asked for beside its query, as the arguments of `Library.search`."""
 
-    segment: int
-    content: int
-    cosine: float
-    score: float
-    probability: float | None
+    k: int = 10
+    want: Sequence[str] | None = None
+    where: str | None = None
+    calibrate: bool = True
+    every_segment: bool = False
+    min_score: float | None = None
+    min_probability: float | None = None
+    cursor: str | None = None
+
+    def check(self) -> None:
+        """Raises ValueError for a number out of its range."""
+        if self.k < 1:
+            raise ValueError(f"search: expected k >= 1, got {self.k}")
+        if self.min_score is not None and not np.isfinite(self.min_score):
+            raise ValueError(f"search: expected a finite min_score, got {self.min_score}")
+        if self.min_probability is not None and not 0 <= self.min_probability <= 1:
+            raise ValueError(f"search: expected min_probability from 0 to 1, got {self.min_probability}")
+
+    def allows(self, candidate: Candidate) -> bool:
+        """Whether a candidate is as good as the least that is asked for."""
+        if self.min_score is not None and candidate.score < self.min_score:
+            return False
+        least = self.min_probability
+        return least is None or (candidate.probability is not None and candidate.probability >= least)
+
+    def checksum(self, *others: object) -> int:
+        """A number that differs for options that give other hits."""
+        own = (self.where, self.calibrate, self.every_segment, self.min_score, self.min_probability)
+        return cursor.checksum(None if self.want is None else tuple(self.want), *own, *others)
+
+
+@dataclass(frozen=True)
+class _Snapshot:
+    """The items of an index up to the segment id `newest`: for each modality a sample's ids and vectors, and the number
+    of all.
+    """
+
+    newest: int
+    ids: Mapping[str, np.ndarray]
+    vectors: Mapping[str, np.ndarray]
+    counts: Mapping[str, int]
 
 
 class Search:
@@ -51,158 +95,129 @@ class Search:
         self._catalogue = catalogue
         self._model = model
         self._live_index = live_index
-        self._samples: dict[str, tuple[int, np.ndarray]] = {}
+        self._snapshots: tuple[Index | None, dict[int | None, _Snapshot]] = (None, {})
         self._segments_a_hit: dict[str, int] = {}
 
-    def find(
-        self,
-        query: Embeddings,
-        k: int = 10,
-        want: Sequence[str] | None = None,
-        where: str | None = None,
-        *,
-        words: str = "",
-        calibrate: bool = True,
-        every_segment: bool = False,
-        modality: str | None = None,
-        min_probability: float | None = None,
-    ) -> list[Hit]:
-        """The k best hits for one embedding, with `words` to look for in names, captions and metadata; otherwise as
-        `search`.
-
-        `modality` is the modality of the query, None for a mixture: only a single modality has probabilities.
-        """
-        self._check_arguments(query, k, min_probability)
-        filtered = checked_filter(self._catalogue, where)
-        index = self._live_index.current()
-        with self._catalogue.snapshot():
-            scales = self._scales(index, query, _wanted(index, want), modality)
-            if min_probability is not None and scales and not any(scale.calibrated for scale in scales.values()):
-                raise ValueError(
-                    f"search: model {self._model.description.name!r} has no probabilities for "
-                    f"{modality or 'a mixture'} -> {', '.join(scales)}; leave out min_probability"
-                )
-            # A candidate below this place in both rankings cannot reach the first k of the fused ranking.
-            depth = RANK_OFFSET + 2 * k if words else k
-            candidates = self._candidates(index, query, scales, depth, filtered, every_segment)
-            matched: dict[int, int] = {}
-            named: dict[int, int] = {}
-            shown: set[int] = set()
-            if words:
-                named = self._catalogue.named_contents(words, list(scales), filtered)
-                by_words = named | self._catalogue.keyword_contents(words, list(scales), filtered, depth) | named
-                matched = {content: rank for rank, content in enumerate(by_words, 1)}
-                shown = set(by_words.values())
-                known = {candidate.content for candidate in candidates}
-                # A candidate of this ranking alone reaches the first k only from a place among its first k.
-                missing = [content for content in list(by_words)[:k] if content not in known]
-                candidates += self._score(missing, query, scales, filtered)
-            if min_probability is not None:
-                candidates = [c for c in candidates if c.probability is not None and c.probability >= min_probability]
-            ranked = _rank(candidates, matched, calibrate, every_segment)
-            if named:  # a file whose whole name was typed comes first
-                order = {content: place for place, content in enumerate(named)}
-                ranked.sort(key=lambda candidate: order.get(candidate.content, len(order)))
-            ranked = ranked[:k]
-            entries = self._catalogue.entries([candidate.segment for candidate in ranked], filtered, shown)
-            entries = self._catalogue.as_uploads(entries.values(), shown)
-            lines = self._catalogue.matching_lines(words, {c.content for c in ranked if c.content in matched})
-        return [
-            _hit(candidate, entries[candidate.segment], candidate.content in matched, lines.get(candidate.content, ()))
-            for candidate in ranked
-            if candidate.segment in entries
-        ]
-
-    def _check_arguments(self, query: Embeddings, k: int, min_probability: float | None) -> None:
-        if k < 1:
-            raise ValueError(f"search: expected k >= 1, got {k}")
-        if min_probability is not None and not 0 <= min_probability <= 1:
-            raise ValueError(f"search: expected min_probability from 0 to 1, got {min_probability}")
+    def find(self, asked: Asked, options: SearchOptions, without: Collection[int] = ()) -> Hits:
+        """A page of hits for an embedded query. The contents of the segments `without` are left out."""
+        options.check()
+        query, words, modality = asked.embedding, asked.words, asked.modality
         if query.space != self._model.space:
             raise SpaceError(self._model.space, query.space)
         if len(query) != 1:
             raise ValueError(f"search: expected one embedding, got {len(query)}")
+        filtered = checked_filter(self._catalogue, options.where)
+        search = options.checksum(words, modality, sorted(without))
+        start = Cursor.read(options.cursor, search)
+        index = self._live_index.current()
+        with self._catalogue.snapshot():
+            snapshot = self._snapshot(index, start.newest if start else None)
+            worth = calibration.Worth.of(self._model, modality, snapshot.counts)
+            scales = calibration.scales(query.vectors[0], snapshot.vectors, worth, snapshot.counts)
+            scales = {name: scales[name] for name in _wanted(index, options.want) if name in scales}
+            self._check_probability(options, scales, modality)
+            looked = _Looked(index, query, scales, filtered, options.every_segment, snapshot.newest)
+            excluded = set(self._catalogue.contents_of(list(without)).values())
+            matches = self._catalogue.matches(words, list(scales), filtered, MOST_MATCHES) if words else {}
+            matched = self._scored(list(matches), looked)
+            depth = options.k + 1 + len(excluded) + (start.shown if start else 0)
+            while True:
+                candidates, has_more = self._candidates(looked, depth, options)
+                candidates = [one for one in candidates + matched if one.content not in excluded]
+                order = ranking.ranked(candidates, matches, options.calibrate, options.every_segment)
+                order = [place for place in order if options.allows(place.candidate)]
+                following = _after(order, start, scales)
+                if len(following) > options.k or not has_more:
+                    break
+                depth *= _WIDENED
+            hits = self._hits(following[: options.k], filtered, words, matches)
+        token = None
+        if len(following) > options.k:
+            last, shown = following[options.k - 1], options.k + (start.shown if start else 0)
+            token = _cursor(search, snapshot.newest, shown, last).token()
+        return Hits(hits, token, nothing=not any(place.likely for place in order))
 
-    def _scales(
-        self, index: Index, query: Embeddings, modalities: Sequence[str], modality: str | None
-    ) -> dict[str, Scale]:
-        """Modality to find -> the scale that turns its cosines into comparable scores."""
-        samples = {name: self._sample(index, name) for name in modalities}
-        counts = {name: index.count(name) for name in modalities}
-        return calibration.scales(query.vectors[0], samples, calibration.Worth.of(self._model, modality, counts))
+    def _check_probability(self, options: SearchOptions, scales: Mapping[str, Scale], modality: str | None) -> None:
+        if options.min_probability is not None and scales and not any(scale.calibrated for scale in scales.values()):
+            raise ValueError(
+                f"search: model {self._model.description.name!r} has no probabilities for "
+                f"{modality or 'a mixture'} -> {', '.join(scales)}; leave out min_probability"
+            )
 
-    def _candidates(
-        self,
-        index: Index,
-        query: Embeddings,
-        scales: Mapping[str, Scale],
-        depth: int,
-        where: Where,
-        every_segment: bool,
-    ) -> list[_Candidate]:
-        """The `depth` nearest candidates of each modality that pass a filter, with their scores."""
-        candidates: list[_Candidate] = []
+    def _hits(self, page: Sequence[Ranked], where: Where, words: str, matches: Mapping[int, Match]) -> list[Hit]:
+        """The hits of a page, each with the file whose words match, and with its matching lines."""
+        matching = {place.candidate.content for place in page} & set(matches)
+        shown = {matches[content].file for content in matching}
+        entries = self._catalogue.entries([place.candidate.segment for place in page], where, shown)
+        entries = self._catalogue.as_uploads(entries.values(), shown)
+        lines = self._catalogue.matching_lines(words, matching)
+        return [
+            _hit(place, entries[place.candidate.segment], place.candidate.content in matching, lines)
+            for place in page
+            if place.candidate.segment in entries
+        ]
+
+    def _candidates(self, looked: _Looked, depth: int, options: SearchOptions) -> tuple[list[Candidate], bool]:
+        """The `depth` nearest candidates of each modality that pass the filter, and whether more may be asked for."""
+        candidates: list[Candidate] = []
+        has_more = False
         passing: dict[str, np.ndarray] | None = None
-        for name, scale in scales.items():
+        for name, scale in looked.scales.items():
             nearest = None
-            if where is EVERYTHING:
-                nearest = self._nearest(index, query, name, depth, None, every_segment)
+            if looked.where is EVERYTHING:
+                nearest = self._nearest(looked, name, depth, None)
             elif passing is None:
-                nearest = self._nearest_mostly(index, query, name, depth, where, every_segment)
+                nearest = self._nearest_mostly(looked, name, depth)
             if nearest is None:
-                passing = passing if passing is not None else self._catalogue.passing(where)
-                allowed = passing.get(name, np.empty(0, np.int64))
-                nearest = self._nearest(index, query, name, depth, allowed, every_segment)
-            candidates += _scored(*nearest, scale)
-        return candidates
+                passing = passing if passing is not None else self._catalogue.passing(looked.where)
+                nearest = self._nearest(looked, name, depth, passing.get(name, np.empty(0, np.int64)))
+            found = _judged(name, scale, *nearest)
+            has_more |= len(found) >= depth and options.allows(found[-1])
+            candidates += found
+        return candidates, has_more
 
     def _nearest(
-        self,
-        index: Index,
-        embedding: Embeddings,
-        modality: str,
-        depth: int,
-        allowed: np.ndarray | None,
-        every_segment: bool,
+        self, looked: _Looked, modality: str, depth: int, allowed: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(n,) segment ids, cosines and contents, best first; n is `depth` where there are as many.
 
         `allowed` are the ids that pass the filter, None where there is none.
         """
-        total = index.count(modality)
+        total = looked.index.count(modality)
         if allowed is not None and len(allowed) <= EXACT_ITEMS:
-            ids, vectors = self._catalogue.vectors(allowed.tolist())
-            cosines = vectors @ embedding.vectors[0]
+            ids, vectors = self._catalogue.vectors(allowed[allowed <= looked.newest].tolist())
+            cosines = looked.cosines(vectors)
             order = np.lexsort((ids, -cosines))
-            return self._first_of_each(ids[order], cosines[order], depth, every_segment)
+            return self._first_of_each(ids[order], cosines[order], depth, looked.every_segment)
         share = 1.0 if allowed is None else len(allowed) / total
         # A file may have many segments among the best; the last search tells how many.
         factor = self._segments_a_hit.get(modality, 1)
         while True:
             fetch = min(int(factor * depth / share) + 1, total)
-            scores, found = index.search(embedding, fetch, modality)
-            chosen = found[0] >= 0
+            scores, found = looked.index.search(looked.query, fetch, modality)
+            chosen = (found[0] >= 0) & (found[0] <= looked.newest)
             if allowed is not None:
                 chosen &= np.isin(found[0], allowed, assume_unique=True)
-            best = self._first_of_each(found[0][chosen], scores[0][chosen], depth, every_segment)
+            best = self._first_of_each(found[0][chosen], scores[0][chosen], depth, looked.every_segment)
             if len(best[0]) >= depth or fetch == total:
                 return best
             factor *= 4
-            if allowed is None and not every_segment:
+            if allowed is None and not looked.every_segment:
                 self._segments_a_hit[modality] = min(factor, _MOST_SEGMENTS_A_HIT)
 
     def _nearest_mostly(
-        self, index: Index, embedding: Embeddings, modality: str, depth: int, where: Where, every_segment: bool
+        self, looked: _Looked, modality: str, depth: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """As `_nearest`, for a filter that most items pass: the items that pass are not listed.
 
         The result is None where too few of the best pass, so that the list is needed.
         """
-        total = index.count(modality)
+        total = looked.index.count(modality)
         fetch = min(_FETCHED_FOR_A_FILTER * depth, total)
-        scores, found = index.search(embedding, fetch, modality)
-        chosen = np.isin(found[0], self._catalogue.passing_of(found[0][found[0] >= 0].tolist(), where))
-        best = self._first_of_each(found[0][chosen], scores[0][chosen], depth, every_segment)
+        scores, found = looked.index.search(looked.query, fetch, modality)
+        known = found[0][(found[0] >= 0) & (found[0] <= looked.newest)]
+        chosen = np.isin(found[0], self._catalogue.passing_of(known.tolist(), looked.where))
+        best = self._first_of_each(found[0][chosen], scores[0][chosen], depth, looked.every_segment)
         return best if len(best[0]) >= depth or fetch == total else None
 
     def _first_of_each(
@@ -217,34 +232,91 @@ class Search:
         chosen = chosen[:depth]
         return ids[chosen], cosines[chosen], contents[chosen]
 
-    def _score(
-        self, contents: Sequence[int], embedding: Embeddings, scales: Mapping[str, Scale], where: Where
-    ) -> list[_Candidate]:
-        """The best segment of each content, for contents that the vector search did not find."""
-        segments = [number for number, modality in self._catalogue.segments_of(contents) if modality in scales]
-        del segments[_KEYWORD_SEGMENTS:]
-        entries = self._catalogue.entries(segments, where)
-        ids, vectors = self._catalogue.vectors(list(entries))
-        best: dict[int, _Candidate] = {}
-        for number, cosine in zip(ids.tolist(), (vectors @ embedding.vectors[0]).tolist(), strict=True):
-            entry = entries[number]
-            score = float(scales[entry.modality].score(np.array(cosine)))
-            if entry.content not in best or score > best[entry.content].score:
-                (likely,) = scales[entry.modality].probability(np.array([cosine]))
-                best[entry.content] = _Candidate(number, entry.content, cosine, score, likely)
-        return list(best.values())
+    def _scored(self, contents: Sequence[int], looked: _Looked) -> list[Candidate]:
+        """The segments of some contents that pass the filter, as candidates."""
+        of = {number: name for number, name in self._catalogue.segments_of(contents) if name in looked.scales}
+        segments = [number for number in of if number <= looked.newest][:_MATCHED_SEGMENTS]
+        if looked.where is not EVERYTHING:
+            segments = self._catalogue.passing_of(segments, looked.where).tolist()
+        known = self._catalogue.contents_of(segments)
+        ids, vectors = self._catalogue.vectors(list(known))
+        cosines, names = looked.cosines(vectors), np.array([of[number] for number in ids.tolist()])
+        found: list[Candidate] = []
+        for name in dict.fromkeys(names.tolist()):
+            own = names == name
+            of_own = np.array([known[number] for number in ids[own].tolist()], np.int64)
+            found += _judged(name, looked.scales[name], ids[own], cosines[own], of_own)
+        return found
 
-    def _sample(self, index: Index, modality: str) -> np.ndarray:
-        """(n, D) vectors spread evenly over a modality's items; drawn again when their number has changed much."""
-        total = index.count(modality)
-        known = self._samples.get(modality)
-        if known is None or not 0.8 * known[0] <= total <= 1.25 * known[0] or total != known[0] < calibration.SAMPLE:
-            ids = self._catalogue.ids(modality)
-            if not len(ids):
-                raise DamagedError(self._catalogue.folder, f"the index has {total:,} of {modality}, the catalogue none")
-            chosen = ids[np.unique(np.linspace(0, len(ids) - 1, calibration.SAMPLE).round().astype(np.int64))]
-            known = self._samples[modality] = (total, self._catalogue.vectors(chosen.tolist())[1])
-        return known[1]
+    def _snapshot(self, index: Index, newest: int | None) -> _Snapshot:
+        """The library up to the segment id `newest`, None for all of it; the last few are kept."""
+        known_index, known = self._snapshots
+        if known_index is index and newest in known:
+            return known[newest]
+        latest = known.get(None)
+        if known_index is not index or len(known) > _KEPT_SNAPSHOTS:
+            known = {}
+            self._snapshots = index, known
+        found: dict[str, np.ndarray] = {}
+        for name in index.modalities:
+            ids = index.ids(name)
+            found[name] = ids if newest is None else ids[ids <= newest]
+        found = {name: ids for name, ids in found.items() if len(ids)}
+        counts = {name: len(ids) for name, ids in found.items()}
+        last = max((int(ids[-1]) for ids in found.values()), default=0)
+        drawn = {name: calibration.sample(ids) for name, ids in found.items()}
+        vectors = {name: self._vectors(name, ids, latest) for name, ids in drawn.items()}
+        made = _Snapshot(last if newest is None else newest, drawn, vectors, counts)
+        known[newest] = known[made.newest] = made
+        return made
+
+    def _vectors(self, modality: str, ids: np.ndarray, earlier: _Snapshot | None) -> np.ndarray:
+        """The (n, D) vectors of a sample; those of an earlier sample of the same items are used again."""
+        if earlier is not None and np.array_equal(earlier.ids.get(modality, ids[:0]), ids):
+            return earlier.vectors[modality]
+        found, vectors = self._catalogue.vectors(ids.tolist())
+        if not len(found):
+            raise DamagedError(self._catalogue.folder, f"the index has {modality}, the catalogue none")
+        return vectors
+
+
+@dataclass(frozen=True, eq=False)
+class _Looked:
+    """Where a search looks: an index up to the segment id `newest`, with the scales of the wanted modalities."""
+
+    index: Index
+    query: Embeddings
+    scales: Mapping[str, Scale]
+    where: Where
+    every_segment: bool
+    newest: int
+
+    def cosines(self, vectors: np.ndarray) -> np.ndarray:
+        """(n, D) vectors -> (n,) cosines with the query, each the same number that the index gives it."""
+        found: np.ndarray = np.einsum("md,d->m", vectors, self.query.vectors[0])
+        return found
+
+
+def _cursor(search: int, newest: int, shown: int, last: Ranked) -> Cursor:
+    one = last.candidate
+    return Cursor(search, newest, shown, one.segment, last.group, last.key - one.score, one.cosine, one.modality)
+
+
+def _after(order: list[Ranked], start: Cursor | None, scales: Mapping[str, Scale]) -> list[Ranked]:
+    """What follows a cursor: behind its segment or, where that is gone, behind the place that it would have.
+
+    Raises CursorError where its segment has another cosine now, as with another query.
+    """
+    if start is None:
+        return order
+    for position, place in enumerate(order):
+        if place.candidate.segment == start.segment:
+            start.check(place.candidate.cosine)
+            return order[position + 1 :]
+    if start.modality not in scales:
+        return order
+    score = float(scales[start.modality].score(np.array(start.cosine)))
+    return [place for place in order if place.order > (start.group, -score - start.bonus, start.segment)]
 
 
 def _wanted(index: Index, want: Sequence[str] | None) -> list[str]:
@@ -259,38 +331,19 @@ def _wanted(index: Index, want: Sequence[str] | None) -> list[str]:
     return [name for name in index.modalities if name in want]
 
 
-def _hit(candidate: _Candidate, entry: Entry, keyword: bool, lines: tuple[Line, ...]) -> Hit:
+def _hit(place: Ranked, entry: Entry, keyword: bool, lines: Mapping[int, tuple[Line, ...]]) -> Hit:
+    candidate = place.candidate
     return Hit(
         **item_of(entry).__dict__,
         score=candidate.score,
         cosine=candidate.cosine,
         keyword=keyword,
         probability=candidate.probability,
-        lines=lines,
+        lines=lines.get(candidate.content, ()) if keyword else (),
+        likely=place.likely,
     )
 
 
-def _scored(ids: np.ndarray, cosines: np.ndarray, contents: np.ndarray, scale: Scale) -> list[_Candidate]:
-    scores, likely = scale.score(cosines).tolist(), scale.probability(cosines)
-    columns = (ids.tolist(), contents.tolist(), cosines.tolist(), scores, likely)
-    return [_Candidate(*row) for row in zip(*columns, strict=True)]
-
-
-def _rank(
-    found: list[_Candidate], matched: Mapping[int, int], calibrate: bool, every_segment: bool
-) -> list[_Candidate]:
-    """All candidates, best first, only the best of each content unless `every_segment`. `matched`: content -> rank."""
-    ordered = sorted(found, key=lambda c: (-(c.score if calibrate else c.cosine), c.segment))
-    first: dict[int, _Candidate] = {}
-    for candidate in ordered:
-        first.setdefault(candidate.content, candidate)
-    if not every_segment:
-        ordered = list(first.values())
-    if not matched:
-        return ordered
-    fused = {}
-    for rank, candidate in enumerate(ordered, 1):
-        fused[candidate.segment] = 1 / (RANK_OFFSET + rank)
-        if candidate.content in matched and first[candidate.content] is candidate:
-            fused[candidate.segment] += 1 / (RANK_OFFSET + matched[candidate.content])
-    return sorted(ordered, key=lambda c: -fused[c.segment])
+def _judged(name: str, scale: Scale, ids: np.ndarray, cosines: np.ndarray, contents: np.ndarray) -> list[Candidate]:
+    columns = (ids.tolist(), contents.tolist(), [name] * len(ids), cosines.tolist(), *scale.judge(cosines))
+    return [Candidate(*row) for row in zip(*columns, strict=True)]

@@ -26,6 +26,7 @@ STOP_WORDS = frozenset(
         "photo picture image",
     )
 )
+"""Words of English that are in most names and captions, so that they tell nothing apart."""
 MEDIA_SUFFIXES = frozenset(
     re.findall(
         r"\w+",
@@ -48,7 +49,9 @@ _UNSPACED = {
 }
 """Script -> its letters; `other` are Thai, Lao, Tibetan, Burmese and Khmer."""
 _RUN = re.compile(f"[{''.join(_UNSPACED.values())}]+")
+"""A run of letters of scripts without spaces between words."""
 _SCRIPTS = re.compile("|".join(f"(?P<{name}>[{letters}]+)" for name, letters in _UNSPACED.items()))
+"""A run of letters of one script, in a group of the script's name."""
 
 
 def encode_path(path: str) -> bytes:
@@ -99,12 +102,12 @@ def looks_like_path(text: str) -> bool:
     return bool(re.search(r"[/\\]", text)) and not re.search(r"\s|^[\d/]+$", text)
 
 
-def search_texts(name: str, caption: str, metadata: str, said: str = "{}") -> tuple[str, str, str]:
+def search_texts(name: str, caption: str, metadata: str, media_facts: str = "{}") -> tuple[str, str, str]:
     """A file's columns, and what its medium says of itself -> what the search for words has of them.
 
     Of the keys that media have, the values are words (a title, a camera), unless they are numbers or times.
     """
-    both = json.loads(said) | json.loads(metadata)
+    both = json.loads(media_facts) | json.loads(metadata)
     values = " ".join(_flat(value if key in KEYS else {key: value}) for key, value in both.items() if key not in QUIET)
     return tuple(" ".join(terms_of(text)) for text in (stem_of(name), caption, values))  # type: ignore[return-value]
 

@@ -23,8 +23,11 @@ from serve.library.uploads import key_of, path_of
 Rows = Callable[[str, Sequence[Any]], list[Any]]
 """Runs SQL with values on a catalogue -> its rows."""
 _MOST_TERMS = 500
+"""Words of a query that are searched for; SQLite's expressions have a limit."""
 _MOST_SHOWN = 3
+"""Lines that are shown of one item."""
 _MARK = "\x02"
+"""What SQLite writes in front of each match: a control character, which is no part of a word."""
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,13 @@ from preprocess.sidecar import MAX_SIDECAR_BYTES, Hints
 from preprocess.source import Limits, MediaError
 
 FOLDER = "files"
+"""The folder of a library that holds what was uploaded."""
 _INCOMING = ".incoming-"
+"""What names of uploads begin with until they are committed."""
 _ID = re.compile(r"[0-9a-f]{32}")
+"""The random name of an upload's folder, which cannot be guessed or chosen."""
 _CHUNK_BYTES = 2**20
+"""Bytes of an upload that are read and hashed in one go."""
 _NAME_BYTES = 180
 """The largest length of a name: file systems allow 255 bytes, and the sidecar's suffix and more must fit."""
 

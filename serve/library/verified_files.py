@@ -12,6 +12,7 @@ from io import BufferedReader
 from preprocess.source import MediaError
 
 _KNOWN = 4096
+"""Files whose digest is remembered, so that they are not hashed for each request."""
 _SETTLED_S = 2.0
 """A file that changed less than this before it was hashed may change again without another time of change."""
 

@@ -20,12 +20,15 @@ from serve.library.reports import IndexReport
 from serve.library.rules import IGNORE_FILE, NO_MEDIA
 
 REST_S = 1.0
+"""Seconds that a file has to stay the same before it is read: it may still be written."""
 GONE_S = 2.0
+"""Seconds that a file has to be gone before it counts as removed: a file that was moved arrives within them."""
 LOOK_S = 0.25
 """Between two looks at what has changed."""
 ALL_S = 3600.0
 """All of the folder is looked at again after this time: some network drives do not report every change."""
 _BACK_S = 1.0
+"""Seconds between two looks at whether a drive is back."""
 _SIDECARS = (".json", ".xmp", ".txt")
 """A change of one of these may be a change of another file of its folder."""
 
@@ -132,7 +135,7 @@ def _follow(
 ) -> None:
     """Indexes what changes, until the root is another folder or gone, or all of it is to be looked at again."""
     started = time.monotonic()
-    said = ""
+    last_error = ""
     for paths in changes:
         now = time.monotonic()
         for path in paths:
@@ -151,9 +154,9 @@ def _follow(
         except FileNotFoundError:
             return  # the root itself went away meanwhile
         except RemovalError as error:
-            if str(error) != said:
+            if str(error) != last_error:
                 report(error)
-            said = str(error)
+            last_error = str(error)
         else:
             if done.added or done.updated or done.renamed or done.removed or done.skipped:
                 report(done)

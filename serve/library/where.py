@@ -50,9 +50,11 @@ MEMBERSHIPS = ("album", "tag")
 """Names that an item has several values of."""
 _OWN_ALBUM = "coalesce(json_extract(f.metadata, '$.album'), json_extract(c.metadata, '$.album'))"
 MAX_LENGTH = 10_000
+"""Characters of a filter."""
 MAX_VALUES = 500
 """The largest number of values in a filter, which keeps it below SQLite's own limits (depth 1,000, 32,766 values)."""
 MAX_DEPTH = 50
+"""Brackets within brackets; each is a call of Python's and an expression of SQLite's."""
 MAX_PATTERN = 256
 """The longest pattern after `like`: SQLite compares n characters with a pattern of m in n x m steps, without a
 break.
@@ -67,10 +69,15 @@ _TOKEN = re.compile(
     )""",
     re.VERBOSE,
 )
+"""A text, number, name or mark of a filter, in linear time (possessive quantifiers)."""
 _DAY = re.compile(r"\d{4}(-\d\d){0,2}")
+"""A date without a time: a year, a month or a day, of which the end is meant where a range ends."""
 _COMPARISONS = {"=": "=", "==": "=", "!=": "<>", "<>": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
+"""Comparison in a filter -> in SQL."""
 _WORDS = {"and", "or", "not", "in", "like", "between", "is", "null", "true", "false"}
+"""Names that have a meaning in a filter, so that they are no keys."""
 _INTEGERS = range(-(2**63), 2**63)
+"""Integers that SQLite has."""
 
 
 class WhereError(PointedError):

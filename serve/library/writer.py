@@ -23,6 +23,7 @@ from serve.library.text import WORDS_REVISION, encode_path, search_texts, shown
 
 _NEXT = "(SELECT value + 1 FROM facts WHERE key = 'revision')"
 _WHOLE = f"{is_whole('files', 'f.')} AND {is_whole('contents', 'c.')}"
+"""The rows of files and contents that have the checksums that they should have."""
 
 
 class Writer:
@@ -76,7 +77,7 @@ class Writer:
         parts: Sequence[str],
         segments: Sequence[NewSegment],
         notes: Sequence[str],
-        said: str = "{}",
+        media_facts: str = "{}",
     ) -> int:
         """Stores a content with all its segments, in place of earlier ones, and what it says of itself -> its id."""
         ends = [segment.end_s for segment in segments if segment.end_s is not None]
@@ -84,7 +85,7 @@ class Writer:
             "INSERT INTO contents (digest, modality, hints, parts, duration_s, notes, metadata) "
             "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (digest, modality, hints) DO UPDATE SET parts = excluded.parts, "
             "notes = excluded.notes, duration_s = excluded.duration_s, metadata = excluded.metadata RETURNING id",
-            (*key.__dict__.values(), ",".join(parts), max(ends, default=None), json.dumps(list(notes)), said),
+            (*key.__dict__.values(), ",".join(parts), max(ends, default=None), json.dumps(list(notes)), media_facts),
         )[0]
         sign(self.connection, "contents", "id = ?", (content,))
         self._drop_segments("content = ?", (content,))
@@ -106,7 +107,7 @@ class Writer:
         texts.put(self.connection, content, kind, recogniser, lines, note)
         self._changed = True
 
-    def said(self, content: int) -> str:
+    def media_facts(self, content: int) -> str:
         """What a stored content says of itself, as JSON."""
         return str(self._one("SELECT metadata FROM contents WHERE id = ?", (content,))[0])
 
@@ -139,7 +140,7 @@ class Writer:
         sign(self.connection, "files", "id = ?", (number,))
         self._execute("DELETE FROM words WHERE rowid = ?", (number,))
         if file.content is not None:
-            self._put_words(number, str(values[6]), str(values[9]), file.metadata, self.said(file.content))
+            self._put_words(number, str(values[6]), str(values[9]), file.metadata, self.media_facts(file.content))
         if not path.startswith(b"/"):
             self._name_uploads(file.content)
         if earlier is not None and earlier[0] is not None and file.content is not None:

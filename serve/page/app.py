@@ -49,24 +49,25 @@ if TYPE_CHECKING:
 
 MAP_ITEMS = 2000
 """The number of items on the map: more points could not be told apart, and would take long to lay out."""
-MAX_CALL_BYTES = 2**20
+MAX_CALL_BYTES = 2**20  # of one call of the page, which sends names and numbers; files travel as forms
 MAX_CALL_VALUES = 2000
 """The largest number of JSON values in one call of the page.
 
 The longest call has 64 terms, each of which may be a vector.
 """
-_EXAMPLE_ITEMS = 100
-_GLIMPSE_ITEMS = 14
+_EXAMPLE_ITEMS = 100  # items of the library from which the page's examples are chosen
+_GLIMPSE_ITEMS = 14  # pictures of the library that an empty page shows
 
 
 _FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif")
-_FONT_MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
-_CALLS = "/gradio_api/component_server/"
+"""Fonts that systems have: the page loads none."""
+_FONT_MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")  # the same for code
+_CALLS = "/gradio_api/component_server/"  # where gradio's front end sends the calls of our component
 _OPEN = re.compile(rf"/|/config|/theme\.css|/robots\.txt|/favicon\.ico|/(?:assets|static)/.*|{_CALLS}")
 """The paths that are answered. gradio's uploads, its file and proxy routes, its queue and its tools are left out."""
 _INLINE = re.compile(rb"<script(?![^>]*\bsrc=)[^>]*>(.*?)</script>", re.DOTALL)
 """The inline scripts of gradio's page, which hold nothing of a library."""
-_HERE = Path(__file__).parent
+_HERE = Path(__file__).parent  # the folder of the page's own files
 
 log = logging.getLogger("crossbind.serve")
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 Answer = dict[str, Any]
 _FIRST = ("image", "video", "audio", "depth", "thermal", "imu")
+"""The order of examples by modality: what most people know comes first."""
 PICTURED = ("image", "video")
 """Modalities that a small picture shows better than words."""
 

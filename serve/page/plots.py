@@ -21,6 +21,7 @@ SIDE = 360
 """The longer side of a colour map, in pixels."""
 _BUCKETS = 120  # a plot shows the least and the greatest value in each bucket
 _BARS = 64
+"""Bars of a waveform, which fill the width of a card on the page."""
 _LOUDNESS = audio.AudioConfig(rate_hz=8000, clip_s=24 * 3600.0, clips=1)  # one clip, as long as the limits allow
 
 # Every 32nd entry of the colour maps viridis and inferno (van der Walt and Smith, CC0), which people can read without

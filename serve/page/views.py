@@ -24,10 +24,15 @@ if TYPE_CHECKING:
     from serve.library.items import Hit, Item
 
 QUOTE_CHARACTERS = 320
+"""Characters of a text that its card shows."""
 KEPT_FIGURES = 512
+"""Figures that are kept in memory, so that the page's cards are not drawn anew with each search."""
 _WORDS_MATCH = '<span title="The words are in its name, caption or metadata">words match</span>'
+"""The mark of a hit that the search for words has found."""
 _QUOTE_BYTES = 4 * QUOTE_CHARACTERS + 4
+"""Bytes that hold so many characters of UTF-8, and one that is cut."""
 _READERS = {"audio": plots.loudness, "depth": plots.depth_map, "thermal": plots.thermal_map, "imu": plots.motion}
+"""Modality -> the reader of its figure."""
 _NAMES = {
     "image": ("picture", "pictures"),
     "video": ("video", "videos"),

@@ -62,6 +62,8 @@ ENTRY_POINTS = {
     "bind.space.Embeddings": "Args Raises Example",
     "bind.zoo.load": "Args Raises Example",
     "data_manifests.build": "Args Raises Example",
+    "preprocess.decoding.pool.DecodePool": "Args Raises Example",
+    "preprocess.source.Limits": "Args Raises Example",
     "serve.client.Client": "Args Example",
     "serve.client.Client.add": "Args Raises Example",
     "serve.client.Client.delete": "Args Raises Example",

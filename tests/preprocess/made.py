@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import io
 from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
+import pytest
+import tifffile
+
+from preprocess.decoding.pool import DecodePool
+from preprocess.decoding.protocol import Read, read_here
+from preprocess.source import Limits, MediaError, Source
 
 RATE = 22_050
 
@@ -68,3 +76,39 @@ def film(
             file.mux(stream.encode(frame))
         file.mux(stream.encode())
     return out.getvalue()
+
+
+def npy(values: np.ndarray) -> bytes:
+    """An array as NumPy stores it."""
+    out = io.BytesIO()
+    np.save(out, values)
+    return out.getvalue()
+
+
+def tiff(values: np.ndarray, **options: Any) -> bytes:
+    """An array as a TIFF of one channel."""
+    out = io.BytesIO()
+    tifffile.imwrite(out, values, photometric="minisblack", **options)
+    return out.getvalue()
+
+
+def check_that_cut_files_are_refused(read: Read, config: Any, data: bytes, suffix: str) -> None:
+    """Reads nine tenths of a file, eight tenths and so on, and then all of it, which is one view (1, 224, 224)."""
+    with DecodePool(workers=1) as pool:
+        for tenth in range(10):
+            source = Source(data[: len(data) * tenth // 10], f"cut.{suffix}")
+            with pytest.raises(MediaError, match=r"^cut\."):
+                pool.submit(read, source, config, Limits(), "whole").result()
+        whole = pool.submit(read, Source(data, f"whole.{suffix}"), config, Limits(), "whole").result()[0]
+    assert whole.views.shape == (1, 224, 224)
+
+
+def check_that_unusable_paths_are_refused(read: Read, config: Any, misnamed: Path, content: bytes) -> None:
+    """A file of another kind than its name says, a folder, and nothing at all are errors with their paths."""
+    misnamed.write_bytes(content)
+    folder, missing = misnamed.with_name("folder.npy"), misnamed.with_name("missing.npy")
+    folder.mkdir()
+    for path in (misnamed, folder, missing):
+        with pytest.raises(MediaError) as caught:
+            read_here(read, Source.from_path(path), config, Limits(), "whole")
+        assert caught.value.path == str(path)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import random
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,10 +67,15 @@ class Load:
 
 
 @contextlib.contextmanager
-def served(library: Path, *options: object) -> Iterator[tuple[str, int, int]]:
+def served(
+    library: Path, *options: object, page: bool = False, environment: Mapping[str, str] | None = None
+) -> Iterator[tuple[str, int, int]]:
     """`crossbind serve` in a process of its own -> (host, port, process id), ended as a person would."""
-    command = [CROSSBIND, "serve", "--library", library, "--port", 0, "--no-page", "--log-level", "error", "--json"]
-    process = subprocess.Popen([*map(str, command), *map(str, options)], stdout=subprocess.PIPE, text=True)
+    command = [CROSSBIND, "serve", "--library", library, "--port", 0, "--log-level", "error", "--json"]
+    command += ["--page" if page else "--no-page", *options]
+    process = subprocess.Popen(
+        [*map(str, command)], stdout=subprocess.PIPE, text=True, env={**os.environ, **(environment or {})}
+    )
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -78,9 +84,14 @@ def served(library: Path, *options: object) -> Iterator[tuple[str, int, int]]:
         yield host, int(port), process.pid
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
+        try:
+            status = process.wait(90)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            status = process.wait()
         assert process.stdout is not None
         process.stdout.close()
+        assert status == 0
 
 
 def in_turns(library: Path, clients: int, seconds: float, turns: int) -> tuple[Load, Load]:

@@ -16,7 +16,6 @@ import itertools
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -33,6 +32,7 @@ from PIL import Image
 
 from serve.library.library import Library
 from serve.library.records import ContentKey, NewFile, NewSegment
+from tests.serve import load
 from tests.serve.load import resident_bytes
 
 KEY = "the-key-of-the-honest-and-the-others"
@@ -389,29 +389,8 @@ def processor_s(pid: int) -> float:
 @contextlib.contextmanager
 def served(library: Path) -> Iterator[Target]:
     """`crossbind serve` with page and keys, in a process of its own."""
-    code = "import sys; sys.argv[0] = 'crossbind'; from serve.cli import main; main()"
-    command = [sys.executable, "-c", code, "serve", "--library", str(library), "--port", "0", "--json"]
-    process = subprocess.Popen(
-        [*command, "--log-level", "error"],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=dict(os.environ, CROSSBIND_API_KEYS=KEY),
-    )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line, f"the server ended with {process.wait()}"
-        host, _, port = json.loads(line)["address"].removeprefix("http://").rpartition(":")
-        yield Target(host, int(port), process.pid)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(90)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
+    with load.served(library, page=True, environment={"CROSSBIND_API_KEYS": KEY}) as (host, port, process_id):
+        yield Target(host, port, process_id)
 
 
 def main() -> None:
@@ -434,9 +413,9 @@ def main() -> None:
         if not library.exists():
             make_library(library, "small", given.items)
         with served(library) as target:
-            load = os.getloadavg()
+            averages = os.getloadavg()
             siege = asyncio.run(besiege(target, given.seconds, given.quiet, given.rest, given.only))
-    print(json.dumps(siege.told() | {"load average before": [round(x, 2) for x in load]}, indent=1))
+    print(json.dumps(siege.told() | {"load average before": [round(x, 2) for x in averages]}, indent=1))
 
 
 if __name__ == "__main__":

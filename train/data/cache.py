@@ -26,6 +26,7 @@ from preprocess.source import Limits, MediaError, Source
 
 _KEY = struct.Struct("<32sQI")  # digest, first row, number of rows
 _FLUSH_EVERY = 64
+"""Rows after which keys are written behind their vectors, so that an interruption loses at most so much work."""
 
 
 def content_digest(source: Source, limits: Limits) -> bytes:

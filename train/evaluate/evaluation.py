@@ -34,7 +34,10 @@ TEMPLATES = (
 )
 """The seven prompts that CLIP's authors found enough (notebooks/Prompt_Engineering_for_ImageNet.ipynb)."""
 SHOTS = (1, 2, 4, 8, 16)
+"""Examples of each class from which a few-shot classifier is fitted."""
 _RESAMPLES_OF_MAP = 200
+"""Bootstrap samples of a mean average precision; each is a sort for every class, so they are fewer than of other
+figures."""
 _DRAWS = 3
 """Sets of examples that a few-shot result is the mean of."""
 
@@ -95,11 +98,11 @@ def pair_kind(description: Description, first: str, second: str) -> str:
 
 
 def _retrieval(query: Items, target: Items, rng: np.random.Generator) -> Iterable[tuple[str, float, float, float, int]]:
-    query, target, asked, given = paired(query, target)
+    query, target, query_keys, target_keys = paired(query, target)
     if len(np.unique(query.events)) < 2:
         return
-    count = len(asked)
-    found = ranks(query.vectors, target.vectors, asked, given)
+    count = len(query_keys)
+    found = ranks(query.vectors, target.vectors, query_keys, target_keys)
     for k in RECALLS:
         hits = (found <= k).astype(np.float64)
         yield f"recall@{k}", float(hits.mean()), *bootstrap(hits, lambda drawn: drawn.mean(-1), rng), count
@@ -115,9 +118,9 @@ def class_scores(model: BindModel, vectors: np.ndarray, classes: Sequence[str], 
     names = [(number, name) for number, entry in enumerate(classes) for name in entry.split(manifest.OR)]
     prompts = [template.format(name) for _, name in names for template in templates]
     vectors_of_prompts = torch.tensor(model.embed(prompts, "text").vectors)
-    said = mean_of_views(vectors_of_prompts, [len(templates)] * len(names)).numpy()
+    class_vectors = mean_of_views(vectors_of_prompts, [len(templates)] * len(names)).numpy()
     first_names = np.flatnonzero(np.diff([number for number, _ in names], prepend=-1))
-    scores: np.ndarray = np.maximum.reduceat(vectors @ said.T, first_names, axis=1)
+    scores: np.ndarray = np.maximum.reduceat(vectors @ class_vectors.T, first_names, axis=1)
     return scores
 
 

@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import nn
 
 RECALLS = (1, 5, 10)
+"""The k of recall@k that reports have."""
 _RESAMPLES = 1000
+"""Bootstrap samples for an interval of 95 %."""
 
 
 def ranks(queries: np.ndarray, targets: np.ndarray, query_items: np.ndarray, target_items: np.ndarray) -> np.ndarray:

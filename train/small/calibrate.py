@@ -51,6 +51,7 @@ _SAMPLE = 512
 _MOST = 1500
 """The largest number of rows of a part of a set that are embedded."""
 _PENALTY = 1e-3
+"""The weight of the squared weights in the fit, which keeps them finite where classes are separable."""
 _FEWEST = 24
 """The least number of items of either modality for which a pair is calibrated."""
 

@@ -58,9 +58,13 @@ _ROOMS, _LEAST, _MOST = 60, 0.02, 4
 _PLACES: dict[Side, range] = {"validation": range(16, 17), "test": range(17, 20)}
 """Numbers of scenes modulo 20, as in the data set `simulated`: rendered anew, none of them was trained on."""
 _SEED, _LESS = 0, " less "
+"""The seed of the scenes, and what stands between the names of a scene and of the thing that it lacks."""
 _SIZE, _MARGIN = (256, 192), 6
+"""Pixels (width, height) of a scene, and those around a thing that is cut out."""
 _AT_ONCE = 4
+"""Pictures that are encoded at once, which bounds the memory of a run on a CPU."""
 _RESAMPLES = 2000
+"""Bootstrap samples (over things) for an interval of 95 %."""
 K = 10
 
 
@@ -132,6 +136,7 @@ HEADER = (
     "| query | weight | queries | gallery | higher than both parts | 95 % | at best | than the first | than the second "
     "| recall@10 | of the first | of the second |\n" + "|---" * 12 + "|"
 )
+"""The first lines of the printed table."""
 
 
 def measure(task: Task, weight: float) -> Row:
@@ -181,8 +186,8 @@ class Pictures:
 
         Made anew only where `about` or the trunk is another than before; remove the folder when the making changes.
         """
-        told = json.dumps([self._trunk, about], default=str)
-        file = self._folder / f"{hashlib.sha256(told.encode()).hexdigest()[:16]}.npz"
+        identity = json.dumps([self._trunk, about], default=str)
+        file = self._folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.npz"
         if not file.exists():
             self._folder.mkdir(parents=True, exist_ok=True)
             aside = file.with_suffix(".part.npz")
@@ -253,11 +258,11 @@ def held(out: Path, wanted: Side) -> Held:
             found.spoken[key(event.group)].append(event)
     hands = {"google": found.google, "twitter": found.twitter}
     for event in emoji:
-        hand, name = hands.get(event.id.split("/")[0]), event.texts[-1] if event.texts else ""
-        if hand is None or "skin tone" in name or side(name) != wanted or key(name) in found.stamps:
+        by_name, name = hands.get(event.id.split("/")[0]), event.texts[-1] if event.texts else ""
+        if by_name is None or "skin tone" in name or side(name) != wanted or key(name) in found.stamps:
             continue
-        if key(name) not in hand or len(name) < len(hand[key(name)].texts[-1]):
-            hand[key(name)] = event
+        if key(name) not in by_name or len(name) < len(by_name[key(name)].texts[-1]):
+            by_name[key(name)] = event
     return found
 
 

@@ -35,9 +35,13 @@ from preprocess.manifest import Event, Manifest
 Licence = Literal["all", "free"]
 Part = Literal["train", "dev", "test"]
 PARTS: tuple[Part, ...] = get_args(Part)
+"""The roles that a manifest can have in the making of the model."""
 _TABLE = Path(__file__).with_suffix(".toml")
+"""The table of data sets: each one's manifests by role, and its licence."""
 _LONGEST_HEADER = 1 << 20
+"""Bytes of a manifest's first line that are read; headers with a thousand classes are shorter."""
 _FREE = re.compile(r"\b(CC0|CC[ -]BY(?![ -](NC|ND|SA))|MIT|Apache|Pixabay)\b", re.IGNORECASE)
+"""Licences with which a data set may be used freely; not those with NC, ND or SA."""
 
 
 class Terms(BaseModel):

@@ -34,6 +34,7 @@ from train.trainer import loop
 from train.trainer import run as runs
 
 RANKS = "ranks.json"
+"""The file of a seed's results; where it is there, the seed is not trained again."""
 EMERGENT = (("depth", "thermal"), ("depth", "text"), ("thermal", "text"), ("imu", "text"), ("imu", "depth"))
 """The pairs of modalities that are measured without training on them."""
 

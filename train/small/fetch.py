@@ -1,10 +1,11 @@
-"""The pictures that the image and text heads of `small` are trained on, fetched as packages with their own clients.
+"""The drawings and sounds that `small` is trained on, fetched as packages with their own clients.
 
     python -m train.small.fetch FOLDER
 
-unpacks into FOLDER the inputs of `crossbind manifest`, 1.2 GB: `stamps`, `clipart` and the nouns of WordNet (Debian,
-`apt-get download`), `emoji` and `icons` (`npm pack`). Files that are there already are not changed. Drawings that exist
-as SVG only are rendered to PNG beside them, which needs the package resvg-py (pip install 'crossbind[data]').
+unpacks into FOLDER the inputs of `crossbind manifest`: `stamps`, `clipart` and the nouns of WordNet (Debian,
+`apt-get download`), `emoji` and `icons` (`npm pack`), 1.2 GB; and `sounds`, the sound files of Debian packages. Files
+that are there already are not changed. Drawings that exist as SVG only are rendered to PNG beside them, which needs the
+package resvg-py (pip install 'crossbind[data]').
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ EMOJI = (
     "@iconify-json/dinkie-icons@1.2.0",
     "@expo-google-fonts/noto-emoji@0.4.7",
 )
+"""Packages (npm) with drawings of emoji, their names and their translations, with exact versions."""
 ICONS = (
     "@iconify-json/fa7-solid@1.2.5",
     "@iconify-json/flat-color-icons@1.2.3",
@@ -79,17 +81,42 @@ ICONS = (
     "@iconify-json/tabler@1.2.41",
     "@iconify-json/temaki@1.2.6",
 )
+"""Packages (npm) with icons of things, with exact versions."""
+SOUNDS = """
+amoebax-data amphetamine-data ardentryst asterisk-core-sounds-en-wav atanks-data bambam boswars-data
+brainparty-data brewtarget btanks-data bucklespring-data bzflag-data caveexpress-data chuck-data codec2-examples
+colobot-common-sounds crossfire-client crrcsim-data csmash-data csoundqt-examples cube2-data davegnukem-data
+deepin-sound-theme drascula-music emacspeak enigma-data epiphany-data etw-data extremetuxracer-data
+fillets-ng-data flare-game flobopuyo freeciv-data freedink-data freedroid-data freetennis-common
+frozen-bubble-data gamine-data garden-of-coloured-lights-data gigalomania-data gnome-audio guitarix-common
+hedgewars-data heroes-sound-effects hex-a-hop-data hydrogen-data hydrogen-drumkits hydrogen-drumkits-effects jag
+klettres-data krank ktuberling-data laby lbreakout2-data lbreakouthd-data lincity-ng-data lmms-common
+lomiri-sounds lugaru-data manaplus-data marsshooter-data mazeofgalious-data micropolis-data minetest-data
+minetest-mod-homedecor minetest-mod-mesecons mirrormagic-data netpanzer-data neverball-common njam-data
+overgod-data oxygen-sounds pathological pekka-kana-2-data performous pinball-data planetblupi-common
+plee-the-bear-data pokerth-data powermanga-data psi-plus-sounds pysiogame qabcs-data scorched3d-data scratch
+sdl-ball-data seahorse-adventures searchandrescue-data simutrans-pak64 solarwolf sonic-pi-samples sound-icons
+sound-theme-freedesktop starvoyager-data supertux-data tecnoballz-data trackballs-data triplea tuxfootball
+tuxmath-data tuxpaint-data tuxpaint-plugins-default tuxtype-data tworld-data ukui-media unknown-horizons
+warmux-data wesnoth-1.16-data widelands-data wims-help wizznic-data wordwarvi-sound workrave-data
+yaru-theme-sound zaz-data
+""".split()  # noqa: SIM905 (115 names, a line each as a list)
+"""Debian 12's packages with sounds, for distilling the teacher: most are of games. Only their sound files are kept."""
 _FONTS = {
     "expo-google-fonts-noto-emoji": "500Medium/NotoEmoji_500Medium.ttf",
     "fonts-symbola": "usr/share/fonts/truetype/ancient-scripts/Symbola_hint.ttf",
 }
 """The folder of a package below `emoji` -> its font, whose emoji are drawings by another artist."""
+_ENDINGS = frozenset({".wav", ".ogg", ".oga", ".flac", ".mp3", ".opus"})
+"""Suffixes of sounds that are taken from packages."""
 _PIXELS = 224
+"""The side of a drawing, which is what the image encoder sees."""
 _NO_LETTERS, _UNASSIGNED = 0x200, "\U0010ffff"
 """The first code point above Latin letters and digits, and an unassigned one, which shows how a font draws a missing
 glyph.
 """
 _PREFIX, _VARIANT = re.compile(r"^u[0-9a-f]{4,6}-"), re.compile(r"-(\d|filled)$")
+"""What icons' names have around the name of an emoji: its code point, the number of a variant."""
 
 
 class FetchError(RuntimeError):
@@ -101,6 +128,8 @@ def fetch(folder: Path) -> None:
     folder = folder.resolve()  # clients run in other folders
     for package, place in DEBIAN.items():
         _once(folder / place, package, _debian)
+    for package in SOUNDS:
+        _once(folder / "sounds" / package, package, _sounds_of)
     for place, wanted in (("emoji", EMOJI), ("icons", ICONS)):
         for package in wanted:
             _once(folder / place / package.rpartition("@")[0].replace("/", "-").strip("@"), package, _npm)
@@ -122,6 +151,21 @@ def _once(target: Path, package: str, get: Any) -> None:
 def _debian(package: str, aside: Path, target: Path) -> None:
     _run(["apt-get", "download", package], aside)
     _run(["dpkg-deb", "-x", str(next(aside.glob("*.deb"))), str(target.resolve())], aside)
+
+
+def _sounds_of(package: str, aside: Path, target: Path) -> None:
+    whole = aside / "whole"
+    _debian(package, aside, whole)
+    for path in sorted(whole.rglob("*")):
+        if is_sound(path):
+            place = target / path.relative_to(whole)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(place)
+
+
+def is_sound(path: Path) -> bool:
+    """Whether a path is a sound file by its ending, and no link."""
+    return path.suffix.lower() in _ENDINGS and path.is_file() and not path.is_symlink()
 
 
 def _npm(package: str, aside: Path, target: Path) -> None:

@@ -30,12 +30,15 @@ from train.evaluate.metrics import ranks
 
 K = 10
 _RESAMPLES = 1000
+"""Bootstrap samples for an interval of 95 %."""
 _LANGUAGE = re.compile(r"_([a-z]{2,3}(?:_[A-Za-z]{2})?(?:@\w+)?)\.\w+$")
+"""The language at the end of the name of a spoken stamp: `cat_desc_de.ogg`."""
 SIGNS = re.compile(r"The (Spanish )?letter |(Zero|One|Two|Three|Four|Five|Six|Seven|Eight|Nine)\.")
 """Captions that share a beginning with many others: a model that recognises "letter" has already found one of few."""
 FEWEST = 20
 """The least number of recordings for which a language has a row of its own; English always has one."""
 HEADER = f"{'sounds':<34} {'targets':<9} {'R@10':<5}  {'95 % interval':<14}  chance  times      n names"
+"""The first line of the printed table."""
 
 
 @dataclass(frozen=True)

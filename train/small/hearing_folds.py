@@ -31,6 +31,7 @@ from train.trainer import run as runs
 from train.trainer.loop import TrainError, train
 
 TARGETS = ("pictures", "captions")
+"""What a sound is to find: the drawing of its thing, or the caption."""
 
 
 @dataclass(frozen=True)

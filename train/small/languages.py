@@ -9,6 +9,7 @@ from pathlib import Path
 from data_manifests.datasets.emoji import code_of
 
 ENGLISH = "en"
+"""The language of the annotations that every emoji has."""
 STAMPS = {
     "ar": "ar",
     "de": "de",
@@ -28,6 +29,7 @@ STAMPS = {
 }
 """Languages other than English: the name in CLDR (package cldr-annotations-full) -> the name in Tux Paint."""
 _KEYWORDS = 4
+"""Keywords of an emoji that make up one phrase."""
 
 
 def emoji(folder: Path) -> dict[str, dict[str, list[str]]]:

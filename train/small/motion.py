@@ -38,11 +38,15 @@ from train.small import data as datasets
 RATE_HZ, WINDOW_S = 50.0, 6.0
 """A window holds a fall with the moments before and after it; a watch of 20 Hz loses nothing at this rate."""
 CONFIG = imu.ImuConfig(rate_hz=RATE_HZ, window_s=WINDOW_S)
+"""The preprocessing of motion in `small`."""
 SETS = ("utd", "wisdm", "sisfall")
+"""Data sets of motion that are used where they are there (`train/small/data.toml`)."""
 PACKAGED = ("seglearn", "basicmotions", "simulated")
-WIDTHS = (384, 256)
+"""Data sets of motion that come in packages, or are rendered."""
+WIDTHS = (384, 256)  # of the two layers over the statistics
 ENCODER = {"module": "motion", "shape": list(imu.shape(CONFIG)), "rate_hz": RATE_HZ, "widths": list(WIDTHS)}
-HEAD = {"type": "linear", "bias": True}
+"""The encoder's table in the description of `small`."""
+HEAD = {"type": "linear", "bias": True}  # the same for the head
 EVERYDAY = ("a person {}", "someone {}", "{}", "motion of a person {}")
 """The templates for a class, besides those of its set."""
 
@@ -50,8 +54,7 @@ EVERYDAY = ("a person {}", "someone {}", "{}", "motion of a person {}")
 _STEPS, _BATCH, _RATE, _DECAY, _DROPOUT, _TAU, _EVERYTHING = 1200, 256, 2e-3, 0.05, 0.3, 0.04, 0.3
 _VARIANTS = 16
 """The number of variants of each window that are drawn before training, besides the window itself."""
-_AVERAGED = 0.995
-_GRAVITY_MS2 = 9.81
+_AVERAGED = 0.995  # the decay of the exponential average of weights: it is over the last 200 of 1,200 steps
 
 
 @dataclass(frozen=True)

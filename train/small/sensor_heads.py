@@ -16,7 +16,9 @@ _WEIGHTS = {"photographs": 1.0, "pairs": 2.0, "pictures": 1.0, "described": 2.0}
 _WITHIN = 5.0
 """The weight of the vectors of real pairs, relative to photographs', in the whitening of targets."""
 _CAMERA = 20.0
+"""The weight of the rows that map the mean of each camera to the same place."""
 _LARGEST = 4.0
+"""Standard deviations at which a feature is cut off."""
 
 
 @dataclass(frozen=True)

@@ -44,11 +44,15 @@ from train.small import data as datasets
 from train.small.sensor_heads import Part, contrasts, fit, measured
 
 SENSORS = ("depth", "thermal")
+"""The modalities whose heads are fitted here; their encoder is the image encoder's trunk."""
 PAIRED = {"depth": ("rgbd", "7scenes"), "thermal": ("roadscene", "tno", "msrs")}
-SAID = {"depth": ("utd",), "thermal": ("hituav",)}
+"""Modality -> data sets with pictures beside it, as far as they are there."""
+DESCRIBED = {"depth": ("utd",), "thermal": ("hituav",)}
+"""Modality -> data sets with texts beside it, as far as they are there."""
 PHOTOGRAPHS = ("flickr8k", "caltech101")
 """The first of these sets that is there has the photographs; scenes serve better than things on a white ground."""
 MOST_PHOTOGRAPHS = 4000
+"""Photographs that are shown grey to the encoder."""
 ENCODER = {
     "module": "sensor",
     "model": "tf_efficientnet_lite0",
@@ -60,6 +64,7 @@ ENCODER = {
 QUARTERED = EfficientNet("tf_efficientnet_lite0", ("quarters",)).width
 """The width of the last part of the encoder's features, those of the quarters."""
 HEAD = {"type": "linear", "bias": True}
+"""The heads' table in the description of `small`."""
 PREPROCESS: dict[str, dict[str, Any]] = {
     # Any range of disparities is fine, because the encoder stretches its input. A body that was cut out stands before a
     # ground of 0.
@@ -73,9 +78,12 @@ PREPROCESS: dict[str, dict[str, Any]] = {
     },
     "thermal": {},
 }
+"""The preprocessing of both modalities in the description of `small`."""
 CONFIGS = {"depth": depth.DepthConfig(**PREPROCESS["depth"]), "thermal": thermal.ThermalConfig()}
+"""The same, as the readers' constants."""
 
 _AT_ONCE = 32
+"""Events that are encoded at once."""
 
 
 def _of_contrasts(features: Tensor) -> Tensor:
@@ -167,7 +175,7 @@ class Sets:
                 parts.append(self._pairs(name, modality, events))
         if (file := self._packages / "sim-train.jsonl").is_file():
             parts.append(self._pairs("simulated", modality, list(manifest.read(file).events)))
-        for name in SAID[modality]:
+        for name in DESCRIBED[modality]:
             if events := [e for e in self._data.events(name) if modality in e.media and e.texts]:
                 parts.append(self._described(name, modality, events))
         return parts

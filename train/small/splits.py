@@ -25,17 +25,24 @@ from preprocess import manifest
 
 Side = Literal["train", "validation", "test"]
 SIDES: tuple[Side, ...] = ("train", "validation", "test")
+"""The sides of a split, in the order of their shares."""
 
 # shares of all keys; the rest is for training
 _TEST, _VALIDATION = 0.20, 0.10
 FOLDS = 5
 
 _TAIL = re.compile(r"\s*[:(].*|,.*skin tone.*")
+"""What stands behind a name: `: dark skin tone`, `(blue)`."""
 _WORD = re.compile(r"[^\W_]+")
+"""A word without underscores, which names of files have between words."""
 _ARTICLES = {"a", "an", "the", "this", "is", "some"}
+"""Words in front of a name that say nothing about the thing."""
 _PEOPLE = {"man", "men", "woman", "women", "person", "people", "boy", "girl", "mr", "mrs"}
+"""Words for people, of which emoji have several variants of one drawing."""
 _CODE = re.compile(r"(?=.*\d)[0-9a-f]{2,6}(-[0-9a-f]{2,6})*")
+"""The code points of an emoji: `1f600`, `1f468-200d-1f469`."""
 _CLOCK = re.compile(r"o.?clock|thirty$")
+"""Names of the 24 faces of a clock, which are one thing."""
 
 
 def key(name: str) -> str:

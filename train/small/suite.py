@@ -31,6 +31,7 @@ from train.evaluate.report import Score, plot
 from train.small.data import Data, Part, datasets, find, group_of
 
 _RESAMPLES = 1000
+"""Bootstrap samples for an interval of 95 %."""
 Seen = Literal["trained on", "other part trained on", "never", "not recorded"]
 
 

@@ -27,6 +27,7 @@ from train.small.splits import key
 _HANDS = ("google", "twitter", "fluent", "openmoji")
 """The artists of the emoji tables; the last one was not trained on."""
 _RESAMPLES = 2000
+"""Bootstrap samples for an interval of 95 %."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from train.small.pictures import Item
 
 STEPS, BATCH = 500, 640
+"""Steps of the tuning and pictures of a step."""
 _FROZEN_BLOCKS = 5
 """The first three stages are not trained: they take most of the time and hold few of the weights."""
 _RATE, _HEAD_RATE = 1.5e-3, 3e-4
@@ -31,6 +32,7 @@ _RATE, _HEAD_RATE = 1.5e-3, 3e-4
 the map.
 """
 _WARM, _DECAY = 0.1, 0.98
+"""The share of the steps in which the rate grows, and the decay of the exponential average of weights."""
 _KEEPING = 1.0
 """The weight of the loss that names classes as the frozen trunk does."""
 SHARE = 1.0

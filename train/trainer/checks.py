@@ -15,6 +15,7 @@ from train.trainer.plan import describe, resolve, restricted
 from train.trainer.schema import Modality, Pair, Run
 
 _ONLY_FOR = {"audio": ("gain_db", "mix"), "imu": ("turn_deg", "tilt_deg", "shift")}
+"""Modality -> keys of `augment` that only this modality has."""
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Embedding)
 """The types of layers that LoRA can change."""
 

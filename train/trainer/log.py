@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 LOG = "log.jsonl"
+"""The file of a run's folder that has a line for each logged step."""
 
 
 class Log:

@@ -47,6 +47,7 @@ LINE_S = 10.0
 """The least time between two lines of progress in a log."""
 _LINE = "{desc}: {n_fmt} of {total_fmt} steps, {rate_fmt}, {remaining} left{postfix}\n"
 MODEL = "model"
+"""The folder of the checkpoint in a run's folder."""
 
 
 @dataclass

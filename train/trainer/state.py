@@ -20,6 +20,7 @@ from train.trainer.objective import Learner
 from train.trainer.schedule import TrainError
 
 STATE = "state.safetensors"
+"""The file of what a resumed run needs: weights, optimizer, random numbers, place in the data."""
 
 
 @dataclass

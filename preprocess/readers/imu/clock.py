@@ -12,6 +12,7 @@ from preprocess.source import MediaError
 ISO = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(Z|[+-]\d\d:?\d\d)?")
 """What Arrow parses by itself; the group is its zone."""
 _DAY_S = 86_400
+"""Seconds of a day. Clocks without a date begin anew at midnight."""
 _FORM = (
     r"^\s*(?:(?P<a>\d{1,4})[-/.](?P<b>\d{1,2})[-/.](?P<c>\d{1,4})[T_, /]+)?"
     r"(?P<h>\d{1,2})[:-](?P<m>\d{1,2})[:-](?P<s>\d{1,2})(?:[.,:_](?P<f>\d{1,9}))?\s*"
@@ -19,6 +20,7 @@ _FORM = (
 )
 """In the syntax of RE2, which takes linear time."""
 _IS_CLOCK = re.compile(_FORM)
+"""`_FORM`, compiled for single values; columns as a whole are read by PyArrow."""
 
 
 def is_clock(text: str) -> bool:

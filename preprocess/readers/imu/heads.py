@@ -28,14 +28,19 @@ from preprocess.readers.imu.layouts import (
 from preprocess.source import MediaError
 
 _HEAD_BYTES = 1 << 16
+"""The header of a table lies in its first 64 KiB; the rest of the file is read in pieces of that size."""
 _MOST_LINES = 100  # before the header; ActiGraph has ten
 _MOST_ROWS_OF_WORDS = 4  # between the header and the numbers; Shimmer has two
 _COMMENT = re.compile(r"\s*(?:#|//|%|;)+\s?")
+"""The marks that begin a line of comment in the files of loggers."""
 _SEPARATOR = re.compile(r'"?sep=(.|\\t)"?\s*', re.IGNORECASE)
+"""`sep=;`, the line that tells Excel what separates the columns."""
 _RATE = re.compile(
     r"(?:(?:sampl\w*|update|output|data)[ _]*(?:rate|freq\w*)\D{0,20}?|\bat )(\d+(?:\.\d+)?) ?(?:hz|$)", re.IGNORECASE
 )
+"""A rate in Hz in a comment: `Sample Rate: 100 Hz`, `sampling frequency 50`, `... at 30 Hz`."""
 _MOST_FIELDS = 10_000
+"""Columns of a line that are looked at, far more than any logger writes."""
 
 
 @dataclass(frozen=True)

@@ -97,11 +97,11 @@ def _brought(values: np.ndarray, table: Table, at: _Moments, source: Source, not
     own_s, values = own_s[good], values[good]
     order = np.argsort(own_s, kind="stable")
     own_s, values = own_s[order], values[order]
-    asked = time_s[np.isfinite(time_s)]
+    finite_s = time_s[np.isfinite(time_s)]
     share = 0.0
-    if len(own_s) > 1 and len(asked):
+    if len(own_s) > 1 and len(finite_s):
         step = period_of(own_s)
-        share = float(np.mean((asked >= own_s[0] - step) & (asked <= own_s[-1] + step)))
+        share = float(np.mean((finite_s >= own_s[0] - step) & (finite_s <= own_s[-1] + step)))
     if share < _LEAST_COMMON:
         notes.append(f"{_base(table.name)} covers other times: it was not joined")
         return None

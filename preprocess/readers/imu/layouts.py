@@ -21,8 +21,11 @@ COLUMN_HELP = (
     "expected a header with acc_x, acc_y, acc_z, gyro_x, gyro_y, gyro_z and a time column "
     "(units in it: acc_x [g], gyro_x [deg/s], time [ms]), or the hint rate_hz in place of the time column"
 )
+"""The end of each error about columns: what a table without a known layout has to look like."""
 _CLOCK = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}[T ]+\d{1,2}[:-]\d{2}.*")
+"""A date and a time in any of the orders in which loggers write them; only its shape is looked at."""
 _NOT_A_LETTER = re.compile(r"[\W_]+")
+"""What titles of columns have between their words."""
 
 Titles = tuple[tuple[re.Pattern[str], str], ...]
 """(a title with its unit as the last group, the unit where none is stated), the best first."""

@@ -11,18 +11,23 @@ import numpy as np
 from preprocess.source import MediaError, Source
 
 CHANNELS = ("acc_x", "acc_y", "acc_z", "gyro_x", "gyro_y", "gyro_z")
+"""The order of the channels everywhere: acceleration in m/s2, then rotation in rad/s."""
 STANDARD_GRAVITY = 9.80665  # m/s2 in one g, by definition (3rd CGPM, 1901)
 SHORTEST_S = 0.5
+"""Seconds of motion that a recording needs at least: a tenth of the window of 5 s for which ImageBind's encoder was
+made."""
 _ACCELERATION_UNITS = {
     **dict.fromkeys(("ms2", "mps2", "msec2", "mss", "mpss"), 1.0),
     **dict.fromkeys(("g", "gs", "gn"), STANDARD_GRAVITY),
     **dict.fromkeys(("mg", "millig"), STANDARD_GRAVITY / 1000),
 }
+"""Unit, as `_plain` writes it -> m/s2 in one of it."""
 _ROTATION_UNITS = {
     **dict.fromkeys(("rads", "rads1", "radps", "radsec", "radsec1", "radianss", "radianspersecond"), 1.0),
     **dict.fromkeys(("degs", "degs1", "degps", "degsec", "degreess", "degreespersecond", "dps", "ds"), math.pi / 180),
     **dict.fromkeys(("mdps", "mdegs"), math.pi / 180_000),
 }
+"""Unit, as `_plain` writes it -> rad/s in one of it."""
 _TIME_UNITS = {
     **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1.0),
     **dict.fromkeys(("ms", "msec", "msecs", "millis", "milliseconds"), 1e-3),
@@ -30,12 +35,16 @@ _TIME_UNITS = {
     **dict.fromkeys(("ns", "nsec", "nsecs", "nanos", "nanoseconds"), 1e-9),
     "100us": 1e-4,
 }
+"""Unit, as `_plain` writes it -> seconds in one of it."""
 _UNITS = {"rotation": _ROTATION_UNITS, "time": _TIME_UNITS}
+"""Kind of column -> its units; columns of any other kind hold acceleration."""
 _CYRILLIC = str.maketrans("мсрадг", "msradg")
+"""The letters of the Russian units for m/s2, rad/s and g, in Latin ones."""
 
 _EPOCH = (("s", 1e9), ("ms", 1e12), ("us", 1e15), ("ns", 1e18))
 """A number of 1 to 10 times that, in its unit, is a moment from 2001 to 2286."""
 _SLOWEST_HZ, _FASTEST_HZ = 0.4, 10_000.0
+"""Rates in Hz that a recording of motion may have; a unit of time that leads to another rate is not the right one."""
 # Numbers without a unit. What lasts in a recording with gravity is gravity; a person turns once a second, not more,
 # for most of a recording, and gyroscopes of phones end at 2000 deg/s, which are 35 rad/s. Who writes acceleration in g
 # writes degrees as a rule.
@@ -198,11 +207,11 @@ def times(table: Table, source: Source, notes: list[str]) -> tuple[np.ndarray, f
         notes.append("it has timestamps: the hint rate_hz was not used")
     unit = table.time_unit
     if unit not in _TIME_UNITS:
-        unit = _told_by_rate(table, source, notes)
+        unit = _unit_of_rate(table, source, notes)
     return table.time * _TIME_UNITS[unit], table.origin * _TIME_UNITS[unit]
 
 
-def _told_by_rate(table: Table, source: Source, notes: list[str]) -> str:
+def _unit_of_rate(table: Table, source: Source, notes: list[str]) -> str:
     assert table.time is not None
     step = period_of(table.time)
     candidates = table.time_unit.split("|") if table.time_unit else ["s", "ms", "us", "ns"]

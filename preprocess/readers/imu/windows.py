@@ -12,6 +12,7 @@ from preprocess.readers.imu.units import CHANNELS, SHORTEST_S
 from preprocess.source import Hints, Limits, MediaError, Source
 
 _MAX_DECIMATION = 64
+"""The largest factor of decimation, which bounds the length of its low-pass filter: 10 kHz become 156 Hz."""
 
 
 @dataclass(frozen=True)

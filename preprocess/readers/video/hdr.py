@@ -16,6 +16,7 @@ PQ, HLG = 16, 18  # ITU-T H.273, table 3
 _BT2020 = 9  # table 2
 _WHITE_NITS = 203.0  # of a white page, ITU-R BT.2408
 _HLG_PEAK_NITS = 1000.0
+"""The display for which ITU-R BT.2100 defines the gamma 1.2 of HLG, in cd/m2."""
 _KNEE = 0.75  # of white: what is darker stays as it is
 # Linear BT.2020 -> linear BT.709 (ITU-R BT.2087, inverted)
 _TO_BT709 = np.array([[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32)

@@ -7,16 +7,15 @@ import numpy as np
 import OpenEXR
 import pytest
 import skimage
-import tifffile
 import torch
 from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
-from preprocess.decoding.pool import DecodePool
 from preprocess.decoding.protocol import read_here
 from preprocess.readers.depth import DepthConfig, prepare, read, read_depth_m, shape
 from preprocess.source import Hints, Limits, MediaError, Source
+from tests.preprocess.made import check_that_cut_files_are_refused, check_that_unusable_paths_are_refused, npy, tiff
 
 CONFIG = DepthConfig()
 LIMITS = Limits()
@@ -35,21 +34,9 @@ def depth_m(content: object, hints: Hints = Hints()) -> np.ndarray:  # noqa: B00
     return read_depth_m(Source(content, "x", hints), LIMITS)[0]
 
 
-def npy(values: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, values)
-    return buffer.getvalue()
-
-
 def picture(values: np.ndarray, kind: str) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(values).save(buffer, kind)
-    return buffer.getvalue()
-
-
-def tiff(values: np.ndarray, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    tifffile.imwrite(buffer, values, photometric="minisblack", **options)
     return buffer.getvalue()
 
 
@@ -224,23 +211,11 @@ def test_truncated_files_are_media_errors(kind: str, tmp_path: Path) -> None:
         "tiff": lambda: tiff(values),
         "tiff64": lambda: tiff(values.astype(np.float64), compression="zlib"),
     }[kind]()
-    with DecodePool(workers=1) as pool:
-        for tenth in range(10):
-            source = Source(data[: len(data) * tenth // 10], f"cut.{kind[:4]}")
-            with pytest.raises(MediaError, match=r"^cut\."):
-                pool.submit(read, source, CONFIG, LIMITS, "whole").result()
-        whole = pool.submit(read, Source(data, f"whole.{kind[:4]}"), CONFIG, LIMITS, "whole").result()[0]
-    assert whole.views.shape == (1, 224, 224)
+    check_that_cut_files_are_refused(read, CONFIG, data, kind[:4])
 
 
 def test_missing_files_directories_and_wrong_names_are_media_errors(tmp_path: Path) -> None:
-    (tmp_path / "depth.png").write_bytes(npy(DEPTH_M))
-    (tmp_path / "folder.npy").mkdir()
-    for name in ("depth.png", "folder.npy", "missing.npy"):
-        path = tmp_path / name
-        with pytest.raises(MediaError) as caught:
-            read_here(read, Source.from_path(path), CONFIG, LIMITS, "whole")
-        assert caught.value.path == str(path)
+    check_that_unusable_paths_are_refused(read, CONFIG, tmp_path / "depth.png", npy(DEPTH_M))
 
 
 def test_sidecar_gives_the_unit(tmp_path: Path) -> None:

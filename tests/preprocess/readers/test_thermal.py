@@ -6,15 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import skimage
-import tifffile
 import torch
 from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize, ToTensor
 
-from preprocess.decoding.pool import DecodePool
 from preprocess.decoding.protocol import read_here
 from preprocess.readers.thermal import ThermalConfig, prepare, read, read_thermal, shape
 from preprocess.source import Hints, Limits, MediaError, Source
+from tests.preprocess.made import check_that_cut_files_are_refused, check_that_unusable_paths_are_refused, npy, tiff
 
 CONFIG = ThermalConfig()
 LIMITS = Limits()
@@ -29,18 +28,6 @@ def view(content: object, hints: Hints = Hints(), config: ThermalConfig = CONFIG
 def encoded(values: np.ndarray, kind: str, **options: object) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(values).save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def tiff(values: np.ndarray, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    tifffile.imwrite(buffer, values, photometric="minisblack", **options)
-    return buffer.getvalue()
-
-
-def npy(values: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, values)
     return buffer.getvalue()
 
 
@@ -174,23 +161,11 @@ def test_truncated_files_are_media_errors_and_the_rest_goes_on(kind: str) -> Non
         "tiff64": tiff(CELSIUS.astype(np.float64)),
         "npy": npy(CELSIUS),
     }[kind]
-    with DecodePool(workers=1) as pool:
-        for tenth in range(10):
-            source = Source(data[: len(data) * tenth // 10], f"cut.{kind[:4]}")
-            with pytest.raises(MediaError, match=r"^cut\."):
-                pool.submit(read, source, CONFIG, LIMITS, "whole").result()
-        whole = pool.submit(read, Source(data, f"whole.{kind[:4]}"), CONFIG, LIMITS, "whole").result()[0]
-    assert whole.views.shape == (1, 224, 224)
+    check_that_cut_files_are_refused(read, CONFIG, data, kind[:4])
 
 
 def test_missing_files_directories_and_wrong_names_are_media_errors(tmp_path: Path) -> None:
-    (tmp_path / "thermal.wav").write_bytes(npy(CELSIUS))
-    (tmp_path / "folder.npy").mkdir()
-    for name in ("thermal.wav", "folder.npy", "missing.npy"):
-        path = tmp_path / name
-        with pytest.raises(MediaError) as caught:
-            read_here(read, Source.from_path(path), CONFIG, LIMITS, "whole")
-        assert caught.value.path == str(path)
+    check_that_unusable_paths_are_refused(read, CONFIG, tmp_path / "thermal.wav", npy(CELSIUS))
 
 
 def test_wrong_views_are_value_errors() -> None:

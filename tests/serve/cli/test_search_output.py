@@ -38,7 +38,9 @@ def tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def search(place: Path, *arguments: object, stdin: str | None = None, command: str = "search") -> Any:
-    given = [command, "--library", place / "library", *arguments]
+    nearest = [] if command == "serve" or "--plain" in arguments else ["--nearest"]
+    arguments = tuple(one for one in arguments if one != "--plain")
+    given = [command, "--library", place / "library", *nearest, *arguments]
     return CliRunner().invoke(app, [str(one) for one in given], input=stdin)
 
 

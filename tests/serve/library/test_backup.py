@@ -22,11 +22,6 @@ from serve.library.schema import FILE
 from tests.serve import tiny
 
 
-@pytest.fixture(scope="module")
-def model() -> BindModel:
-    return tiny.model()
-
-
 @pytest.fixture
 def folder(tmp_path: Path, model: BindModel) -> Path:
     tiny.pictures(tmp_path / "media", 5)

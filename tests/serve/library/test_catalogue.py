@@ -148,7 +148,7 @@ def test_names_are_cut_into_words(text: str, words: list[str]) -> None:
 def test_keywords_look_into_names_captions_and_metadata(catalogue: Catalogue) -> None:
     def found(text: str, modalities: tuple[str, ...] = ("image", "video"), condition: str | None = None) -> list[str]:
         parsed = where.parse(condition) if condition else where.parse("size_bytes >= 0")
-        contents = catalogue.keyword_contents(text, modalities, parsed, 10)
+        contents = catalogue.matches(text, modalities, parsed, 10)
         return [Path(catalogue.paths_of(content)[0]).name for content in contents]
 
     assert set(found("a beach")) == {"dog_2024.jpg", "beachSunset.mp4"}

@@ -34,11 +34,6 @@ QUERIES: list[dict[str, Any]] = [
 
 
 @pytest.fixture(scope="module")
-def model() -> BindModel:
-    return tiny.model()
-
-
-@pytest.fixture(scope="module")
 def made(model: BindModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A library as `kill -9` leaves it: with an index, uploads, thumbnails, removals, and commits in its log alone."""
     place = tmp_path_factory.mktemp("damage")

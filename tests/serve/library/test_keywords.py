@@ -15,11 +15,6 @@ from serve.library.text import MEDIA_SUFFIXES, fold, query_terms, stem_of, terms
 from tests.serve import tiny
 
 
-@pytest.fixture(scope="module")
-def model() -> BindModel:
-    return tiny.model()
-
-
 def made(place: Path, model: BindModel, *names: str) -> Library:
     for number, name in enumerate(names):
         (place / "media" / name).parent.mkdir(parents=True, exist_ok=True)

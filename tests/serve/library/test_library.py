@@ -28,11 +28,6 @@ from serve.library.where import Where, WhereError
 from tests.serve import tiny
 
 
-@pytest.fixture(scope="module")
-def model() -> BindModel:
-    return tiny.model()
-
-
 @pytest.fixture
 def media(tmp_path: Path) -> Path:
     folder = tmp_path / "media"
@@ -42,13 +37,6 @@ def media(tmp_path: Path) -> Path:
         tiny.picture(folder / "home" / f"cat_{number}.png", number)
     (folder / "home" / "note.txt").write_text("a dog barks")
     return folder
-
-
-@pytest.fixture
-def library(tmp_path: Path, model: BindModel, media: Path) -> Library:
-    library = Library.open(tmp_path / "library", model)
-    library.index(media)
-    return library
 
 
 def names(hits: object) -> list[str]:
@@ -419,10 +407,7 @@ class TestSearching:
         assert any(hit.keyword for hit in library.search(composed, keywords=True))
         assert not any(hit.keyword for hit in library.search("dog - beach", want=["image"]))
 
-    def test_a_keyword_hit_far_down_the_vector_ranking_is_found(
-        self, library: Library, media: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("serve.library.search.RANK_OFFSET", 0)  # the first two of each ranking
+    def test_a_keyword_hit_far_down_the_vector_ranking_is_found(self, library: Library, media: Path) -> None:
         for number in range(8):
             (media / "trip" / f"beach_{number}.png").rename(media / f"word{'abcdefgh'[number]}.png")
         library.index(media)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import sqlite3
@@ -18,7 +19,9 @@ from serve.library import backup, check
 from serve.library.errors import UnknownAlbumError, UnknownItemError
 from serve.library.feedback import refined
 from serve.library.library import Library
+from serve.library.query import Asked
 from serve.library.schema import FILE
+from serve.library.search import SearchOptions
 from serve.library.where import WhereError
 from tests.serve import tiny
 
@@ -193,12 +196,10 @@ def test_tags_come_from_probabilities_and_may_be_corrected(library: Library, mon
     chances = dict(zip(ids(library, "0.png", "1.png", "2.png"), (0.9, 0.6, 0.2), strict=True))
     find = library._search.find
 
-    def likely(query: Embeddings, *given: Any, min_probability: float, **named: Any) -> list[Any]:
-        import dataclasses
-
-        hits = find(query, *given, **named)
-        told = [dataclasses.replace(hit, probability=chances.get(hit.item_id, 0.0)) for hit in hits]
-        return [hit for hit in told if (hit.probability or 0) >= min_probability]
+    def likely(asked: Asked, options: SearchOptions) -> list[Any]:
+        hits = find(asked, dataclasses.replace(options, min_probability=None))
+        marked = [dataclasses.replace(hit, probability=chances.get(hit.item_id, 0.0)) for hit in hits]
+        return [hit for hit in marked if (hit.probability or 0) >= (options.min_probability or 0)]
 
     with pytest.raises(ValueError, match="no probabilities"):
         library.tag(["dog"])

@@ -94,12 +94,17 @@ def test_the_same_photograph_under_two_names_is_one_content(library: Library, tm
     assert (hit.item_id, len(hit.also), library.count()) == (before.item_id, 1, {"image": 1})
 
 
-def test_what_a_picture_says_is_found_filtered_and_dated(library: Library, tmp_path: Path) -> None:
-    media = tmp_path / "media"
+def described(media: Path) -> Path:
+    """A folder with a photograph that describes itself, and one that a file of Google Takeout describes."""
     media.mkdir()
     (media / "a.jpg").write_bytes(picture(exif=exif_tags()))
     photograph(media / "b.png", 1)
     (media / "b.png.supplemental-metadata.json").write_text(json.dumps(TAKEOUT))
+    return media
+
+
+def test_what_a_picture_says_is_found_filtered_and_dated(library: Library, tmp_path: Path) -> None:
+    media = described(tmp_path / "media")
     photograph(media / "c.png", 2)
     (media / "c.png.json").write_text(json.dumps({"date": "1999-12-31", "camera": "Box"}))
     photograph(media / "d.png", 3)
@@ -143,11 +148,7 @@ def test_positions_of_uploads_are_the_server_s_choice(library: Library, position
 
 @pytest.mark.parametrize("positions", [True, False])
 def test_positions_stay_out_where_they_are_not_wanted(library: Library, tmp_path: Path, positions: bool) -> None:
-    media = tmp_path / "media"
-    media.mkdir()
-    (media / "a.jpg").write_bytes(picture(exif=exif_tags()))
-    photograph(media / "b.png", 1)
-    (media / "b.png.supplemental-metadata.json").write_text(json.dumps(TAKEOUT))
+    media = described(tmp_path / "media")
     library.index(media, positions=positions)
     for hit in library.search("x", k=9, keywords=False):
         assert bool(POSITIONS & hit.metadata.keys()) == positions

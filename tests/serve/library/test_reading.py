@@ -48,11 +48,6 @@ PICTURES = Channel("ocr", "names", ("image",), read, None)
 SPEECH = Channel("speech", "names", ("audio", "video"), read, None)
 
 
-@pytest.fixture(scope="module")
-def model() -> BindModel:
-    return tiny.model()
-
-
 @pytest.fixture(autouse=True)
 def recognisers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "words_in_pictures", lambda: PICTURES)
@@ -64,13 +59,6 @@ def media(tmp_path: Path) -> Path:
     for number in range(4):
         tiny.picture(tmp_path / "media" / f"{number}.png", number)
     return tmp_path / "media"
-
-
-@pytest.fixture
-def library(tmp_path: Path, model: BindModel, media: Path) -> Library:
-    library = Library.open(tmp_path / "library", model)
-    library.index(media)
-    return library
 
 
 def found(library: Library, text: str, **more: Any) -> list[str]:
@@ -111,7 +99,7 @@ def test_a_hit_shows_the_words_and_where_they_are(library: Library, media: Path)
 def test_a_name_counts_more_than_a_line(library: Library, media: Path) -> None:
     tiny.picture(media / "revenue.png", 9)
     library.index(media, ocr=True)
-    best = next(iter(library._catalogue.keyword_contents("revenue", ["image"], EVERYTHING, 10)))
+    best = next(iter(library._catalogue.matches("revenue", ["image"], EVERYTHING, 10)))
     assert library._catalogue.paths_of(best) == [str(media / "revenue.png")]
 
 

@@ -16,23 +16,11 @@ from serve.library.roots import Root
 from tests.serve import tiny
 
 
-@pytest.fixture(scope="module")
-def model() -> BindModel:
-    return tiny.model()
-
-
 @pytest.fixture
 def media(tmp_path: Path) -> Path:
     for number in range(13):
         tiny.picture(tmp_path / "media" / ("trip" if number < 9 else "home") / f"{number}.png", number)
     return tmp_path / "media"
-
-
-@pytest.fixture
-def library(tmp_path: Path, model: BindModel, media: Path) -> Library:
-    library = Library.open(tmp_path / "library", model)
-    library.index(media)
-    return library
 
 
 def empty(folder: Path) -> None:

@@ -103,11 +103,6 @@ def test_a_pattern_that_is_none_is_refused() -> None:
         Rules(exclude=("!",))
 
 
-@pytest.fixture(scope="module")
-def model() -> BindModel:
-    return tiny.model()
-
-
 class TestLibrary:
     @pytest.fixture
     def media(self, tmp_path: Path) -> Path:

@@ -32,23 +32,11 @@ pytestmark = [pytest.mark.attack, pytest.mark.timeout(60)]
 SECRET = b"a secret of somebody else"
 
 
-@pytest.fixture(scope="module")
-def model() -> BindModel:
-    return tiny.model()
-
-
 @pytest.fixture
 def media(tmp_path: Path) -> Path:
     for number in range(3):
         tiny.picture(tmp_path / "media" / f"{number}.png", number)
     return tmp_path / "media"
-
-
-@pytest.fixture
-def library(tmp_path: Path, model: BindModel, media: Path) -> Library:
-    library = Library.open(tmp_path / "library", model)
-    library.index(media)
-    return library
 
 
 @pytest.fixture
