@@ -10,8 +10,8 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from bind.model.locating import Located
 from bind.space import Embeddings, concatenate
 from preprocess.readers.lines import Line
 from serve.engine.terms import Term
+from serve.http_client.browsing import Browsing
+from serve.http_client.values import ApiError, FoundHit, FoundHits, FoundItem, item_fields
 
 _MOST_WAIT_S = 30.0
 """Seconds that a client waits at most before it tries again, whatever a server asks for."""
@@ -29,59 +31,7 @@ _PER_REQUEST = 32
 """Contents that are sent in one request, so that a long list does not meet a server's limit of a body."""
 
 
-class ApiError(Exception):
-    """The server answered with an error: `status` is the HTTP status, `code` is for programs, the message for
-    people.
-    """
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(f"{status} {code}: {message}")
-        self.status = status
-        self.code = code
-
-
-@dataclass(frozen=True)
-class FoundItem:
-    """An item of the library as the server describes it; see `serve.library.items.Item`.
-
-    `path` is a path of the server.
-    """
-
-    id: int
-    modality: str
-    path: str
-    also: tuple[str, ...]
-    start_s: float | None
-    end_s: float | None
-    metadata: Mapping[str, Any]
-    at: str | None
-    notes: tuple[str, ...]
-    date: str
-    date_source: str
-
-
-@dataclass(frozen=True)
-class FoundHit(FoundItem):
-    """An item that a search found; see `serve.library.items.Hit`."""
-
-    score: float
-    cosine: float
-    keyword: bool
-    probability: float | None
-    likely: bool
-    lines: tuple[Line, ...]
-
-
-class FoundHits(list[FoundHit]):
-    """A page of hits with `next` and `nothing`, as `serve.library.items.Hits`."""
-
-    def __init__(self, hits: Iterable[FoundHit], next: str | None, nothing: bool) -> None:
-        super().__init__(hits)
-        self.next = next
-        self.nothing = nothing
-
-
-class Client:
+class Client(Browsing):
     """A connection to the server at an address. Close the client, or use it in a `with` statement.
 
     Content is as in `serve.Term`: a str is words, bytes and a Path are a medium, an int is the id of an item of the
@@ -178,7 +128,7 @@ class Client:
         answer = self._ask("POST", "/v1/search", json=body).json()
         hits = [
             FoundHit(
-                **_item_fields(row),
+                **item_fields(row),
                 **{key: row[key] for key in ("score", "cosine", "keyword", "probability", "likely")},
                 lines=tuple(Line(**line | {"box": line["box"] and tuple(line["box"])}) for line in row["lines"]),
             )
@@ -226,7 +176,7 @@ class Client:
         content = file.read_bytes()  # read once, because the request may be sent again where the server is busy
         form = {"metadata": json.dumps(dict(metadata or {}))}
         answer = self._ask("POST", "/v1/items", files={"file": (file.name, content)}, data=form)
-        return [FoundItem(**_item_fields(row)) for row in answer.json()["data"]]
+        return [FoundItem(**item_fields(row)) for row in answer.json()["data"]]
 
     def item(self, item_id: int) -> FoundItem:
         """The facts about an item.
@@ -242,7 +192,7 @@ class Client:
             >>> client.item(hit.id).path == hit.path
             True
         """
-        return FoundItem(**_item_fields(self._ask("GET", f"/v1/items/{item_id}").json()))
+        return FoundItem(**item_fields(self._ask("GET", f"/v1/items/{item_id}").json()))
 
     def media(self, item_id: int) -> bytes:
         """The bytes of an item's file.
@@ -290,7 +240,7 @@ class Client:
             >>> client.delete(item.id) == [item]
             True
         """
-        return [FoundItem(**_item_fields(row)) for row in self._ask("DELETE", f"/v1/items/{item_id}").json()["data"]]
+        return [FoundItem(**item_fields(row)) for row in self._ask("DELETE", f"/v1/items/{item_id}").json()["data"]]
 
     def models(self) -> list[dict[str, Any]]:
         """The models of the server, as dictionaries: name, modalities, dimension and space.
@@ -339,8 +289,3 @@ def _term(content: str | bytes | Path | int | Term) -> dict[str, Any]:
     hints = {key: value for key, value in asdict(term.hints).items() if value is not None}
     address = f"data:application/octet-stream;base64,{base64.b64encode(data).decode()}"
     return {term.modality or "file": address, "name": name, "hints": hints, "weight": term.weight}
-
-
-def _item_fields(row: Mapping[str, Any]) -> dict[str, Any]:
-    keys = ("id", "modality", "path", "start_s", "end_s", "metadata", "at", "date", "date_source")
-    return {key: row[key] for key in keys} | {key: tuple(row[key]) for key in ("also", "notes")}

@@ -17,10 +17,17 @@ class _Commands(typer.core.TyperGroup):
     Such a refusal is, for example, a name that is too long, or a folder that may not be read.
     """
 
+    def _invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            _add_hint(error)
+            raise
+
     def invoke(self, ctx: Any) -> Any:
         """Runs the command."""
         try:
-            return super().invoke(ctx)
+            return self._invoke(ctx)
         except BrokenPipeError:
             raise
         except ImportError as error:
@@ -32,6 +39,12 @@ class _Commands(typer.core.TyperGroup):
         except OSError as error:
             place = "" if error.filename is None else f"{os.fsdecode(error.filename)[:200]}: "
             usage_error(f"{place}{error.strerror or error}")
+
+
+def _add_hint(error: Any) -> None:
+    """Adds to an error about an unknown option the way out for words. Typer's class for it has no public name."""
+    if type(error).__name__ == "NoSuchOption" and not error.possibilities:
+        error.message += ". Words that begin with - stand behind --, as in: crossbind search --library L -- -cat"
 
 
 app = typer.Typer(

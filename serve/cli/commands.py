@@ -13,8 +13,11 @@ from serve.cli import (  # noqa: F401  (each adds its commands)
     folder_commands,
     library_commands,
     locate_command,
+    marks_commands,
+    mcp_command,
     model_commands,
     server_commands,
+    shell_command,
 )
 from serve.cli.application import app
 

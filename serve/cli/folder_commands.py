@@ -28,8 +28,10 @@ from serve.cli.options import (
     limits_of,
     load_options,
     open_library,
+    similar,
     usage_error,
 )
+from serve.cli.progress import say, show_progress
 
 if TYPE_CHECKING:
     from serve.library.catalogue import Catalogue
@@ -85,6 +87,9 @@ def index(
     ocr: Ocr = None,
     speech: Speech = None,
     watch: Annotated[bool, typer.Option("--watch", help="Go on until Ctrl-C, as the folder changes.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 where files were skipped that no earlier run named.")
+    ] = False,
     verbose: Verbose = False,
     decode: Decode = "isolated",
     as_json: Json = False,
@@ -92,11 +97,14 @@ def index(
     """Make a folder searchable; again brings the library up to date, also after an interruption."""
     limits = limits_of(decode, device)
     if not folder.expanduser().exists() and not _is_known(library, folder):
-        usage_error(f"{folder}: there is no such folder or file")
+        usage_error(f"{folder}: there is no such folder or file{similar(folder.expanduser().absolute())}")
     patterns: dict[str, Any] = {"exclude": exclude, "include": include, "allow_removal": allow_removal}
     patterns |= {"positions": positions, "ocr": ocr, "speech": speech}
     options: dict[str, Any] = {"batch_size": batch_size, "limits": limits, "follow_links": follow_links} | patterns
-    with open_library(library, load_options(model, weights, device, dtype), factory) as opened:
+    loading = load_options(model, weights, device, dtype)
+    if not as_json:
+        say(f"{folder} is indexed; the model is loaded first, which takes some seconds")
+    with open_library(library, loading, factory) as opened:
         if watch:
             _watch(opened, folder, options, as_json)
             return
@@ -106,7 +114,7 @@ def index(
             except ValueError as error:
                 failure(str(error))
         _say(report, opened, library, verbose, as_json)
-    if report.skipped:
+    if strict and report.skipped:
         raise typer.Exit(1)
 
 
@@ -239,20 +247,6 @@ def _say(report: IndexReport, opened: Library, library: Path, verbose: bool, as_
     print(", ".join(f"{getattr(report, name)} {name}" for name in counts), f"in {report.seconds:.1f} s", flush=True)
     items = ", ".join(f"{number} {name}" for name, number in sorted(opened.count().items()))
     print(f"{library}: {len(opened)} files, {items or 'no items'}", flush=True)
-
-
-@contextlib.contextmanager
-def show_progress() -> Iterator[Any]:
-    """A bar on the terminal, as a function of the files that are done and of all files."""
-    from tqdm import tqdm
-
-    with tqdm(unit="file", delay=2, disable=None) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield progress
 
 
 @contextlib.contextmanager

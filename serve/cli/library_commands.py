@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 import typer.core
@@ -24,12 +23,10 @@ from serve.cli.options import (
     failure,
     load_options,
     open_library,
-    terminal,
+    refuse_no_library,
     usage_error,
 )
-
-if TYPE_CHECKING:
-    from serve.library.items import Hits
+from serve.cli.showing import HitFormat, copy_files, format_or_default, open_files, show
 
 
 @app.command()
@@ -62,11 +59,15 @@ def search(
     thumbnails: Annotated[
         bool, typer.Option("--thumbnails", help="Make small pictures of the hits, print paths.")
     ] = False,
+    form: Annotated[
+        HitFormat | None, typer.Option("--format", help="Left out: a table on a terminal, else paths, one a line.")
+    ] = None,
+    open_hits: Annotated[bool, typer.Option("--open", help="Open the files of the first hits (10 at most).")] = False,
+    copy_to: Annotated[Path | None, typer.Option(metavar="DIR", help="Copy the files of the hits into it.")] = None,
     as_json: Json = False,
 ) -> None:
     """Search a library with words, files of any kind, or a mixture."""
-    if not library.is_dir():
-        usage_error(f"--library: there is no library {library}; `crossbind index FOLDER --library {library}` makes one")
+    refuse_no_library(library)
     from serve.library.query import modalities_of, path_notes, unmarked_texts
 
     try:
@@ -96,31 +97,20 @@ def search(
             from serve.engine import thumbnails as small_pictures
 
             pictures = small_pictures.make(opened, hits)
-    if as_json:
+    if as_json or form == "json":
         rows = [asdict(hit) | {"thumbnail": str(pictures.get(hit.item_id, "")) or None} for hit in hits]
         print(json.dumps(rows, default=str))
     else:
-        _print_hits(hits, nearest or cursor is not None, pictures)
+        show(hits, format_or_default(form), nearest or cursor is not None)
+        for hit in hits:
+            if hit.item_id in pictures:
+                print(pictures[hit.item_id])
     if hits.next is not None:
         print(f"more: --cursor {hits.next}", file=sys.stderr)
-
-
-def _print_hits(hits: Hits, nearest: bool, pictures: Mapping[int, Path]) -> None:
-    """Prints the hits of a page, those that are probably wrong only as a number where others or none are likely."""
-    if hits.nothing:
-        print("nothing here looks like that" + ("; the nearest:" if nearest and hits else ""))
-        if hits and not nearest:
-            print(f"(--nearest shows the nearest {len(hits)})")
-    shown = hits if nearest else hits[: hits.likely]
-    if shown:
-        from serve.demo import demo
-
-        terminal().print(demo.table(shown))
-    for hit in shown:
-        if hit.item_id in pictures:
-            print(pictures[hit.item_id])
-    if not hits.nothing and len(shown) < len(hits):
-        print(f"{len(hits) - len(shown)} more are probably not what was asked for (--nearest shows them)")
+    if open_hits:
+        open_files(hits)
+    if copy_to is not None:
+        copy_files(hits, copy_to)
 
 
 @app.command()
@@ -170,7 +160,7 @@ def migrate(
     as_json: Json = False,
 ) -> None:
     """Change a library's model without a stop: searching goes on, and an interrupted run goes on where it was."""
-    from serve.cli.folder_commands import show_progress
+    from serve.cli.progress import show_progress
     from serve.library.errors import LibraryError
     from serve.library.library import Library
 

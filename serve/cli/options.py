@@ -64,8 +64,19 @@ def load_options(
     try:
         options.check()
     except ValueError as error:
-        usage_error(str(error))
+        usage_error(f"{error}{_similar_model(model)}")
     return options
+
+
+def _similar_model(model: str | None) -> str:
+    """The name of a model that there is not -> `; did you mean NAME?` for a similar one, else nothing."""
+    import difflib
+
+    from bind import zoo
+
+    names = zoo.names()
+    found = [] if model is None or model in names else difflib.get_close_matches(model, names, n=1)
+    return f"; did you mean {found[0]}?" if found else ""
 
 
 def load_model(options: LoadOptions) -> BindModel:
@@ -74,6 +85,40 @@ def load_model(options: LoadOptions) -> BindModel:
         return options.load()
     except (ValueError, OSError) as error:
         usage_error(str(error))
+
+
+def refuse_no_library(folder: Path, create: str = "") -> None:
+    """Ends with a usage error where a folder holds no library, before a model is loaded.
+
+    `create` is the command's own option that makes one.
+    """
+    from serve.library.catalogue import Catalogue
+
+    place = folder.expanduser().absolute()
+    try:
+        known = Catalogue.peek(place)
+    except (ValueError, OSError) as error:
+        usage_error(str(error))
+    if not known:
+        what = "is a folder, but no library" if place.is_dir() else "does not exist"
+        usage_error(
+            f"there is no library {folder}: it {what}{similar(place)}; "
+            f"`crossbind index FOLDER --library {folder}` makes one"
+            + (f", and {create} an empty one" if create else "")
+        )
+
+
+def similar(place: Path) -> str:
+    """A path where nothing is -> `; did you mean NAME?` where something of a similar name lies there, else nothing."""
+    import difflib
+    import os
+
+    try:
+        names = [] if os.path.lexists(place) else os.listdir(place.parent)
+    except OSError:
+        return ""
+    found = difflib.get_close_matches(place.name, [name for name in names if not name.startswith(".")], n=1)
+    return f"; did you mean {place.parent / found[0]}?" if found else ""
 
 
 @contextlib.contextmanager

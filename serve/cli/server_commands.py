@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +17,8 @@ import typer.core
 
 if TYPE_CHECKING:
     import socket
+
+    from starlette.types import ASGIApp
 
     from serve.engine.settings import Settings
     from serve.library.library import Library
@@ -30,9 +37,11 @@ from serve.cli.options import (
     load_model,
     load_options,
     open_library,
+    refuse_no_library,
     terminal,
     usage_error,
 )
+from serve.cli.progress import say
 from serve.cli.settings_command import SettingsCommand
 
 
@@ -49,6 +58,7 @@ def serve(
     api_keys_file: Annotated[
         Path | None, typer.Option(help="Keys that are asked for, one a line; also in CROSSBIND_API_KEYS.")
     ] = None,
+    create: Annotated[bool, typer.Option("--create", help="Make an empty library where there is none.")] = False,
     as_json: Json = False,
 ) -> None:
     """Serve a library: web page on /, API on /v1, /health, /ready, /metrics."""
@@ -62,9 +72,10 @@ def serve(
     except SettingsError as error:
         usage_error(str(error))
     options = load_options(model, weights, device, dtype)
+    if not create:
+        refuse_no_library(library, "--create")
     listening = _listen(settings)
-    with open_library(library, options, factory) as opened:
-        _serve(opened, settings, listening, as_json)
+    _serve(lambda: open_library(library, options, factory), settings, listening, as_json)
 
 
 @app.command()
@@ -95,7 +106,7 @@ def demo(
         except (ValueError, OSError) as error:
             failure(str(error))
         if settings is not None and listening is not None:
-            _serve(library, settings, listening, False)
+            _serve(lambda: contextlib.nullcontext(library), settings, listening, False)
 
 
 def _api_keys(file: Path | None) -> tuple[str, ...]:
@@ -125,22 +136,45 @@ def _listen(settings: Settings) -> socket.socket:
         failure(f"{settings.host} port {settings.port}: {error.strerror}; choose another with --port")
 
 
-def _serve(library: Library, settings: Settings, listening: socket.socket, as_json: bool) -> None:
+def _serve(
+    opening: Callable[[], AbstractContextManager[Library]], settings: Settings, listening: socket.socket, as_json: bool
+) -> None:
+    """Serves a library until the process is asked to end. The server answers while the library is being opened."""
     from preprocess.extras import needs
 
     with needs("serve", "crossbind serve"):
-        from serve.engine.service import Service
-        from serve.http import api, server
+        from serve.http import server
+        from serve.http.starting import Starting
 
     address = server.address(listening)
-
-    def announce() -> None:
-        if as_json:
-            print(json.dumps({"address": address, "library": str(library.folder)}), flush=True)
-            return
-        ways = f"{address} (page on /, API on /v1)" if settings.page else f"{address}/v1"
-        print(f"Crossbind serves {library.folder} on {ways}. Ctrl-C ends it.", flush=True)
-
     server.configure_logging(settings.log_level)
-    app = api.create_app(Service(library, settings), page=settings.page)
-    server.server(app, settings, announce).run(sockets=[listening])
+    if sys.stderr.isatty():
+        say(f"{address} answers in a moment; the model is being loaded")
+    else:
+        logging.getLogger("crossbind.serve").info("starting", extra={"fields": {"address": address}})
+    with contextlib.ExitStack() as opened:
+        libraries: list[Library] = []
+
+        def make() -> ASGIApp:
+            with needs("serve", "crossbind serve"):
+                from serve.engine.service import Service
+                from serve.http import api
+            libraries.append(opened.enter_context(opening()))
+            return api.create_app(Service(libraries[0], settings), page=settings.page)
+
+        def announce() -> None:
+            folder = libraries[0].folder
+            if as_json:
+                print(json.dumps({"address": address, "library": str(folder)}), flush=True)
+                return
+            ways = f"{address} (page on /, API on /v1)" if settings.page else f"{address}/v1"
+            print(f"Crossbind serves {folder} on {ways}. Ctrl-C ends it.", flush=True)
+
+        def end() -> None:
+            running.should_exit = True
+
+        app = Starting(settings, make, announce, end)
+        running = server.server(app, settings, lambda: None)
+        running.run(sockets=[listening])
+        if app.error is not None:
+            raise app.error

@@ -23,6 +23,7 @@ from serve.engine import fairness, thumbnails
 from serve.engine.batching import Batcher
 from serve.engine.decoding import Decoder
 from serve.engine.fairness import StoppedError
+from serve.engine.folder_jobs import FolderJobs
 from serve.engine.jobs import Busy, EncodedSegment, ItemError, LateError
 from serve.engine.metrics import Metrics
 from serve.engine.settings import Settings
@@ -84,6 +85,7 @@ class Service:
         self._drawing = Threads("draw", _DRAW_THREADS, _MAX_SEARCHES, share)
         self._adding = Threads("add", _ADD_THREADS, _MAX_WRITES, share, each=_ADDS_EACH)
         self._removing = Threads("remove", 1, _MAX_WRITES, share)
+        self.folder_jobs = FolderJobs(library, self.settings.allow_folders)
         self._points: tuple[int, list[Point]] | None = None
         self._laying_out = asyncio.Lock()
         self._closed = False
@@ -99,16 +101,10 @@ class Service:
     def close(self) -> None:
         """Accepts nothing more and finishes accepted work. It can be called twice. The library stays open."""
         self._closed = True
+        self.folder_jobs.close()
         self._adding.close()  # closed first, because these threads still submit to the batcher
         self._batcher.close()
-        for threads in (
-            self._reading,
-            self._searching,
-            self._searching_long,
-            self._drawing,
-            self._adding,
-            self._removing,
-        ):
+        for threads in (self._reading, self._searching, self._searching_long, self._drawing, self._removing):
             threads.close()
 
     async def embed(self, terms: Sequence[Term], *, deadline_s: float | None = None) -> list[EncodedSegment]:
@@ -203,10 +199,6 @@ class Service:
         """The item with an id. Raises UnknownItemError."""
         return await self.read(self.library.item, item_id)
 
-    async def page(self, after: int, limit: int, where: str | None) -> tuple[list[Item], int | None]:
-        """A page of the items that pass a filter, as `Library.page`. Raises WhereError."""
-        return await self.read(self.library.page, after, limit, where)
-
     async def related(self, item_id: int) -> list[Item]:
         """All items of the same content: the stretches of a film, and its sound track. Raises UnknownItemError."""
         return await self.read(self.library.related, item_id)
@@ -220,10 +212,7 @@ class Service:
         return await self.read(lambda: self.library.revision)
 
     async def original(self, item_id: int) -> Path:
-        """The path of an item's file as it was indexed.
-
-        Raises UnknownItemError, also where the file is gone or has changed.
-        """
+        """The path of an item's file as it was indexed. Raises UnknownItemError where it is gone or has changed."""
         return await self._drawing.run(functools.partial(self.library.original, item_id))
 
     async def open_original(self, item_id: int) -> IO[bytes]:
@@ -252,7 +241,7 @@ class Service:
         def add() -> list[Item]:
             kept: dict[str, Any] = {"positions": self.settings.positions, "words": self.settings.words}
             add_to = functools.partial(self.library.add, embed=self._embed_for_adding, **kept)
-            return self._write(add_to, content, name, metadata, self.limits)
+            return self.written(add_to, content, name, metadata, self.limits)
 
         try:
             return await stopped_after(self.settings.add_deadline_s, self._adding.run, add)
@@ -261,7 +250,15 @@ class Service:
 
     async def remove(self, item_id: int) -> list[Item]:
         """Removes the content of an item (see `Library.remove`) -> its items. Raises UnknownItemError, and Busy."""
-        return await self._removing.run(functools.partial(self._write, self.library.remove, item_id))
+        return await self.change(self.library.remove, item_id)
+
+    async def change(self, change: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """Runs a short change of the catalogue, one after the other -> its result. Raises Busy."""
+        return await self._removing.run(functools.partial(self.written, change, *arguments, **named))
+
+    async def take_time(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """Runs a call in the queue of slow searches -> its result. Raises Busy, and LateError."""
+        return await self._in_time(self._searching_long, functools.partial(work, *arguments, **named))
 
     async def figure(self, read: Read, source: Source) -> Segment:
         """A file of the library -> its one segment, read by a decode worker in this client's turn.
@@ -306,9 +303,7 @@ class Service:
         )
 
     async def points(self, limit: int = 2000) -> list[Point]:
-        """At most `limit` items as points, similar items near each other; computed once for each revision of the
-        catalogue.
-        """
+        """At most `limit` items as points, similar items near each other; computed once for each revision."""
         async with self._laying_out:
             revision = await self.revision()
             if self._points is None or self._points[0] != revision:
@@ -324,10 +319,11 @@ class Service:
 
     async def read(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """Runs a call that reads the catalogue in a thread -> its result. Raises Busy, and LateError."""
+        return await self._in_time(self._reading, functools.partial(work, *arguments, **named))
+
+    async def _in_time(self, threads: Threads, work: Callable[[], T]) -> T:
         try:
-            return await stopped_after(
-                self.settings.deadline_s, self._reading.run, functools.partial(work, *arguments, **named)
-            )
+            return await stopped_after(self.settings.deadline_s, threads.run, work)
         except StoppedError:
             raise LateError from None
 
@@ -365,7 +361,8 @@ class Service:
             raise TermError(place, f"expected a vector of {self.model.dim} numbers and norm 1, got {vector.shape}")
         return EncodedSegment(vector, "")
 
-    def _write(self, change: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    def written(self, change: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """Changes the library in this thread -> the result. Raises Busy where another process writes."""
         try:
             return change(*arguments, **named)
         except WriterBusyError:

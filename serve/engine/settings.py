@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -77,6 +78,11 @@ class Settings(BaseSettings):
         "",
         description="Where a reverse proxy has this server, as /crossbind, whether it takes that off addresses or not.",
     )
+    allow_folders: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="A folder of this machine; whoever uses the API may have it, or a folder in it, indexed. May be "
+        "given several times (in a variable with : between). Left out: none.",
+    )
     read_only: bool = Field(False, description="Nothing can be added or deleted.")
     positions: bool = Field(True, description="It is stored where uploaded pictures and films were taken.")
     words: bool = Field(
@@ -142,6 +148,12 @@ class Settings(BaseSettings):
     def _split(cls, value: Any) -> Any:
         """`a, b` of an environment variable -> (a, b)."""
         return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+    @field_validator("allow_folders", mode="before")
+    @classmethod
+    def _split_paths(cls, value: Any) -> Any:
+        """`/a:/b` of an environment variable -> (/a, /b)."""
+        return tuple(part for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
 
     @field_validator("allowed_host")
     @classmethod

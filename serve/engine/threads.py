@@ -42,7 +42,7 @@ class Threads:
     def __init__(
         self, name: str, count: int, most: int, share: float, *, each: int | None = None, is_background: bool = False
     ) -> None:
-        self._pool = ThreadPoolExecutor(count, name, _give_way if is_background else None)
+        self._pool = ThreadPoolExecutor(count, name, give_way if is_background else None)
         self._count = count
         self._most = most
         self._most_each = max(1, int(share * most))
@@ -106,7 +106,7 @@ class Threads:
             self._waiting.remove(client, call)
 
 
-def _give_way() -> None:
+def give_way() -> None:
     """Gives this thread a lower priority than others, where the system has priorities for threads."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError):

@@ -75,7 +75,7 @@ def page_policy(scripts: Sequence[str] = ()) -> str:
 
 
 _PREFLIGHT = {
-    "access-control-allow-methods": "GET, POST, DELETE",
+    "access-control-allow-methods": "GET, POST, PATCH, DELETE",
     "access-control-allow-headers": "authorization, content-type, range",
     "access-control-max-age": "600",
 }

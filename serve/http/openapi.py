@@ -9,13 +9,18 @@ from pydantic.json_schema import models_json_schema
 
 from bind.modalities import specs
 from serve.engine.service import Service
+from serve.http.examples import EXAMPLES as _EXAMPLES
 from serve.http.forms import SEARCH_FIELDS
 from serve.http.guard import OPEN_PATHS
 from serve.http.schemas import CONTENTS, FILE, EmbeddingsRequest, Error, LocateRequest, SearchRequest
+from serve.http.schemas_browse import AlbumChange, AlbumRequest, FolderRequest, MarksRequest, TagsRequest
 
 _SCHEMAS = "#/components/schemas/{model}"
 """Where a body's schema lies in the document."""
-_BODY = (EmbeddingsRequest, SearchRequest, LocateRequest)
+_BODY = (
+    EmbeddingsRequest, SearchRequest, LocateRequest,
+    MarksRequest, AlbumRequest, AlbumChange, TagsRequest, FolderRequest,
+)  # fmt: skip
 """Bodies whose routes read the request themselves, so that FastAPI does not see their schemas."""
 REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": Error, "description": "The request makes no sense as it is."},
@@ -24,6 +29,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     404: {"model": Error, "description": "There is no such item or model."},
     408: {"model": Error, "description": "The body came too slowly."},
     413: {"model": Error, "description": "Too large, or too many."},
+    414: {"model": Error, "description": "The address is too long."},
     415: {"model": Error, "description": "Another content type is expected."},
     421: {"model": Error, "description": "This server does not answer to that name."},
     422: {"model": Error, "description": "A medium cannot be used, and why."},
@@ -32,36 +38,6 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     504: {"model": Error, "description": "The answer was not there in time."},
 }
 """Status -> what it means, for the document of every route."""
-_EXAMPLES: dict[str, dict[str, Any]] = {
-    "EmbeddingsRequest": {
-        "texts": {"summary": "Two texts", "value": {"input": ["a dog", "rain on a roof"]}},
-        "base64": {
-            "summary": "One text, as OpenAI's client asks for it",
-            "value": {"input": "a dog", "encoding_format": "base64"},
-        },
-        "sum": {
-            "summary": "A weighted sum, which is one embedding",
-            "value": {"input": [{"terms": [{"text": "a dog"}, {"text": "indoors", "weight": -0.5}]}]},
-        },
-    },
-    "SearchRequest": {
-        "words": {
-            "summary": "Pictures that words describe",
-            "value": {"query": "a dog", "want": ["image"], "where": "size_bytes > 1000", "k": 5},
-        },
-        "terms": {
-            "summary": "Words with weights",
-            "value": {"terms": [{"text": "a dog"}, {"text": "snow", "weight": 0.5}]},
-        },
-    },
-}
-"""Body -> its examples, which a test sends to a server."""
-_EXAMPLES["LocateRequest"] = {
-    "words": {
-        "summary": "Where the picture of an item shows a dog",
-        "value": {"picture": {"item": 1}, "query": "a dog"},
-    }
-}
 _KEY = {"type": "http", "scheme": "bearer", "description": "One of the server's API keys, where it asks for any."}
 """How keys are sent."""
 BINARY = {"schema": {"type": "string", "format": "binary"}}

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-from fastapi import FastAPI, Query, Request, Response
-from fastapi import Path as InPath
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -34,28 +32,24 @@ from serve.http.docs_page import POLICY, docs_page
 from serve.http.errors import RequestError
 from serve.http.forms import metadata_of, read_form
 from serve.http.openapi import BINARY, json_or_form, upload_form
+from serve.http.routes_browse import ItemId, add_browse_routes, check_writable
+from serve.http.routes_folders import add_folder_routes
+from serve.http.routes_marks import add_mark_routes
 from serve.http.routes_search import add_search_routes
 from serve.http.schemas import (
     FILE,
-    MAX_ID,
     MAX_INPUTS,
     EmbeddingsAnswer,
     EmbeddingsRequest,
-    ItemAnswer,
     Items,
-    ItemsPage,
     ModelAnswer,
     Models,
     State,
 )
 from serve.library.text import shown
-from serve.library.where import WhereError
 
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 """Methods for which an unknown path of the API is answered in the API's own form."""
-MAX_PAGE = 1000
-"""Items of one page of the list of all."""
-ItemId = Annotated[int, InPath(ge=1, le=MAX_ID)]
 
 
 def add_routes(app: FastAPI, service: Service) -> None:
@@ -63,6 +57,9 @@ def add_routes(app: FastAPI, service: Service) -> None:
     _add_embedding_route(app, service)
     add_search_routes(app, service)
     _add_item_routes(app, service)
+    add_browse_routes(app, service)
+    add_mark_routes(app, service)
+    add_folder_routes(app, service)
     _add_media_routes(app, service)
     _add_model_routes(app, service)
     _add_state_routes(app, service)
@@ -100,24 +97,10 @@ def _add_embedding_route(app: FastAPI, service: Service) -> None:
 def _add_item_routes(app: FastAPI, service: Service) -> None:
     root = service.settings.root_path
 
-    @app.get("/v1/items", response_model=ItemsPage)
-    async def items(
-        after: Annotated[int, Query(ge=0, le=MAX_ID, description="`next` of the page before")] = 0,
-        limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="items of a page")] = 100,
-        where: Annotated[str | None, Query(description="a filter, as of a search")] = None,
-    ) -> Response:
-        """List the items in the order in which they were added, page by page."""
-        try:
-            found, following = await service.page(after, limit, where)
-        except WhereError as error:
-            raise RequestError(400, "bad_where", str(error), "where") from None
-        data = [item_json(one, root) for one in found]
-        return JsonAnswer({"object": "list", "data": data, "has_more": following is not None, "next": following})
-
     @app.post("/v1/items", response_model=Items, status_code=201, openapi_extra=upload_form())
     async def add_item(request: Request) -> Response:
         """Add a file to the library: `file`, and `metadata` (a JSON object: caption, date, unit, ...)."""
-        _check_writable(service)
+        check_writable(service)
         async with read_form(request, service) as form:
             upload = form.get(FILE)
             if not isinstance(upload, UploadFile):
@@ -126,15 +109,10 @@ def _add_item_routes(app: FastAPI, service: Service) -> None:
             items = await service.add(upload.file, upload.filename or "", metadata)
         return JsonAnswer({"object": "list", "data": [item_json(item, root) for item in items]}, status_code=201)
 
-    @app.get("/v1/items/{item_id}", response_model=ItemAnswer)
-    async def item(item_id: ItemId) -> Response:
-        """What is known of an item."""
-        return JsonAnswer(item_json(await service.item(item_id), root))
-
     @app.delete("/v1/items/{item_id}", response_model=Items)
     async def delete_item(item_id: ItemId) -> Response:
         """Forget an item's file with all its items. Uploaded files are deleted, files of indexed folders are not."""
-        _check_writable(service)
+        check_writable(service)
         removed = await service.remove(item_id)
         return JsonAnswer({"object": "list", "data": [item_json(entry, root) for entry in removed]})
 
@@ -275,8 +253,3 @@ async def _embed_groups(service: Service, groups: list[list[Term]]) -> list[tupl
                 raise RequestError(400, "bad_query", str(error), f"input[{place}]") from None
         rows.append((vector, sum(part.tokens for part in parts)))
     return rows
-
-
-def _check_writable(service: Service) -> None:
-    if service.settings.read_only:
-        raise RequestError(403, "read_only", "this server does not change its library (--read-only)")

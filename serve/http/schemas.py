@@ -297,13 +297,6 @@ class Items(BaseModel):
     data: list[ItemAnswer]
 
 
-class ItemsPage(Items):
-    """Items in the order in which they were added; `next` is the `after` of the next ones, null at the end."""
-
-    has_more: bool
-    next: int | None
-
-
 class Hits(BaseModel):
     """Hits, best first: `likely` ones, of which there are this many on this page, then others.
 

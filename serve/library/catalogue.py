@@ -234,6 +234,42 @@ class Catalogue:
             found.setdefault(modality, []).append(number)
         return {modality: np.unique(np.array(numbers, np.int64)) for modality, numbers in found.items()}
 
+    def passing_files(self, where: Where) -> np.ndarray:
+        """(n,) int64 ids, ascending, of the files that pass a filter, or of which a segment passes it."""
+        join = _JOIN if where.is_of_segments else "files f JOIN contents c ON c.id = f.content"
+        rows = self._rows(f"SELECT DISTINCT f.id FROM {join} WHERE {where.sql}", where.values)
+        return np.sort(np.array([row[0] for row in rows], np.int64))
+
+    def first_segments(self, where: Where) -> tuple[np.ndarray, dict[int, str]]:
+        """(n,) ids, ascending, of the first segment of each content that passes a filter; and their modalities."""
+        contents = "SELECT DISTINCT c.id FROM " + (
+            _JOIN if where.is_of_segments else "files f JOIN contents c ON c.id = f.content"
+        )
+        rows = self._rows(
+            f"SELECT min(s.id), s.modality FROM segments s JOIN contents o ON o.id = s.content "
+            f"WHERE s.modality = o.modality AND s.content IN ({contents} WHERE {where.sql}) GROUP BY s.content",
+            where.values,
+        )
+        return np.array(sorted(row[0] for row in rows), np.int64), dict(rows)
+
+    def names_and_captions(self, limit: int) -> list[str]:
+        """The captions of searchable files, or the names of those without one, of at most `limit` files."""
+        rows = self._rows(
+            "SELECT CAST(CASE WHEN caption <> '' THEN caption ELSE name END AS BLOB) FROM files "
+            "WHERE content IS NOT NULL ORDER BY id LIMIT ?",
+            (limit,),
+        )
+        return [row[0].decode("utf-8", "replace")[:500] for row in rows]
+
+    def digests(self, segments: Sequence[int]) -> list[bytes]:
+        """The SHA-256 of the files of segments, without repetition, in this order."""
+        rows = self._rows(
+            "SELECT c.digest FROM json_each(?) w JOIN segments s ON s.id = w.value JOIN contents c ON c.id = s.content "
+            "ORDER BY w.key",
+            (json.dumps([int(number) for number in segments]),),
+        )
+        return list(dict.fromkeys(row[0] for row in rows))
+
     def contents_of(self, ids: Sequence[int]) -> dict[int, int]:
         """Segment id -> content id, for segments that exist and belong to a file."""
         return dict(
@@ -388,6 +424,33 @@ class Catalogue:
         """Whether any file has this metadata key (a JSON path)."""
         of = "SELECT 1 FROM {} WHERE json_type(metadata, ?) IS NOT NULL LIMIT 1"
         return any(self._rows(of.format(table), (key_path,)) for table in ("files", "contents"))
+
+    def has_hidden(self) -> bool:
+        """Whether anything is marked as hidden."""
+        return bool(self._rows("SELECT 1 FROM marks WHERE hidden LIMIT 1"))
+
+    def hidden_contents(self) -> set[int]:
+        """The contents that are marked as hidden."""
+        return {
+            row[0] for row in self._rows("SELECT c.id FROM marks m JOIN contents c ON c.digest = m.digest WHERE hidden")
+        }
+
+    def filters_of_albums(self) -> dict[str, str | None]:
+        """The names of the albums that are no lists: of a filter the filter, of a saved query None."""
+        rows = self._rows(
+            f"SELECT id, name, CASE WHEN query IS NULL THEN filter END, {is_whole('albums')} FROM albums "
+            "WHERE kind = 'album' AND (filter IS NOT NULL OR query IS NOT NULL)"
+        )
+        self._check("album", ((row[0], row[3]) for row in rows))
+        return {row[1]: row[2] for row in rows}
+
+    def rows(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
+        """The rows of a query, for the rooms that ask questions of their own (`listing`, `facets`, `albums`)."""
+        return self._rows(sql, values)
+
+    def check_rows(self, what: str, rows: Iterable[tuple[Any, Any]]) -> None:
+        """Raises DamagedError where a row of (number, whether it is whole) is not whole."""
+        self._check(what, rows)
 
     def _arrays(self, rows: Sequence[Sequence[Any]]) -> tuple[np.ndarray, np.ndarray]:
         """Rows of (segment id, vector, anything, checksum) -> (n,) ids and (n, D) vectors."""

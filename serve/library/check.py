@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 
 OpenLibrary = Callable[[], "Library"]
 """The function that opens the library with its model, for a repair that has to embed contents again."""
-_RECORDS = {"removed": "dropped", "uploads": "given a new id", "texts": "dropped; index --ocr or --speech reads again"}
+_RECORDS = {
+    "removed": "dropped", "uploads": "given a new id", "texts": "dropped; index --ocr or --speech reads again",
+    "marks": "dropped", "albums": "dropped", "members": "dropped"}  # fmt: skip
 """Table of records of one row each -> what is done about a damaged one."""
 _MOST_OF_SQLITE = 20
 """The largest number of faults in the database's structure that are listed."""
@@ -194,8 +196,10 @@ class _Check:
                 self._found(FILE, f"{path}: {what}", "read again from its file", repaired=True)
             return
         with writer.transaction():
-            for table, key in (("removed", "segment"), ("uploads", "id")):
-                connection.executemany(f"DELETE FROM {table} WHERE {key} = ?", [(one,) for one in damaged[table]])
+            connection.executemany("DELETE FROM members WHERE album = ?", [(one,) for one in damaged["albums"]])
+            for table in [table for table in _RECORDS if table != "texts"]:
+                one = f"DELETE FROM {table} WHERE {CHECKSUMS[table][0]} = ?"
+                connection.executemany(one, [(number,) for number in damaged[table]])
             texts.drop(connection, f"id IN ({', '.join(map(str, damaged['texts']))})")
             writer.drop_contents(sorted(again), "its vectors were damaged")
             writer.remove_files(damaged["files"])
@@ -249,9 +253,8 @@ class _Check:
             wrong = [str(error)]
         if not wrong:
             return
-        self._found(
-            FILE, f"the words of names, captions and lines are damaged ({wrong[0]})", "made anew", repaired=True
-        )
+        what = f"the words of names, captions and lines are damaged ({wrong[0]})"
+        self._found(FILE, what, "made anew", repaired=True)
         if self._repair:
             with writer.transaction():
                 writer.rebuild_words()
@@ -290,8 +293,7 @@ class _Check:
                 what = "a kept file or its sidecar is damaged or missing"
                 self._found(part, what, "restore a backup, or add the file again")
                 continue
-            what, action = "the sidecar is damaged or missing", "written again from the catalogue"
-            self._found(part, what, action, repaired=True)
+            self._found(part, "the sidecar is damaged or missing", "written again from the catalogue", repaired=True)
             if self._repair:
                 inside.delete(sidecar[0])
                 with inside.create(sidecar[0]) as file:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,7 +19,16 @@ _NEIGHBOURS = 16
 """Nearest segments that are compared. A group of more copies is found through its members' neighbours."""
 
 
-def find(catalogue: Catalogue, index: Index, threshold: float) -> list[Duplicates]:
+@dataclass(frozen=True)
+class Group:
+    """Contents that are nearly the same, or one that several files have; the `paths`, and `cosine` as `Duplicates`."""
+
+    contents: tuple[int, ...]
+    paths: tuple[str, ...]
+    cosine: float
+
+
+def find(catalogue: Catalogue, index: Index, threshold: float) -> list[Group]:
     """The groups of files that are the same or nearly so, largest first; see `Library.duplicates`."""
     with catalogue.snapshot():
         groups = _Groups()
@@ -29,7 +39,12 @@ def find(catalogue: Catalogue, index: Index, threshold: float) -> list[Duplicate
             for (own, other), best in matched.items():
                 if len(best) == sizes[own]:
                     groups.join(own, other, min(best.values()))
-        return _groups_by_path(catalogue, groups)
+        return _with_paths(catalogue, groups)
+
+
+def paths_only(groups: Iterable[Group]) -> list[Duplicates]:
+    """Groups -> their paths."""
+    return [Duplicates(group.paths, group.cosine) for group in groups]
 
 
 def _matched(
@@ -50,13 +65,13 @@ def _matched(
     return matched
 
 
-def _groups_by_path(catalogue: Catalogue, groups: _Groups) -> list[Duplicates]:
+def _with_paths(catalogue: Catalogue, groups: _Groups) -> list[Group]:
     found = []
     alone = {content: [content] for content in catalogue.shared_contents() if content not in groups.parent}
     for root, members in (groups.members() | alone).items():
         paths = sorted(path for content in members for path in catalogue.paths_of(content))
         if len(paths) > 1:
-            found.append(Duplicates(tuple(paths), groups.cosine.get(root, 1.0)))
+            found.append(Group(tuple(sorted(members)), tuple(paths), groups.cosine.get(root, 1.0)))
     return sorted(found, key=lambda group: (-len(group.paths), group.paths))
 
 

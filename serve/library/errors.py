@@ -51,5 +51,9 @@ class UnknownItemError(LibraryError, LookupError):
     """An item does not exist (any more), or its file is no longer the one that was indexed."""
 
 
+class UnknownAlbumError(UnknownItemError):
+    """An album or tag does not exist (any more)."""
+
+
 class CursorError(ValueError):
     """A cursor is none, or it belongs to a page of another search."""

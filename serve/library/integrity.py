@@ -9,7 +9,7 @@ from typing import Any
 
 from bind.owned import NotOwnedError, OwnedFolder
 from serve.library.errors import DamagedError, LibraryError
-from serve.library.schema import CHECKSUMS, COMMITTED, FILE, FORMAT, signature
+from serve.library.schema import CHECKSUMS, COMMITTED, FILE, FORMAT, SINCE, signature
 
 
 def refuse_damage(folder: Path) -> None:
@@ -43,7 +43,7 @@ def read_facts(connection: sqlite3.Connection, folder: Path) -> dict[str, Any]:
         damaged = connection.execute(f"SELECT key FROM facts WHERE checksum IS NOT {signature('facts')}").fetchall()
         if damaged:
             raise DamagedError(folder, f"its fact {damaged[0][0]!r} does not match its checksum")
-    old = {table for table, since in (("uploads", 2), ("texts", 3)) if facts["format"] < since}
+    old = {table for table, since in SINCE.items() if facts["format"] < since}
     if missing := sorted({*CHECKSUMS} - tables - old):
         raise DamagedError(folder, f"it lacks the table {missing[0]}")
     return facts

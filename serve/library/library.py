@@ -25,6 +25,7 @@ from bind.options import LoadOptions
 from bind.space import Embeddings
 from preprocess.readers.lines import Line
 from preprocess.source import Limits
+from serve.library.browsing import Browsing
 from serve.library.catalogue import Catalogue
 from serve.library.filters import checked_filter
 from serve.library.finding import Finding
@@ -35,14 +36,13 @@ from serve.library.uploads import Uploads
 
 if TYPE_CHECKING:
     from bind.model.model import BindModel
-from serve.library import duplicates as near_duplicates
 from serve.library import model_change
 from serve.library.changes import Changes
-from serve.library.items import Duplicates, Item, Items
+from serve.library.items import Item, Items
 from serve.library.live_index import LiveIndex
 
 
-class Library(Finding):
+class Library(Finding, Browsing):
     """An open library, which `Library.open` returns.
 
     Several threads may search it, also while another thread indexes.
@@ -52,6 +52,7 @@ class Library(Finding):
         live_index = LiveIndex(catalogue, model.space, model.dim, factory, device)
         uploads = Uploads(catalogue.folder)
         super().__init__(catalogue, model, live_index, Items(catalogue, model.space, uploads))
+        self._begin_browsing(self._items)
         self._changes = Changes(catalogue, model, self._items, uploads, live_index)
 
     @classmethod
@@ -189,12 +190,14 @@ class Library(Finding):
         """
         return self._items.lines(item_id)
 
-    def page(self, after: int = 0, limit: int = 100, where: str | None = None) -> tuple[list[Item], int | None]:
+    def page(
+        self, after: int = 0, limit: int = 100, where: str | None = None, *, hidden: bool = False
+    ) -> tuple[list[Item], int | None]:
         """At most `limit` items in the order they were added, and the next page's `after` (None: no more).
 
-        `where` is a filter as of `search`. Raises WhereError.
+        `where` is a filter as of `search`. Hidden files have items only with `hidden`. Raises WhereError.
         """
-        return self._items.page(after, limit, checked_filter(self._catalogue, where))
+        return self._items.page(after, limit, checked_filter(self._catalogue, where, hidden=hidden))
 
     def vectors(self, item_ids: Sequence[int]) -> Embeddings:
         """Item ids -> their vectors as Embeddings, in their order. Raises UnknownItemError for an unknown id."""
@@ -293,12 +296,3 @@ class Library(Finding):
         """Writes the index where none is stored, or too much has changed since. Raises WriterBusyError."""
         with self._catalogue.write() as writer:
             self._live_index.follow(writer)
-
-    def duplicates(self, threshold: float = 0.98) -> list[Duplicates]:
-        """Groups of files that are the same or nearly so, largest first.
-
-        Two files of a modality belong together when every stretch of one of them has a stretch of the other at a cosine
-        of `threshold` or more. So a clip is a near-duplicate of the film that it was cut from. Sound tracks do not
-        count, and only the 16 nearest neighbours of a stretch are considered.
-        """
-        return near_duplicates.find(self._catalogue, self._live_index.current(), threshold)

@@ -14,7 +14,7 @@ from pathlib import Path
 from serve.library import uploads
 from serve.library.connections import transaction
 from serve.library.integrity import note_commit
-from serve.library.schema import CHECKSUMS, FORMAT, sign, statements_of
+from serve.library.schema import CHECKSUMS, FORMAT, SINCE, sign, statements_of
 from serve.library.writer import Writer
 
 Step = Callable[[sqlite3.Connection, Path], None]
@@ -42,7 +42,7 @@ def _version_2(connection: sqlite3.Connection, folder: Path) -> None:
     """
     uploads.make_upload_paths_relative(connection, folder)
     for table in CHECKSUMS:
-        if table not in ("uploads", "texts"):
+        if table not in SINCE:
             connection.execute(f"ALTER TABLE {table} ADD COLUMN checksum INTEGER")
     for statement in statements_of("uploads"):
         connection.execute(statement)
@@ -67,5 +67,16 @@ def _version_3(connection: sqlite3.Connection, folder: Path) -> None:
             connection.execute(statement)
 
 
-STEPS: dict[int, Step] = {1: _version_2, 2: _version_3}
+def _version_4(connection: sqlite3.Connection, folder: Path) -> None:
+    """3 -> 4: there are marks, albums and tags, and the indexes by which files are listed in order. Files
+    have the revision in which their row was written last.
+    """
+    connection.execute("ALTER TABLE files ADD COLUMN changed INTEGER NOT NULL DEFAULT 0")
+    indexes = [one for one in statements_of("files") if "INDEX" in one and "files_by_content" not in one]
+    tables = [one for table in ("marks", "albums", "members") for one in statements_of(table)]
+    for statement in indexes + tables:
+        connection.execute(statement)
+
+
+STEPS: dict[int, Step] = {1: _version_2, 2: _version_3, 3: _version_4}
 """Format -> the step from it to the next."""

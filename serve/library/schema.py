@@ -15,7 +15,7 @@ LOCK = "writer.lock"
 """The file on which the process that writes has a lock."""
 COMMITTED = "committed"
 """The file with the number of the last transaction, by which a catalogue that was replaced by an older one is found."""
-FORMAT = 3
+FORMAT = 4
 """The version of the tables; older ones are brought up when they are opened, newer ones are refused."""
 CHECKSUMS = {
     "facts": ("key", "value"),
@@ -25,12 +25,17 @@ CHECKSUMS = {
     "removed": ("segment", "revision"),
     "uploads": ("id", "segment", "file"),
     "texts": ("id", "content", "kind", "recogniser", "note", "lines"),
+    "marks": ("id", "digest", "favourite", "hidden"),
+    "albums": ("id", "kind", "name", "query", "filter", "min_probability"),
+    "members": ("id", "album", "digest", "probability"),
     "files": (
         "id", "path", "content", "size_bytes", "mtime_ns", "sidecar", "shown", "name", "folder", "date", "caption",
-        "metadata", "reason", "reader", "date_source",
+        "metadata", "reason", "reader", "date_source", "changed",
     ),
 }  # fmt: skip
 """Table -> the columns that its `checksum` covers, the key first."""
+SINCE = {"uploads": 2, "texts": 3, "marks": 4, "albums": 4, "members": 4}
+"""Table -> the first format that has it; all others were there from the beginning."""
 _TIME = "({0} IS NULL OR (typeof({0}) = 'real' AND abs({0}) < 1e300))"
 """The check of a column of seconds: a number that is neither infinite nor NaN, or none."""
 _TYPES = {
@@ -39,6 +44,11 @@ _TYPES = {
     "segments": "typeof({0}modality) = 'text' AND ({0}at IS NULL OR typeof({0}at) = 'text') AND "
     + " AND ".join(_TIME.format("{0}" + x) for x in ("start_s", "end_s")),
     "texts": "typeof({0}note) = 'text' AND typeof({0}lines) = 'text'",
+    "marks": "typeof({0}digest) = 'blob' AND {0}favourite IN (0, 1) AND {0}hidden IN (0, 1)",
+    "albums": "{0}kind IN ('album', 'tag') AND typeof({0}name) = 'text' "
+    "AND ({0}query IS NULL OR typeof({0}query) = 'text') AND ({0}filter IS NULL OR typeof({0}filter) = 'text') "
+    "AND ({0}min_probability IS NULL OR typeof({0}min_probability) = 'real')",
+    "members": "typeof({0}digest) = 'blob' AND ({0}probability IS NULL OR typeof({0}probability) = 'real')",
     "files": "typeof({0}path) = 'blob' AND typeof({0}name) = 'text' AND typeof({0}caption) = 'text' "
     "AND is_object({0}metadata)",
 }
@@ -66,9 +76,16 @@ CREATE TABLE files (
     id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, content INTEGER REFERENCES contents,
     size_bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, sidecar TEXT NOT NULL,
     shown TEXT NOT NULL, name TEXT NOT NULL, folder TEXT NOT NULL, date TEXT NOT NULL, caption TEXT NOT NULL,
-    metadata TEXT NOT NULL, reason TEXT, reader TEXT, checksum INTEGER, date_source TEXT NOT NULL DEFAULT ''
+    metadata TEXT NOT NULL, reason TEXT, reader TEXT, checksum INTEGER, date_source TEXT NOT NULL DEFAULT '',
+    changed INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX files_by_content ON files (content);
+CREATE INDEX files_by_change ON files (changed);
+CREATE INDEX files_by_date ON files (date, content);
+CREATE INDEX files_by_name ON files (name COLLATE NOCASE, content);
+CREATE INDEX files_by_size ON files (size_bytes, content);
+CREATE INDEX files_by_shown ON files (shown COLLATE NOCASE, content);
+CREATE INDEX files_by_folder ON files (folder, content);
 CREATE TABLE uploads (
     id INTEGER PRIMARY KEY, segment INTEGER NOT NULL REFERENCES segments, file INTEGER NOT NULL REFERENCES files,
     checksum INTEGER, UNIQUE (segment, file)
@@ -78,6 +95,19 @@ CREATE TABLE texts (
     id INTEGER PRIMARY KEY, content INTEGER NOT NULL REFERENCES contents, kind TEXT NOT NULL, recogniser TEXT NOT NULL,
     note TEXT NOT NULL, lines TEXT NOT NULL, checksum INTEGER, UNIQUE (content, kind)
 );
+CREATE TABLE marks (
+    id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, favourite INTEGER NOT NULL, hidden INTEGER NOT NULL,
+    checksum INTEGER
+);
+CREATE TABLE albums (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, name TEXT NOT NULL, query TEXT, filter TEXT,
+    min_probability REAL, checksum INTEGER, UNIQUE (kind, name)
+);
+CREATE TABLE members (
+    id INTEGER PRIMARY KEY, album INTEGER NOT NULL REFERENCES albums, digest BLOB NOT NULL, probability REAL,
+    checksum INTEGER, UNIQUE (album, digest)
+);
+CREATE INDEX members_by_digest ON members (digest);
 CREATE VIRTUAL TABLE words USING fts5 (
     name, caption, metadata, tokenize = "porter unicode61 remove_diacritics 2 categories 'L* N* Co Mn Mc'"
 );

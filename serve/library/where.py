@@ -10,8 +10,12 @@
                | name "is" ["not"] "null"
     value      = 'text' | "text" | number | true | false        a doubled quote mark inside stands for one
 
-A name is one of `COLUMNS` or a metadata key (`camera`, `place.city` inside another object). What an item lacks is null
-and matches no comparison, as in SQL. Words of the grammar may be in either case.
+A name is one of `COLUMNS`, `album`, `tag` or a metadata key (`camera`, `place.city` inside another object). What an
+item lacks is null and matches no comparison, as in SQL. Words of the grammar may be in either case.
+
+`album = 'trip'` passes what is in an album of the library (one that is a filter stands for that filter), and sound that
+names this album itself; `tag = 'dog'` passes what has the tag. An item may be in several, so that `!=` means in none of
+that name.
 """
 
 from __future__ import annotations
@@ -36,8 +40,15 @@ COLUMNS: Mapping[str, str] = {
     "duration_s": "c.duration_s",
     "date_source": "f.date_source",
     "at": "s.at",
+    "id": "coalesce((SELECT u.id FROM uploads u WHERE u.segment = s.id AND u.file = f.id), s.id)",
+    "kind": "c.modality",
+    "favourite": "(c.digest IN (SELECT digest FROM marks WHERE favourite))",
+    "hidden": "(c.digest IN (SELECT digest FROM marks WHERE hidden))",
 }
 """Name in a filter -> column of the catalogue's join of segments s, contents c and files f."""
+MEMBERSHIPS = ("album", "tag")
+"""Names that an item has several values of."""
+_OWN_ALBUM = "coalesce(json_extract(f.metadata, '$.album'), json_extract(c.metadata, '$.album'))"
 MAX_LENGTH = 10_000
 """Characters of a filter."""
 MAX_VALUES = 500
@@ -80,20 +91,36 @@ class WhereError(PointedError):
 
 @dataclass(frozen=True)
 class Where:
-    """A parsed filter: an SQL condition, the values to bind, and the metadata keys in it with their positions."""
+    """A parsed filter: an SQL condition, the values to bind, the metadata keys in it with their positions, and all
+    names.
+    """
 
     sql: str
     values: tuple[str | int | float, ...]
     keys: Mapping[str, int] = field(default_factory=dict)
+    names: frozenset[str] = frozenset()
+
+    @property
+    def is_of_segments(self) -> bool:
+        """Whether it looks at segments, and not only at files and their contents."""
+        return re.search(r"\bs\.", self.sql) is not None
 
 
 EVERYTHING = Where("1", ())
 """The filter that every file passes."""
 
 
-def parse(where: str) -> Where:
-    """A filter -> its condition over the join of s, c and f. Raises WhereError, which points at the character."""
-    return _Parser(where).parse()
+def parse(where: str, albums: Mapping[str, str | None] | None = None) -> Where:
+    """A filter -> its condition over the join of s, c and f. Raises WhereError, which points at the character.
+
+    `albums` are the names of the albums that are no lists: of a filter the filter, of a saved query None.
+    """
+    return _Parser(where, albums or {}).parse()
+
+
+def quoted(text: str) -> str:
+    """A text as a filter writes it: `it's` -> `'it''s'`."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def json_path(key: str) -> str:
@@ -108,9 +135,17 @@ class _Token:
     position: int
 
 
+def _text_of(token: _Token) -> str:
+    """A text in quotes -> the text."""
+    mark = token.text[0]
+    return token.text[1:-1].replace(mark * 2, mark)
+
+
 class _Parser:
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, albums: Mapping[str, str | None]) -> None:
         self.where = where
+        self.albums = albums
+        self.names: set[str] = set()
         self.values: list[str | int | float] = []
         self.keys: dict[str, int] = {}
         self.at = 0
@@ -124,7 +159,7 @@ class _Parser:
         sql = self.expression()
         if self.token.kind != "end":
             self.fail(f"expected `and`, `or` or the end, got {self.token.text!r}", self.token.position)
-        return Where(sql, tuple(self.values), self.keys)
+        return Where(sql, tuple(self.values), self.keys, frozenset(self.names))
 
     def split(self) -> list[_Token]:
         tokens = []
@@ -181,7 +216,57 @@ class _Parser:
         return sql
 
     def comparison(self) -> str:
-        column = self.column()
+        if self.token.kind == "name" and self.token.text in MEMBERSHIPS:
+            return self.membership()
+        return self.test(self.column())
+
+    def membership(self) -> str:
+        """A comparison with the albums or tags of an item, of which one has to pass, or with `not` none may."""
+        kind = self.token.text
+        self.names.add(kind)
+        self.at += 1
+        negated = "NOT " if self.take("!=", "<>") else ""
+        if (negated or self.take("=", "==")) and kind == "album" and self.is_filter():
+            return f"({negated}{self.filter_of_album()})"
+        before = len(self.values)
+        if negated or self.tokens[self.at - 1].text in ("=", "=="):
+            passes = f"(a.name = {self.value()})"
+        elif self.take("is"):
+            negated = "" if self.take("not") else "NOT "
+            self.expect("null")
+            passes = "(a.name IS NOT NULL)"
+        else:
+            negated = "NOT " if self.take("not") else ""
+            passes = self.test("a.name")
+        sql = (
+            "EXISTS (SELECT 1 FROM members m JOIN albums a ON a.id = m.album "
+            f"WHERE m.digest = c.digest AND a.kind = '{kind}' AND {passes})"
+        )
+        if kind == "album":
+            self.values += self.values[before:]
+            sql = f"({sql} OR coalesce({passes.replace('a.name', _OWN_ALBUM)}, 0))"
+        return f"({negated}{sql})"
+
+    def is_filter(self) -> bool:
+        """Whether the next token names an album that is a filter."""
+        return self.token.kind == "text" and _text_of(self.token) in self.albums
+
+    def filter_of_album(self) -> str:
+        """The condition of the album that the next token names."""
+        name = _text_of(self.token)
+        saved = self.albums[name]
+        if saved is None:
+            self.fail(
+                f"album {name!r} is a saved query, which no filter can stand for: search with it", self.token.position
+            )
+        inner = _Parser(saved, {}).parse()
+        for value in inner.values:
+            self.bind(value, self.token)
+        self.at += 1
+        return f"({inner.sql})"
+
+    def test(self, column: str) -> str:
+        """What stands behind a name -> the condition on its column."""
         start = self.token
         if comparison := self.take(*_COMPARISONS):
             return f"({column} {_COMPARISONS[comparison]} {self.value()})"
@@ -213,6 +298,7 @@ class _Parser:
         token = self.token
         if token.kind != "name":
             self.fail(f"expected a column or metadata key (columns: {', '.join(COLUMNS)})", token.position)
+        self.names.add(token.text)
         self.at += 1
         if token.text in COLUMNS:
             return COLUMNS[token.text]
@@ -223,8 +309,7 @@ class _Parser:
     def value(self, is_end: bool = False) -> str:
         token = self.token
         if token.kind == "text":
-            mark = token.text[0]
-            text = token.text[1:-1].replace(mark * 2, mark)
+            text = _text_of(token)
             # With a mark that sorts behind every time of that day.
             value: str | int | float = text + "~" if is_end and _DAY.fullmatch(text) else text
         elif token.kind == "number":

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from preprocess.readers.lines import Line
-from serve.library import texts, uploads
+from serve.library import marks, texts, uploads
 from serve.library.connections import transaction
 from serve.library.integrity import note_commit
 from serve.library.records import ContentKey, FileRow, NewFile, NewSegment
 from serve.library.schema import checksum, is_whole, sign, statements_of
 from serve.library.text import WORDS_REVISION, encode_path, search_texts, shown
 
+_NEXT = "(SELECT value + 1 FROM facts WHERE key = 'revision')"
 _WHOLE = f"{is_whole('files', 'f.')} AND {is_whole('contents', 'c.')}"
 """The rows of files and contents that have the checksums that they should have."""
 
@@ -45,6 +46,10 @@ class Writer:
         if self._changed:
             facts = dict(self._execute("SELECT key, value FROM facts WHERE key IN ('library', 'revision')").fetchall())
             note_commit(self._folder, facts["library"], facts["revision"])
+
+    def touch(self) -> None:
+        """Gives the transaction a new revision, because it changes what can be listed."""
+        self._changed = True
 
     def file(self, path: str) -> FileRow | None:
         """The row of a path, or None for an unknown path."""
@@ -126,9 +131,10 @@ class Writer:
             "date_source"
         )
         updates = ", ".join(f"{column} = excluded.{column}" for column in columns.split(", "))
+        earlier = self._one("SELECT content FROM files WHERE path = ?", (path,))
         number = self._one(
-            f"INSERT INTO files (path, {columns}) VALUES ({', '.join('?' * len(values))}) "
-            f"ON CONFLICT (path) DO UPDATE SET {updates} RETURNING id",
+            f"INSERT INTO files (path, {columns}, changed) VALUES ({', '.join('?' * len(values))}, {_NEXT}) "
+            f"ON CONFLICT (path) DO UPDATE SET {updates}, changed = excluded.changed RETURNING id",
             values,
         )[0]
         sign(self.connection, "files", "id = ?", (number,))
@@ -137,6 +143,8 @@ class Writer:
             self._put_words(number, str(values[6]), str(values[9]), file.metadata, self.media_facts(file.content))
         if not path.startswith(b"/"):
             self._name_uploads(file.content)
+        if earlier is not None and earlier[0] is not None and file.content is not None:
+            marks.carry_over(self.connection, earlier[0], file.content)
         self._changed = True
         return int(number)
 
@@ -185,7 +193,9 @@ class Writer:
 
     def set_folder(self, path: str, folder: str) -> None:
         """Records which folder a file is in, as the run that indexed that folder does."""
-        self._execute("UPDATE files SET folder = ? WHERE path = ?", (folder, encode_path(path)))
+        change = f"UPDATE files SET folder = ?, changed = {_NEXT} WHERE path = ?"
+        self._execute(change, (folder, encode_path(path)))
+        self._changed = True
         sign(self.connection, "files", "path = ?", (encode_path(path),))
 
     def files_below(self, folder: str) -> Iterator[tuple[int, str, int | None]]:

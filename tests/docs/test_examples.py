@@ -185,7 +185,7 @@ def test_an_example_shows_what_it_does(
     names |= {"bind": bind, "np": np, "torch": torch, "Path": Path, "Term": Term, "model": model}
     with Library.open(library_folder, model) as library:
         names |= {"library": library, "Library": Library}
-        if name.startswith("serve.client"):
+        if name.startswith(("serve.client", "serve.http_client")):
             url = request.getfixturevalue("address")
             names |= {"address": url, "client": Client(url)}
         report = run(DOCSTRINGS[name].text.replace("http://127.0.0.1:8000", names.get("address", "")), names)

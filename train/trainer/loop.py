@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import signal
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +43,9 @@ from train.trainer.schedule import TrainError as TrainError
 from train.trainer.schema import Pair, Run
 from train.trainer.state import STATE, State
 
+LINE_S = 10.0
+"""The least time between two lines of progress in a log."""
+_LINE = "{desc}: {n_fmt} of {total_fmt} steps, {rate_fmt}, {remaining} left{postfix}\n"
 MODEL = "model"
 """The folder of the checkpoint in a run's folder."""
 
@@ -359,12 +363,16 @@ class _Trainer:
             dist.barrier()
 
     def _bar(self) -> Any:
+        """A bar on a terminal; into a log, a line now and then."""
+        every_s = {} if sys.stderr.isatty() else {"mininterval": LINE_S, "maxinterval": LINE_S, "delay": LINE_S}
         return tqdm(
             total=self.schedule.steps,
             initial=self.progress.step,
             desc=self.run.name,
             unit="step",
-            disable=None if self.ranks.rank == 0 else True,
+            disable=self.ranks.rank != 0,
+            bar_format=_LINE if every_s else None,
+            **every_s,
         )
 
     def _result(self, reason: str) -> Result:

@@ -22,7 +22,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (place / "media" / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (40, 30), name.rpartition("/")[2]).save(place / "media" / f"{name}.png")
     (place / "media" / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    done = crossbind("index", place / "media", "--library", place / "library", "--exclude", "drafts/")
+    done = crossbind("index", place / "media", "--library", place / "library", "--exclude", "drafts/", "--strict")
     assert done.returncode == 1
     assert f"skipped {place / 'media' / 'bad.png'}: " in done.stderr
     assert "left out 2 files and folders by rules: --exclude 1, @eaDir 1" in done.stderr

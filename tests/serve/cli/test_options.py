@@ -209,7 +209,7 @@ def test_a_bad_value_makes_no_library(
         if command != "index" and ("--decode" in options or (command == "search" and "--factory" in options)):
             continue
         folder = place / "new" if command != "search" else place / "library"
-        given = {"index": [place / "media"], "serve": ["--port", "0"], "search": ["a dog"]}[command]
+        given = {"index": [place / "media"], "serve": ["--create", "--port", "0"], "search": ["a dog"]}[command]
         done = invoke(command, *given, "--library", folder, *options)
         assert done.exit_code == 2, (command, done.output)
         own = "no model 'tiny-0'" if command == "search" and "--weights" in options else reason

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -161,3 +161,38 @@ def test_the_demonstration_opens_the_page(tmp_path: Path) -> None:
         assert hits
         running.send_signal(signal.SIGTERM)
         assert running.wait(60) == 0
+
+
+def test_it_answers_before_its_model_is_loaded(library: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    command = [str(CROSSBIND), "serve", "--library", str(library), "--port", str(port), "--json"]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert running.stdout is not None and running.stderr is not None
+    try:
+        assert json.loads(running.stderr.readline())["event"] == "starting", "a line before anything is loaded"
+        seen: list[tuple[int, str]] = []
+        while not seen or seen[-1][0] != 200:
+            with suppress(httpx.TransportError):
+                assert httpx.get(f"{address}/health", timeout=60).json() == {"status": "ok"}
+                early = [
+                    httpx.get(f"{address}/v1/models", timeout=60),
+                    httpx.get(f"{address}/", timeout=60, headers={"accept": "text/html"}),
+                ]
+                ready = httpx.get(f"{address}/ready", timeout=60)
+                seen.append((ready.status_code, ready.json()["status"]))
+                if ready.status_code == 503:
+                    assert [answer.status_code for answer in early] in ([503, 200], [200, 200])
+                    if early[0].status_code == 503:
+                        assert early[0].json()["error"]["code"] == "starting" and early[0].headers["retry-after"]
+                        assert "x-frame-options" in early[1].headers
+            assert running.poll() is None
+        assert seen[0] == (503, "starting") and seen[-1] == (200, "ok")
+        assert json.loads(running.stdout.readline())["address"] == address
+        assert httpx.get(f"{address}/v1/models", timeout=60).json()["data"][0]["id"] == "small"
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(60) == 0
+    finally:
+        running.kill()
+        running.communicate()

@@ -17,7 +17,7 @@ from serve.library.catalogue import Catalogue
 from serve.library.connections import connect
 from serve.library.errors import DamagedError, LibraryError
 from serve.library.records import ContentKey, NewFile, NewSegment
-from serve.library.schema import COMMITTED, FILE, LOCK
+from serve.library.schema import COMMITTED, FILE, FORMAT, LOCK
 from serve.library.text import words_of
 from serve.library.where import WhereError
 from serve.library.writer import Writer
@@ -325,7 +325,7 @@ def test_a_library_of_format_1_is_brought_up(tmp_path: Path) -> None:
     assert Catalogue.peek(folder)["space"] == "space"
     for _ in range(2):
         opened = Catalogue(folder, "space", 4, "model")
-        assert opened.facts["format"] == 3
+        assert opened.facts["format"] == FORMAT
         assert opened.entries([1])[1].path == "/trip/cat.jpg"
         np.testing.assert_array_equal(opened.vectors([1])[1], [[1, 0, 0, 0]])
         assert opened.removed_since(0).tolist() == [7]
@@ -339,7 +339,7 @@ def test_a_library_of_format_1_is_brought_up(tmp_path: Path) -> None:
 def test_a_newer_format_is_refused(catalogue: Catalogue) -> None:
     with sqlite3.connect(catalogue.folder / FILE) as connection:
         connection.execute("UPDATE facts SET value = 99 WHERE key = 'format'")
-    with pytest.raises(LibraryError, match="expected format 3, got 99; update"):
+    with pytest.raises(LibraryError, match=f"expected format {FORMAT}, got 99; update"):
         Catalogue(catalogue.folder, "space", 4, "model")
 
 

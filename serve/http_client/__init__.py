@@ -1,0 +1,1 @@
+"""The parts of the client of the HTTP API, which is `serve.client.Client`."""
