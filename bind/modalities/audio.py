@@ -14,4 +14,5 @@ SPEC = ModalitySpec(
     default_for=frozenset({"audio"}),
     encoder={"module": "convnet", "shape": (1, 128, 204), "widths": (64, 128, 256, 512)},
     head={"type": "linear"},
+    preview="plot",
 )

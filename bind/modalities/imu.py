@@ -15,4 +15,5 @@ SPEC = ModalitySpec(
     anchor="video",
     encoder={"module": "convnet", "shape": (6, 2000), "widths": (64, 128, 256, 512)},
     head={"type": "linear"},
+    preview="plot",
 )

@@ -14,4 +14,5 @@ SPEC = ModalitySpec(
     families=frozenset({"video"}),
     default_for=frozenset({"video"}),
     anchor=None,
+    preview="picture",
 )
