@@ -70,7 +70,7 @@ function facts(item) {
     ...(item.albums || []).map(name => make('button', { type: 'button', className: 'chip' }, icon('album'), name)),
     ...(item.tags || []).map(name => make('button', { type: 'button', className: 'chip' }, '# ' + name)),
   ].filter(Boolean);
-  const goals = [folder && { folder: [folder] }, ...(item.albums || []).map(name => ({ album: [name] })), ...(item.tags || []).map(name => ({ tag: [name] }))].filter(Boolean);
+  const goals = [folder && { where: "path like '" + folder.replaceAll("'", "''").slice(0, 250) + "/%'" }, ...(item.albums || []).map(name => ({ album: [name] })), ...(item.tags || []).map(name => ({ tag: [name] }))].filter(Boolean);
   linked.forEach((made, number) => made.addEventListener('click', () => go({ view: 'library', words: '', terms: [], item: null, ...goals[number] })));
   return make('div', {}, make('dl', { className: 'told' }, ...rows.flatMap(([key, value]) => [make('dt', {}, key), make('dd', { dir: 'auto' }, value)]), make('dt', {}, 'path'), path), make('div', { className: 'acts' }, ...linked));
 }

@@ -140,12 +140,15 @@ export function sentTerms(shown = current) {
 const quoted = value => "'" + String(value).replaceAll("'", "''") + "'";
 const oneOf = (name, values) => values.length === 1 ? name + ' = ' + quoted(values[0]) : name + ' in (' + values.map(quoted).join(', ') + ')';
 
+/** A folder, and all that are inside it; a character that `like` takes for another meaning stands for any. */
+const inFolder = folder => 'folder = ' + quoted(folder) + ' or folder like ' + quoted(folder.replace(/[%_]/g, '_') + '/%');
+
 /** The filter of a state as an expression of `where`; `without` leaves out one of its parts. */
 export function whereOf(shown = current, { kinds = false } = {}) {
   const parts = [];
-  if (kinds && shown.kinds.length) parts.push(oneOf('modality', shown.kinds));
+  if (kinds && shown.kinds.length) parts.push(oneOf('kind', shown.kinds));
   if (shown.from || shown.to) parts.push('date between ' + quoted(shown.from || '0001') + ' and ' + quoted(shown.to || '9999'));
-  if (shown.folder.length) parts.push('(' + shown.folder.map(folder => 'path like ' + quoted(folder.replace(/[%_]/g, '_') + '/%')).join(' or ') + ')');
+  if (shown.folder.length) parts.push('(' + shown.folder.map(inFolder).join(' or ') + ')');
   if (shown.camera.length) parts.push(oneOf('camera', shown.camera));
   if (shown.place.length) parts.push(oneOf('place', shown.place));
   if (shown.album.length) parts.push(oneOf('album', shown.album));

@@ -43,7 +43,7 @@ function quick(act, name, label) {
 function badge(item) {
   const seconds = item.duration_s || (item.start_s === null ? null : item.end_s - item.start_s);
   const time = item.score !== undefined && item.start_s !== null ? clock(item.start_s) : seconds ? clock(seconds) : '';
-  const parts = item.parts > 1 && item.modality !== 'video' && item.modality !== 'audio' ? ' · ' + item.parts : '';
+  const parts = item.segments > 1 && !['video', 'audio'].includes(item.modality) && !time ? item.segments : '';
   return make('span', { className: 'badge', title: plural(item.modality) }, icon(item.modality), time + parts);
 }
 

@@ -18,7 +18,10 @@ export class Timeline {
   constructor(shown, told, { changed, failed }) {
     Object.assign(this, { shown, changed, failed });
     this.where = whereOf(shown, { kinds: true });
-    const months = shown.order === 'asc' ? [...told.months].reverse() : told.months;
+    const months = shown.order === 'asc' ? [...told.months].reverse() : [...told.months];
+    const undated = told.total - told.months.reduce((sum, { count }) => sum + count, 0);
+    if (undated > 0) months[shown.order === 'asc' ? 'unshift' : 'push']({ month: '', count: undated });
+    this.total = told.total;
     let begin = 0;
     this.sections = shown.sort === 'date'
       ? months.map(({ month, count }) => ({ key: month || 'none', month, title: monthTitle(month), note: counted(count, 'item', 'items'), count }))
@@ -29,20 +32,26 @@ export class Timeline {
     this.leaving = new AbortController();
   }
 
-  item(section, place) {
+  /** The place in the server's list. By date that is always newest first, as the months are counted in that order. */
+  at(section, place) {
     const at = this.sections[section].begin + place;
+    return this.shown.sort === 'date' && this.shown.order === 'asc' ? this.total - 1 - at : at;
+  }
+
+  item(section, place) {
+    const at = this.at(section, place);
     const items = this.pages.get(Math.floor(at / PAGE));
     return items ? items[at % PAGE] || null : null;
   }
 
   need(section, first, last) {
-    const { begin } = this.sections[section];
-    for (let page = Math.floor((begin + first) / PAGE); page <= Math.floor((begin + last) / PAGE); page += 1) this.fetch(page);
+    const [from, to] = [this.at(section, first), this.at(section, last)].sort((a, b) => a - b);
+    for (let page = Math.floor(from / PAGE); page <= Math.floor(to / PAGE); page += 1) this.fetch(page);
   }
 
   /** A promise of the item at a place, for whoever must wait for it. */
   async when(section, place) {
-    await this.fetch(Math.floor((this.sections[section].begin + place) / PAGE));
+    await this.fetch(Math.floor(this.at(section, place) / PAGE));
     return this.item(section, place);
   }
 
@@ -61,7 +70,7 @@ export class Timeline {
     const { shown } = this;
     try {
       const answer = await ask(withParameters('v1/items', {
-        files: 'true', sort: shown.sort, order: shown.order, where: this.where, hidden: shown.hidden && 'true', offset: page * PAGE || null, limit: PAGE,
+        files: 'true', sort: shown.sort, order: shown.sort === 'date' ? 'desc' : shown.order, where: this.where, hidden: shown.hidden && 'true', offset: page * PAGE || null, limit: PAGE,
       }), { signal: this.leaving.signal });
       this.pages.set(page, answer.data);
       while (this.pages.size > KEPT_PAGES) this.pages.delete(this.pages.keys().next().value);
