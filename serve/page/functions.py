@@ -22,10 +22,11 @@ from serve.library.text import shown
 from serve.library.where import COLUMNS, WhereError
 from serve.page import figures
 from serve.page.examples import PICTURED, Answer, examples, item_term
-from serve.page.names import plural, printable, singular
+from serve.page.names import in_order, plural, printable, singular
 
 if TYPE_CHECKING:
     from serve.engine.service import Service
+    from serve.engine.values import About
 
 Function = Callable[..., Awaitable[Answer]]
 
@@ -56,7 +57,7 @@ def functions(service: Service) -> dict[str, Function]:
             "model": facts.model,
             "modalities": facts.modalities,
             "files": facts.files,
-            "items": dict(facts.items),
+            "items": _items(facts),
             "names": {name: (singular(name), plural(name)) for name in specs()},
             "previews": figures.previews(service.model),
             "max_bytes": service.limits.max_bytes,
@@ -135,7 +136,7 @@ def _problem(title: str, reason: str, kind: str = "failed") -> Answer:
     return {"kind": kind, "title": title, "text": reason}
 
 
-def _about(service: Service, facts: Any) -> Answer:
+def _about(service: Service, facts: About) -> Answer:
     limits, most_bytes = service.limits, service.limits.max_bytes
     model = (
         ("model", facts.model),
@@ -154,7 +155,17 @@ def _about(service: Service, facts: Any) -> Answer:
         ("rows of motion", f"{limits.max_rows:,}"),
         ("time to decode", f"{limits.decode_timeout_s:g} s, and longer for large files"),
     )
-    return {"model": model, "items": dict(facts.items), "files": facts.files, "limits": bounds}
+    return {
+        "model": model,
+        "items": _items(facts),
+        "files": facts.files,
+        "limits": bounds,
+    }
+
+
+def _items(facts: About) -> dict[str, int]:
+    """Modality -> the number of its items, in the order in which people look for them."""
+    return {name: facts.items[name] for name in in_order(facts.items)}
 
 
 def _library(service: Service) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -40,3 +41,9 @@ def singular(modality: str) -> str:
 def plural(modality: str) -> str:
     """`image` -> `pictures`."""
     return _NAMES.get(modality, (modality, modality))[1]
+
+
+def in_order(modalities: Iterable[str]) -> list[str]:
+    """Modalities in the order in which people look for them; those of one's own come last."""
+    order = list(_NAMES)
+    return sorted(modalities, key=lambda name: (order.index(name) if name in order else len(order), name))

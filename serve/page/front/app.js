@@ -1,7 +1,7 @@
 // The page: it shows what the address says, and keeps up with the server.
 
 import { all, button, find, icon, make, notify, panel, problemPanel, question, say, styles } from './dom.js';
-import { call, giveUp, health } from './client.js';
+import { Problem, call, giveUp, health } from './client.js';
 import { Grid } from './grid.js';
 import { tileOf } from './tile.js';
 import { facets, scrub, Timeline } from './timeline.js';
@@ -20,7 +20,12 @@ let told = null;                     // the facets of what is shown
 /** Loads a part of the page, with its look, when it is first needed. */
 async function lazy(path) {
   await styles();
-  return import(path);
+  try {
+    return await import(path);
+  } catch (error) {
+    health.doubt();
+    throw new Problem(navigator.onLine ? 'gone' : 'offline', navigator.onLine ? 'A part of this page could not be loaded' : 'You are offline', navigator.onLine ? 'The server may be gone, or a newer version of it may run: load the page again.' : 'This page goes on as soon as there is a network again.', String(error));
+  }
 }
 
 const main = find('main'), middle = find('.state'), sheet = find('.sheet'), dialog = find('.viewer');
@@ -52,6 +57,7 @@ export function showView(shown = state()) {
   const library = shown.view === 'library';
   grid.element.hidden = !library;
   sheet.hidden = library;
+  document.body.dataset.view = shown.view;
   find('.options').hidden = !['library', 'map'].includes(shown.view);
   find('h1').textContent = library ? (asks(shown) ? 'Results' : 'Library') : shown.view[0].toUpperCase() + shown.view.slice(1);
   document.title = (asks(shown) ? (shown.words || 'Search') + ' · ' : library ? '' : find('h1').textContent + ' · ') + 'Crossbind';
@@ -73,19 +79,19 @@ async function showSheet(shown, turn) {
 }
 
 async function search(shown, turn, attempt) {
-  const { Results } = await import('./results.js');
-  if (turn !== latest) return;
-  const began = performance.now();
   main.setAttribute('aria-busy', 'true');
+  const began = performance.now();
   const waiting = setInterval(() => {
     if (turn !== latest) { clearInterval(waiting); return; }
     const seconds = Math.round((performance.now() - began) / 1000);
     if (!find('.skeleton', middle)) showMiddle(skeleton(), make('p', { className: 'center' }, button('Cancel', () => cancel(turn), 'secondary')));
     say(seconds < 2 ? 'Searching…' : 'Still searching: ' + seconds + ' s. The first search after a start loads the model.');
   }, WAIT_MS);
-  const results = new Results(shown, { changed: () => { if (source === results) { grid.layOut(); say(results.status()); } }, failed: error => notify(error.title, error.text, [], error) });
-  source = results;
   try {
+    const { Results } = await lazy('./results.js');
+    if (turn !== latest) return;
+    const results = new Results(shown, { changed: () => { if (source === results) { grid.layOut(); say(results.status()); } }, failed: error => notify(error.title, error.text, [], error) });
+    source = results;
     await results.begin();
     if (turn !== latest) return;
     hideMiddle();
@@ -257,9 +263,11 @@ async function act(what, item, place, event) {
   if (what === 'favourite') (await lazy('./selection.js')).mark([item], { favourite: !item.favourite });
 }
 
-async function pick(item, place, event) {
-  const module = await lazy('./selection.js');
-  module.pick(item, place, event, grid, source);
+let picking = Promise.resolve();
+
+/** One pick after the other, so that the selection is in their order. */
+function pick(item, place, event) {
+  picking = picking.then(async () => (await lazy('./selection.js')).pick(item, place, event, source));
 }
 
 async function showItem(shown) {
@@ -313,6 +321,8 @@ document.addEventListener('click', event => {
   }
   doing[event.target.closest('button[data-do]')?.dataset.do]?.();
 });
+
+find('.words').addEventListener('focus', () => lazy('./results.js').catch(() => null), { once: true });
 
 find('.sort select').addEventListener('change', event => {
   const [sort, order] = event.target.value.split(' ');

@@ -198,6 +198,7 @@ export class Grid {
   /** The section at the top of the window, and how far the window is inside everything, from 0 to 1. */
   where() {
     const y = Math.max(0, scrollY - this.top());
+    if (scrollY > 0 && scrollY + innerHeight >= document.documentElement.scrollHeight - 2) return { section: this.boxes.length - 1, share: 1 };
     return { section: this.sectionAt(y + HEAD), share: y / Math.max(1, this.height - innerHeight / 2) };
   }
 

@@ -11,7 +11,7 @@ const bar = find('.selection');
 let last = null;   // the place that was picked last, which shift-click begins from
 
 /** Selects an item or takes it out of the selection; with shift, all from the one picked last. */
-export async function pick(item, place, event, shownGrid, source) {
+export async function pick(item, place, event, source) {
   const on = !selected.has(item.id);
   if (event?.shiftKey && last && source) {
     event.preventDefault();

@@ -142,7 +142,7 @@ export function scrub(grid, source) {
     grid.scrollToSection(Math.min(source.sections.length - 1, Math.max(0, to)));
     show();
   }, { signal });
-  addEventListener('scroll', show, { passive: true, signal });
+  addEventListener('scroll', () => { bar.classList.add('used'); show(); }, { passive: true, signal });
   grid.element.addEventListener('laid', lay, { signal });
   lay();
 }

@@ -25,6 +25,8 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 WAIT_MS = 20_000
 DESKTOP = {"width": 1400, "height": 900}
 PHONE = {"width": 390, "height": 844}
+_STILL = """document.getAnimations().every(
+    one => one.playState !== 'running' || one.effect.getTiming().iterations === Infinity)"""
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
@@ -160,7 +162,7 @@ def until(page: Page, expression: str) -> None:
 
 def violations(page: Page) -> list[str]:
     """What axe finds in the page as it is."""
-    until(page, "document.getAnimations().filter(a => a.playState === 'running').length === 0")
+    until(page, _STILL)
     found = Axe().run(page, options={"runOnly": {"type": "tag", "values": RULES}, "resultTypes": ["violations"]})
     return [
         f"{one['id']}: {node['target']} {node.get('failureSummary', '')}"
@@ -177,6 +179,6 @@ def fits(page: Page) -> bool:
 def photograph(page: Page, name: str) -> None:
     """Leaves a picture of the page, with its images loaded."""
     until(page, "[...document.images].every(i => i.complete || i.loading === 'lazy')")
-    until(page, "document.getAnimations().filter(a => a.playState === 'running').length === 0")
+    until(page, _STILL)
     ARTIFACTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=ARTIFACTS / f"{name}.png")
