@@ -2,7 +2,7 @@
 // the library could not use.
 
 import { button, find, icon, make, notify, panel } from './dom.js';
-import { Problem, ask, health } from './client.js';
+import { Problem, ask, health, lazy } from './client.js';
 import { refresh } from './app.js';
 import { go } from './state.js';
 import { bytes, counted, known, nameOf } from './words.js';
@@ -26,7 +26,7 @@ export async function show(sheet, shown, current) {
     panel('drop-here', 'Add to the library', 'Drop pictures, videos, sounds, texts, depth maps, thermal images or motion recordings anywhere on this page. Each may have up to ' + bytes(known().max_bytes) + '.', button('Choose files', () => input.click(), 'primary', 'upload'), input),
     place, rest);
   paint();
-  const { showIndexing } = await import('./indexing.js');
+  const { showIndexing } = await lazy('./indexing.js');
   if (current()) await showIndexing(rest, current);
 }
 

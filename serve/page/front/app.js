@@ -1,7 +1,7 @@
 // The page: it shows what the address says, and keeps up with the server.
 
-import { all, button, find, icon, make, notify, panel, problemPanel, question, say, styles } from './dom.js';
-import { Problem, call, giveUp, health } from './client.js';
+import { all, button, find, icon, make, notify, panel, problemPanel, question, say } from './dom.js';
+import { call, giveUp, health, lazy } from './client.js';
 import { Grid } from './grid.js';
 import { tileOf } from './tile.js';
 import { facets, scrub, Timeline } from './timeline.js';
@@ -16,17 +16,6 @@ export const selected = new Map();   // id -> item
 let latest = 0;                      // the number of the last view; answers to earlier ones are dropped
 let source = null;
 let told = null;                     // the facets of what is shown
-
-/** Loads a part of the page, with its look, when it is first needed. */
-async function lazy(path) {
-  await styles();
-  try {
-    return await import(path);
-  } catch (error) {
-    health.doubt();
-    throw new Problem(navigator.onLine ? 'gone' : 'offline', navigator.onLine ? 'A part of this page could not be loaded' : 'You are offline', navigator.onLine ? 'The server may be gone, or a newer version of it may run: load the page again.' : 'This page goes on as soon as there is a network again.', String(error));
-  }
-}
 
 const main = find('main'), middle = find('.state'), sheet = find('.sheet'), dialog = find('.viewer');
 export const grid = new Grid(find('.grid'), { tile: item => tileOf(item, id => selected.has(id)), act });

@@ -1,6 +1,8 @@
 // Talking to the server. Every failure becomes a Problem in words; a server that is slow, gone or unreachable is said
 // within SLOW_MS, whatever was asked.
 
+import { styles } from './dom.js';
+
 export const SLOW_MS = 4000;
 const LAST_MS = 120000;
 const LOOK_MS = 2000;
@@ -160,4 +162,21 @@ export function withParameters(path, parameters) {
     for (const one of [value].flat()) if (one !== null && one !== undefined && one !== '' && one !== false) given.append(key, one);
   }
   return given.size ? path + '?' + given : path;
+}
+
+const tries = new Map();   // module -> how often it could not be loaded
+
+/** Loads a part of the page, with its look, when it is first needed. Raises Problem. */
+export async function lazy(name) {
+  await styles();
+  // A browser does not try again to load a module that it could not load, unless it has another address.
+  const again = tries.has(name) ? '?again=' + tries.get(name) : '';
+  try {
+    return await import(name + again);
+  } catch (error) {
+    tries.set(name, (tries.get(name) || 0) + 1);
+    health.doubt();
+    if (!navigator.onLine) throw unreachable(name, error);
+    throw new Problem('gone', 'A part of this page could not be loaded', 'The server may be gone, or a newer version of it may run: load the page again.', String(error));
+  }
 }

@@ -1,7 +1,7 @@
 // What is known of an item, and what is near it: facts, moments of a recording, neighbours in time, place and content.
 
 import { button, icon, make } from './dom.js';
-import { ask, withParameters } from './client.js';
+import { ask, lazy, withParameters } from './client.js';
 import { addItem } from './query.js';
 import { go } from './state.js';
 import { bytes, clock, dateWords, explained, folderOf, known, meaning, nameOf, previewOf, singular } from './words.js';
@@ -21,7 +21,7 @@ export function showFacts(place, item, { signal, current }) {
     facts(item),
   );
   if (item.related && item.related.length > 1) place.append(stretches(item));
-  if (['video', 'audio', 'imu'].includes(item.modality)) strip(place, 'moments', () => import('./moments.js').then(module => module.moments(item, { signal })), current);
+  if (['video', 'audio', 'imu'].includes(item.modality)) strip(place, 'moments', () => lazy('./moments.js').then(module => module.moments(item, { signal })), current);
   strip(place, 'Similar', () => similar(item, signal), current, () => addItem(item, 1, true));
   strip(place, 'Near in time', () => near(item, 'time', signal), current);
   if (typeof item.metadata.latitude === 'number') strip(place, 'Near in place', () => near(item, 'place', signal), current);
@@ -34,13 +34,13 @@ function actions(item) {
     button('Less like this', () => addItem(item, -0.5, false), 'secondary', 'minus'),
   ];
   if (item.favourite !== undefined) {
-    const selection = () => import('./selection.js');
+    const selection = () => lazy('./selection.js');
     found.push(
       button('Album', async () => (await selection()).addToAlbum([item]), 'secondary', 'album'),
       button(item.hidden ? 'Show again' : 'Hide', async () => { if (await (await selection()).mark([item], { hidden: !item.hidden })) go({ item: null }); }, 'secondary', 'hide'),
     );
   }
-  if (!known().read_only && item.uploaded) found.push(button('Delete', async () => (await import('./selection.js')).remove([item]), 'secondary', 'bin'));
+  if (!known().read_only && item.uploaded) found.push(button('Delete', async () => (await lazy('./selection.js')).remove([item]), 'secondary', 'bin'));
   return make('div', { className: 'acts' }, ...found);
 }
 

@@ -12,6 +12,7 @@ const SHOWN = 200;
 
 let told = null;       // the facets of everything, which lists do not shrink by themselves
 let toldFor = null;
+let unfolded = false;  // whether the expression is shown
 
 /** Fills the panel of filters for a state. */
 export async function showFilters(shown) {
@@ -106,7 +107,8 @@ function expression(shown) {
     make('label', {}, make('span', {}, 'And only where'), field),
     make('p', {}, 'Compare ', ...(known().columns || []).flatMap(name => [make('code', {}, name), ' ']), 'or a key of the metadata with = != < <= > >= like in between is null; join with and, or, not, parentheses.'),
     make('ul', { className: 'examples' }, ...examples));
-  help.open = Boolean(shown.where);
+  help.open = unfolded || Boolean(shown.where);
+  help.addEventListener('toggle', () => { unfolded = help.open; });
   return make('div', { className: 'wide' }, help, make('div', { className: 'acts' }, button('Clear the filters', clearFilters, 'secondary')));
 }
 

@@ -14,14 +14,17 @@ const images = new Map();   // item id -> Image, in the order of their last use
 
 export async function show(sheet, shown, current) {
   if (!kept) sheet.replaceChildren(waiting());
-  const [answer, groups] = await Promise.all([call('explore', kept && kept.revision), ask('v1/groups').catch(() => ({ data: [] }))]);
+  const answer = await call('explore', kept && kept.revision);
   if (!current()) return;
   if (!answer.unchanged) kept = answer;
   if (!kept.points.length) {
     sheet.replaceChildren(panel('empty', 'Nothing to map yet', 'The library is empty.', button('Add files', () => go({ view: 'add' }), 'primary')));
     return;
   }
-  new Chart(sheet, kept, groups.data || []);
+  const chart = new Chart(sheet, kept);
+  const groups = await ask('v1/groups', { patient: true }).catch(() => ({ data: [] }));  // their names come when they come
+  chart.groups = groups.data;
+  chart.later();
 }
 
 function waiting() {
@@ -35,9 +38,9 @@ function waiting() {
 }
 
 class Chart {
-  constructor(sheet, { points, modalities, total }, groups) {
+  constructor(sheet, { points, modalities, total }) {
     this.points = points.map(([id, x, y, kind, name]) => ({ id, x, y, kind: modalities[kind], name }));
-    this.groups = groups;
+    this.groups = [];
     this.view = { x: 0, y: 0, scale: 1 };
     this.hiddenKinds = new Set();
     this.lasso = null;
@@ -166,7 +169,7 @@ class Chart {
     context.textAlign = 'center';
     context.textBaseline = 'middle';
     for (const group of this.groups) {
-      const inside = (group.items || []).map(one => places.get(one.id ?? one)).filter(Boolean);
+      const inside = group.ids.map(id => places.get(id)).filter(Boolean);
       if (inside.length < 2 || !group.name) continue;
       const middle = { x: median(inside.map(point => point.x)), y: median(inside.map(point => point.y)) };
       const [x, y] = this.place(middle), width = context.measureText(group.name).width + 18;

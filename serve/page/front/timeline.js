@@ -101,6 +101,7 @@ export function scrub(grid, source) {
   const tip = make('span', { className: 'tip' });
   handle.append(tip);
   const lay = () => {
+    if (grid.source !== source) { stop.abort(); return; }
     const scrolls = grid.height > innerHeight * 1.5 && source.sections.length > 1;
     bar.hidden = !scrolls;
     if (!scrolls) return;

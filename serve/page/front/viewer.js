@@ -1,12 +1,10 @@
 // One item, large: its preview, previous and next, and beside it all that is known and can be done.
 
 import { find, icon, iconButton, make, problemPanel, button } from './dom.js';
-import { ask, health } from './client.js';
+import { ask, health, lazy } from './client.js';
 import { go, sentTerms, state } from './state.js';
 import { nameOf, previewOf, span } from './words.js';
 import { figureOf } from './tile.js';
-import { zoomable } from './zoom.js';
-import { showFacts } from './facts.js';
 
 const dialog = find('.viewer');
 let at = null;          // the place of the item in the grid, where it is known
@@ -34,7 +32,8 @@ export async function showItem(id, grid, source) {
     dialog.setAttribute('aria-label', nameOf(shown));
     showPreview(stage, shown);
     showBar(bar, stage, shown);
-    showFacts(facts, shown, { signal: stop.signal, current: () => now === turn });
+    const { showFacts } = await lazy('./facts.js');
+    if (now === turn) showFacts(facts, shown, { signal: stop.signal, current: () => now === turn });
   } catch (error) {
     if (now !== turn || error.name === 'AbortError') return;
     stage.replaceChildren(problemPanel(error, button('Close', () => dialog.close(), 'primary')));
@@ -94,7 +93,7 @@ function favouriteButton(item) {
 }
 
 async function toggleFavourite(item) {
-  const { mark } = await import('./selection.js');
+  const { mark } = await lazy('./selection.js');
   const wanted = !item.favourite;
   if (!await mark([item], { favourite: wanted })) return;
   item.favourite = wanted;
@@ -103,7 +102,7 @@ async function toggleFavourite(item) {
 
 async function placesOf(event, stage, item) {
   const opener = event.currentTarget;
-  const { showPlaces } = await import('./places.js');
+  const { showPlaces } = await lazy('./places.js');
   await showPlaces(stage, item, opener);
 }
 
@@ -118,7 +117,7 @@ function showPreview(stage, item) {
       image.src = item.thumbnail;  // a format that browsers do not know
     });
     stage.replaceChildren(image);
-    zoomable(stage, image);
+    enlargeable(stage, image);
   } else if (item.modality === 'video' || item.modality === 'audio') {
     stage.replaceChildren(player(stage, item, name));
   } else if (previewOf(item.modality) === 'text') {
@@ -128,7 +127,11 @@ function showPreview(stage, item) {
   }
 }
 
-export function player(stage, item, name) {
+async function enlargeable(stage, image) {
+  (await lazy('./zoom.js')).zoomable(stage, image);
+}
+
+function player(stage, item, name) {
   const media = make(item.modality, { controls: true, src: item.media + (item.start_s === null ? '' : '#t=' + item.start_s.toFixed(2)), preload: 'metadata', 'aria-label': name });
   if (item.modality === 'video') media.poster = item.thumbnail;
   // Media fragments start a player at its stretch; one that was moved before it was loaded is set there by hand.
@@ -153,7 +156,7 @@ async function showFigure(stage, item, name) {
     const image = make('img', { src: URL.createObjectURL(await answer.blob()), alt: name + (label ? ': ' + label : ''), className: 'whole figure' });
     image.addEventListener('load', () => URL.revokeObjectURL(image.src));
     stage.replaceChildren(image);
-    zoomable(stage, image);
+    enlargeable(stage, image);
   } catch {
     gone(stage, item);
   }

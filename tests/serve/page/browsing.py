@@ -30,17 +30,22 @@ _STILL = """document.getAnimations().every(
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
-@contextmanager
-def chromium() -> Iterator[Browser]:
-    """A browser without a window. Fails the test where there is none."""
+def chromium_path() -> str:
+    """Where the browser is. Fails the test where there is none."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
         pytest.fail(f"no browser ({', '.join(BROWSERS)}): install Chromium, on Debian `apt-get install chromium`")
+    return found
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A browser without a window."""
     fake_devices = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
     expect.set_options(timeout=WAIT_MS)
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(
-            executable_path=found, args=[*fake_devices, "--autoplay-policy=no-user-gesture-required"]
+            executable_path=chromium_path(), args=[*fake_devices, "--autoplay-policy=no-user-gesture-required"]
         )
         yield opened
         opened.close()
