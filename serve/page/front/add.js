@@ -1,8 +1,8 @@
 // Adding files: what is dropped is uploaded, one after the other, with progress, reasons and another try; and what
 // the library could not use.
 
-import { button, find, icon, make, notify, panel } from './dom.js';
-import { Problem, ask, health, lazy } from './client.js';
+import { button, details, find, icon, make, notify, panel } from './dom.js';
+import { Problem, ask, health, lazy, sentence } from './client.js';
 import { refresh } from './app.js';
 import { go } from './state.js';
 import { bytes, counted, known, nameOf } from './words.js';
@@ -70,7 +70,7 @@ function send(upload) {
       return;
     }
     const error = told.error || {};
-    end('failed', { problem: new Problem('failed', error.code === 'unusable_medium' ? 'It cannot be used' : 'The server refused it', error.message || 'It gave no reason.', request.status + ' ' + (error.code || '')) });
+    end('failed', { problem: new Problem('failed', error.code === 'unusable_medium' ? 'It cannot be used' : 'The server refused it', sentence(error.message || 'It gave no reason'), request.status + ' ' + (error.code || '') + ': ' + (error.message || '')) });
   });
   request.addEventListener('error', () => { health.doubt(); end('failed', { problem: new Problem('gone', 'The server does not answer', 'The file was not added.') }); });
   request.addEventListener('abort', () => end('cancelled'));
@@ -102,7 +102,7 @@ function rowOf(upload) {
   }[state] || (['waiting', 'sending', 'resting'].includes(state) ? () => button('Cancel', () => cancel(upload), 'quiet-button') : () => null);
   const made = act();
   made?.setAttribute('aria-label', made.textContent + ' ' + file.name);
-  upload.row = make('li', { className: state }, shown, make('b', { dir: 'auto' }, file.name), make('small', {}, bytes(file.size)), make('span', { className: 'what' }, words), meter, made);
+  upload.row = make('li', { className: state }, shown, make('b', { dir: 'auto' }, file.name), make('small', {}, bytes(file.size)), make('div', { className: 'what' }, words, problem ? details(problem) : null), meter, made);
   return upload.row;
 }
 

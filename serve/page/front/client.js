@@ -142,8 +142,9 @@ async function refused(answer, path) {
   return new Problem('failed', TITLES[error.code] || 'The server refused this', text, whole, { code: error.code, message_: error.message || '', readAs: told.read_as || [] });
 }
 
-function sentence(text) {
-  const plain = text.replace(/^(search|query|where|term \d+): /, '');
+/** The server's words as a sentence, without the name of an exception, which the technical details keep. */
+export function sentence(text) {
+  const plain = text.replace(/^(search|query|where|term \d+): /, '').replace(/:? *\b[A-Z]\w*(Error|Exception|Warning)\(.*$/s, '');
   return plain ? plain[0].toUpperCase() + plain.slice(1) + (/[.!?^]$/.test(plain) ? '' : '.') : '';
 }
 
