@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -61,6 +61,9 @@ class ModalitySpec:
         head: the default head, as such a table.
         prepare_tensor: as `prepare`, for views that are a tensor, on its device.
         read_on_gpu: as `read`, for many trusted sources at once, in this process (see `Limits.decode`).
+        preview: how a page shows an item that has no view of its own: "picture" and "plot" draw the first view that
+            `read` gives, as a picture (..., h, w) or as lines (..., n), "text" shows the beginning of the file. None
+            means a picture where a view has at least 8 rows and 8 columns, else a plot.
         read_whole: as `read`, for one view of the whole picture in its proportions, whose metadata has the picture's
             `width` and `height`; None where a modality has no places to look for.
         isolated: whether `read` runs in a decode worker.
@@ -99,6 +102,7 @@ class ModalitySpec:
     head: Mapping[str, Any] | None = None
     revision: int = 1
     read_whole: Read | None = None
+    preview: Literal["picture", "plot", "text"] | None = None
 
     @property
     def identity(self) -> dict[str, int]:

@@ -15,4 +15,5 @@ SPEC = ModalitySpec(
     encoder={"module": "convnet", "shape": (1, 128, 204), "widths": (64, 128, 256, 512)},
     head={"type": "linear"},
     revision=2,  # channels that cancel each other out; MP3s without a length
+    preview="plot",
 )

@@ -15,4 +15,5 @@ SPEC = ModalitySpec(
     families=frozenset({"image", "document"}),
     default_for=frozenset({"image", "document"}),
     anchor=None,
+    preview="picture",
 )

@@ -16,4 +16,5 @@ SPEC = ModalitySpec(
     encoder={"module": "convnet", "shape": (6, 2000), "widths": (64, 128, 256, 512)},
     head={"type": "linear"},
     revision=2,  # units by magnitude; gravity that was removed
+    preview="plot",
 )

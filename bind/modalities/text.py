@@ -62,4 +62,5 @@ SPEC = ModalitySpec(
     families=frozenset({"text"}),
     default_for=frozenset({"text"}),
     isolated=False,
+    preview="text",
 )

@@ -14,4 +14,5 @@ SPEC = ModalitySpec(
     name_hints=("thermal", "infrared", "ir", "lwir", "flir"),
     encoder={"module": "convnet", "shape": (1, 224, 224), "widths": (64, 128, 256, 512)},
     head={"type": "linear"},
+    preview="picture",
 )

@@ -15,4 +15,5 @@ SPEC = ModalitySpec(
     default_for=frozenset({"video"}),
     anchor=None,
     revision=2,  # square pixels; PQ and HLG tone-mapped
+    preview="picture",
 )

@@ -121,7 +121,7 @@ class Service:
             if isinstance(term.content, int):
                 found[place] = await self._stored(term.content)
             elif isinstance(term.content, np.ndarray):
-                found[place] = self._checked(place, term.content)
+                found[place] = self._checked(place, term.content, term.modality)
             else:
                 sources.append(_source(place, term))
                 places.append(place)
@@ -260,14 +260,13 @@ class Service:
         """Runs a call in the queue of slow searches -> its result. Raises Busy, and LateError."""
         return await self._in_time(self._searching_long, functools.partial(work, *arguments, **named))
 
-    async def figure(self, read: Read, source: Source) -> Segment:
+    async def figure(self, read: Read, source: Source, config: Any = None) -> Segment:
         """A file of the library -> its one segment, read by a decode worker in this client's turn.
 
         Raises MediaError.
         """
-        reading = self._decoder.submit(read, source, None, self.library_limits, "whole")
-        (segment,) = await asyncio.wrap_future(reading)
-        return segment
+        reading = self._decoder.submit(read, source, config, self.library_limits, "whole")
+        return (await asyncio.wrap_future(reading))[0]
 
     async def read_whole(self, source: Source, modality: str | None, limits: Limits) -> locating.Picture:
         """A picture to look for places in, read as by `figure`. Raises MediaError."""
@@ -355,11 +354,11 @@ class Service:
                 last = part is parts[-1]
                 yield pipeline.Embedded(position, part.modality, part.vector, *times, part.notes, last, *facts)
 
-    def _checked(self, place: int, vector: np.ndarray) -> EncodedSegment:
+    def _checked(self, place: int, vector: np.ndarray, modality: str | None) -> EncodedSegment:
         vector = np.asarray(vector, np.float32)
         if vector.shape != (self.model.dim,) or not abs(float(np.linalg.norm(vector)) - 1) <= NORM_TOLERANCE:
             raise TermError(place, f"expected a vector of {self.model.dim} numbers and norm 1, got {vector.shape}")
-        return EncodedSegment(vector, "")
+        return EncodedSegment(vector, modality or "")
 
     def written(self, change: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """Changes the library in this thread -> the result. Raises Busy where another process writes."""

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
@@ -43,6 +44,8 @@ def term_of(body: Any, place: str) -> Term:
         return Term(body.item, weight=body.weight)
     if body.text is not None:
         return Term(body.text, weight=body.weight)
+    if body.vector is not None:
+        return Term(_vector(body.vector, place), body.vector_of, body.weight)
     name, value = next((name, getattr(body, name)) for name in CONTENTS if getattr(body, name) is not None)
     match = _DATA.match(value, 0, 512)
     if match is None:
@@ -56,6 +59,14 @@ def term_of(body: Any, place: str) -> Term:
         reason = error.reason if isinstance(error, MediaError) else f"is not base64: {error}"
         raise RequestError(400, "not_data", reason, place) from None
     return Term(content, None if name == FILE else name, body.weight, body.name, hints)
+
+
+def _vector(text: str, place: str) -> np.ndarray:
+    """Base64 of little-endian float32 -> the vector. Raises RequestError."""
+    try:
+        return np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype(np.float32)
+    except (binascii.Error, ValueError) as error:
+        raise RequestError(400, "not_data", f"expected base64 of float32: {error}", place) from None
 
 
 def _known_hints(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ without contents.
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import ctypes
 import hashlib
@@ -21,7 +20,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -40,6 +39,7 @@ SESSION_S = 12 * 3600  # a working day, after which the page asks for the key ag
 OPEN_PATHS = frozenset({"/health", "/ready"})
 """The paths that need no key: they tell whether the server runs, and nothing else."""
 SIGN_IN = "/login"  # where the page's form is sent, and where a browser without a session is sent to
+SIGN_OUT = "/logout"  # where the page sends whoever signs out
 MAX_HEAD_BYTES = 32_768
 """The largest size of the address and all headers of a request together; h11 stops reading at 64 KiB."""
 MAX_ADDRESS_BYTES = 8_192  # path and query; what browsers and proxies accept too
@@ -58,21 +58,12 @@ API_POLICY = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-
 """The content security policy of the API: a browser may neither run nor show what it is sent."""
 
 
-def page_policy(scripts: Sequence[str] = ()) -> str:
-    """The content security policy of the page: it allows scripts of this server, and of inline scripts only `scripts`.
-
-    Two things stay allowed. 'unsafe-eval' is needed because gradio's HTML component makes functions of its template and
-    of page.js. 'unsafe-inline' for styles is needed because gradio's front end and our colour maps have style
-    attributes. The page loads nothing from another host.
-    """
-    hashes = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts)
-    allowed = "".join(f" 'sha256-{name}'" for name in hashes)
-    return (
-        f"default-src 'self'; script-src 'self' 'unsafe-eval'{allowed}; style-src 'self' 'unsafe-inline'; "
-        "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; "
-        "worker-src 'self' blob:; object-src 'none'; frame-ancestors 'none'; base-uri 'self'; form-action 'self'"
-    )
-
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; "
+    "connect-src 'self'; frame-ancestors 'none'; base-uri 'self'; form-action 'self'; "
+    "require-trusted-types-for 'script'"
+)
+"""The page runs scripts of this server only, loads nothing from another host, and never turns text into HTML."""
 
 _PREFLIGHT = {
     "access-control-allow-methods": "GET, POST, PATCH, DELETE",
@@ -170,6 +161,8 @@ class Guard:
                     await answer.send_whole(204, b"", _PREFLIGHT)  # without a key: browsers send none with this
                 elif self._keys and scope["path"] == SIGN_IN:
                     await self._sign_in(scope["method"], body, answer)
+                elif self._keys and (scope["method"], scope["path"]) == ("POST", SIGN_OUT):
+                    await self._set_session(answer, "", 0, self._settings.root_path + SIGN_IN)
                 else:
                     self._check_key(scope, headers)
                     body.expect(headers)
@@ -322,12 +315,15 @@ class Guard:
         except ValueError:
             raise Refusal(400, "bad_form", "expected a form with one field, `key`") from None
         if not self._is_key(form.get("key", [""])[0].strip()):
-            await answer.page(401, "<p role=alert>That is not a key of this server.</p>", root)
+            await answer.page(401, sign_in.WRONG, root)
             return
         until = str(int(time.time()) + SESSION_S)
-        place = f"{root}/"
-        cookie = f"{COOKIE}={until}.{self._mark(until)}; Path={place}; Max-Age={SESSION_S}; HttpOnly; SameSite=Strict"
-        await answer.send_whole(303, b"", {"location": place, "set-cookie": cookie})
+        await self._set_session(answer, f"{until}.{self._mark(until)}", SESSION_S, f"{root}/")
+
+    async def _set_session(self, answer: _Answer, session: str, seconds: int, then: str) -> None:
+        place = f"{self._settings.root_path}/"
+        cookie = f"{COOKIE}={session}; Path={place}; Max-Age={seconds}; HttpOnly; SameSite=Strict"
+        await answer.send_whole(303, b"", {"location": then, "set-cookie": cookie})
 
     def _count(self, scope: Scope, status: int, seconds: float, size: int, reason: str) -> None:
         route = getattr(scope.get("route"), "path", None) or ("page" if 200 <= status < 400 else "other")
@@ -349,7 +345,7 @@ class _Answer:
         self.shared_with = shared_with
         self._send = send
         self._body = body
-        self._policy = API_POLICY if path.startswith(_API) else page_policy()
+        self._policy = API_POLICY if path.startswith(_API) else PAGE_POLICY
         self._started = False
         self._replaced = False
         self.status = 0

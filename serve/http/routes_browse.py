@@ -68,19 +68,27 @@ def _add_list_routes(app: FastAPI, service: Service) -> None:
             str | None,
             Query(max_length=8000, pattern="^[A-Za-z0-9_-]+$", description="`cursor` of the page before, of files"),
         ] = None,
+        offset: Annotated[int, Query(ge=0, le=MAX_ID, description="files before the page, instead of a cursor")] = 0,
         hidden: Hidden = False,
     ) -> Response:
         """List the items in the order in which they were added, or with `files=true` the files in any order."""
         with refusals():
             if files and after:
                 raise ValueError("after: expected cursor beside files=true")
-            if not files and (sort, order, cursor) != ("added", "asc", None):
+            if not files and (sort, order, cursor, offset) != ("added", "asc", None, 0):
                 raise ValueError(
-                    "expected files=true beside sort, order and cursor: items are listed as they were added"
+                    "expected files=true beside sort, order, cursor and offset: items are listed as they were added"
                 )
             if files:
                 page = await service.read(
-                    library.files, where, sort=sort, order=order, limit=limit, cursor=cursor, hidden=hidden
+                    library.files,
+                    where,
+                    sort=sort,
+                    order=order,
+                    limit=limit,
+                    cursor=cursor,
+                    offset=offset,
+                    hidden=hidden,
                 )
                 data = [file_json(one, root) for one in page.files]
                 told = {"has_more": page.cursor is not None, "next": None, "cursor": page.cursor, "total": page.total}

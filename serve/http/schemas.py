@@ -13,6 +13,7 @@ MAX_QUERY_TERMS = 64
 """Terms of one query; each may have to be embedded."""
 MAX_ID = 2**63 - 1
 """The greatest id that SQLite can have."""
+MAX_VECTOR_CHARACTERS = 2**16  # base64 of 12,288 numbers: more than any model of today has
 FILE = "file"
 """The key of a term whose content decides its modality."""
 CONTENTS = (*specs(), FILE)
@@ -57,7 +58,7 @@ def _exactly_one(*names: str) -> Callable[[dict[str, Any]], None]:
 
 
 class _TermBase(Strict):
-    model_config = ConfigDict(json_schema_extra=_exactly_one("item", *CONTENTS))
+    model_config = ConfigDict(json_schema_extra=_exactly_one("item", "vector", *CONTENTS))
 
     weight: Annotated[float, Field(ge=-1, le=1, description="from -1 to 1")] = 1.0
     name: Annotated[str, Field(max_length=255, description="file name of the medium: its suffix helps")] = ""
@@ -65,12 +66,17 @@ class _TermBase(Strict):
         dict[str, float | str], Field(max_length=16, description="what the medium does not say, as `unit`, `rate_hz`")
     ] = {}
     item: Annotated[int | None, Field(ge=1, le=MAX_ID, description="id of an item of the library")] = None
+    vector: Annotated[
+        str | None,
+        Field(description="an embedding of this server's space: base64 of float32", max_length=MAX_VECTOR_CHARACTERS),
+    ] = None
+    vector_of: Annotated[str | None, Field(max_length=64, description="the modality that the vector is of")] = None
 
     @model_validator(mode="after")
     def _one_content(self) -> _TermBase:
-        given = [name for name in ("item", *CONTENTS) if getattr(self, name) is not None]
+        given = [name for name in ("item", "vector", *CONTENTS) if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"expected one of item, {', '.join(CONTENTS)}; got {', '.join(given) or 'none'}")
+            raise ValueError(f"expected one of item, vector, {', '.join(CONTENTS)}; got {', '.join(given) or 'none'}")
         return self
 
 

@@ -68,6 +68,7 @@ class Browsing:
         order: Order = "asc",
         limit: int = 100,
         cursor: str | None = None,
+        offset: int = 0,
         hidden: bool = False,
     ) -> Page:
         """The files of the library in an order, page by page. A file is one entry, however many stretches it has.
@@ -78,6 +79,7 @@ class Browsing:
             order: `asc` or `desc`.
             limit: The largest number of files, up to 1,000.
             cursor: The `cursor` of the page before.
+            offset: The number of files before the page, for a jump into the list; without a cursor.
             hidden: Hidden files are listed too.
 
         Returns:
@@ -92,7 +94,10 @@ class Browsing:
             >>> len(page.files), page.files[0].kind, page.total >= 1
             (1, 'image', True)
         """
-        return self._listing.page(checked_filter(self._catalogue, where, hidden=hidden), sort, order, limit, cursor)
+        if offset < 0 or (offset and cursor is not None):
+            raise ValueError(f"expected an offset of 0 or more, and no cursor beside it, got {offset}")
+        passing = checked_filter(self._catalogue, where, hidden=hidden)
+        return self._listing.page(passing, sort, order, limit, cursor, offset)
 
     def file(self, item_id: int) -> FileItem:
         """The file that an item belongs to, with its marks. Raises UnknownItemError when there is no such item."""

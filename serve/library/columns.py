@@ -69,6 +69,17 @@ class Table:
         shared = self.shared[rows]
         return len(rows) - int(shared.sum()) + len(np.unique(self.contents[rows[shared]]))
 
+    def newest(self, rows: np.ndarray) -> list[tuple[str, int]]:
+        """(month, number of different contents) among rows; a content counts in the month of its newest file."""
+        column, contents = self.columns["month"], self.contents[rows]
+        ranks = np.argsort(np.argsort(np.array(column.values, np.str_))) if column.values else np.empty(0, np.int64)
+        codes = column.codes[rows]
+        order = np.lexsort((np.where(codes >= 0, ranks[codes] if len(ranks) else -1, -1), contents))
+        last = np.append(contents[order][1:] != contents[order][:-1], True) if len(order) else np.empty(0, bool)
+        codes = codes[order][last].astype(np.int64)
+        numbers = np.bincount(codes[codes >= 0], minlength=len(column.values))
+        return [(value, number) for value, number in zip(column.values, numbers.tolist(), strict=True) if number]
+
     def counts(self, name: str, rows: np.ndarray) -> list[tuple[str, int]]:
         """(value, number of different contents) of a column among rows."""
         column = self.columns[name]

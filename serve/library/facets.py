@@ -43,7 +43,7 @@ def count(catalogue: Catalogue, columns: Columns, where: Where, limit: int) -> F
         total=table.total(rows),
         kinds=often["kind"][:limit],
         folders=sorted(counted["folder"])[:limit],
-        months=sorted(counted["month"], reverse=True)[:limit],
+        months=sorted(table.newest(rows), reverse=True)[:limit],
         cameras=often["camera"][:limit],
         places=often["place"][:limit],
         albums=often["album"][:limit],

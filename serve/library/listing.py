@@ -14,6 +14,7 @@ from serve.library.catalogue import Catalogue
 from serve.library.columns import Columns, Table
 from serve.library.errors import CursorError as CursorError
 from serve.library.items import Item, Items, item_of
+from serve.library.ordering import Orders
 from serve.library.where import EVERYTHING, Where
 
 Sort = Literal["added", "date", "name", "size", "path"]
@@ -76,9 +77,13 @@ class Listing:
         self._catalogue = catalogue
         self._items = items
         self._columns = columns
+        self._orders = Orders(catalogue)
 
-    def page(self, where: Where, sort: Sort, order: Order, limit: int, cursor: str | None) -> Page:
-        """At most `limit` files that pass a filter. Raises ValueError (CursorError for a cursor of another list)."""
+    def page(self, where: Where, sort: Sort, order: Order, limit: int, cursor: str | None, offset: int = 0) -> Page:
+        """At most `limit` files that pass a filter, without the first `offset`.
+
+        Raises ValueError (CursorError for a cursor of another list).
+        """
         if sort not in get_args(Sort) or order not in get_args(Order):
             raise ValueError(f"expected an order of {', '.join(get_args(Sort))}, asc or desc; got {sort!r}, {order!r}")
         if not 1 <= limit <= MAX_PAGE:
@@ -88,6 +93,8 @@ class Listing:
             table = self._columns.table()
             passing = self._columns.passing(table, where)
             total = table.total(table.rows(passing))
+            if offset:
+                return self._from(table, passing, where, sort, order, limit, offset, total)
             found: list[_Place] = []
             for places in self._walk(table, passing, sort, order, after, limit + 1):
                 found += self._first_of_each(places, passing, sort, order)
@@ -96,6 +103,28 @@ class Listing:
             shown = found[:limit]
             following = _cursor(shown[-1], sort, order) if len(found) > limit else None
             return Page(self.files([(one.content, one.file) for one in shown]), following, total)
+
+    def _from(
+        self,
+        table: Table,
+        passing: np.ndarray | None,
+        where: Where,
+        sort: Sort,
+        order: Order,
+        limit: int,
+        offset: int,
+        total: int,
+    ) -> Page:
+        indexed, column = _KEYS[sort]
+        files = self._orders.files(table, passing, where, f"{indexed}, content, id", order == "desc")
+        chosen = files[offset : offset + limit]
+        contents = table.contents[np.searchsorted(table.files, chosen)]
+        shown = self.files(list(zip(contents.tolist(), chosen.tolist(), strict=True)))
+        if offset + limit >= len(files) or not shown:
+            return Page(shown, None, total)
+        last = int(chosen[-1])
+        ((key,),) = self._catalogue.rows(f"SELECT {column} FROM files WHERE id = ?", (last,))
+        return Page(shown, _cursor(_Place(key, int(contents[-1]), last), sort, order), total)
 
     def _walk(
         self, table: Table, passing: np.ndarray | None, sort: Sort, order: Order, after: _Place | None, limit: int

@@ -7,7 +7,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from serve.library.text import shown, words_of
-from serve.page import views
+from serve.page.names import name_of, printable
 
 if TYPE_CHECKING:
     from serve.library.items import Item
@@ -22,7 +22,7 @@ PICTURED = ("image", "video")
 def examples(items: Sequence[Item], understood: Sequence[str]) -> list[Answer]:
     """Items of a library and the modalities of its model -> example queries that they can answer.
 
-    The queries have the form that page.js takes: `terms`, and the modality to `want`.
+    The queries have the form that the page takes: `terms`, and the modality to `want`.
     """
     by_modality: dict[str, list[Item]] = {}
     for item in sorted(items, key=lambda item: _FIRST.index(item.modality) if item.modality in _FIRST else len(_FIRST)):
@@ -53,17 +53,17 @@ def label_of(item: Item) -> str:
     """A person's name for an item: its caption, else the words of its file name, '' where those say nothing."""
     caption = item.metadata.get("caption")
     if isinstance(caption, str) and 0 < len(caption) <= 60:
-        return views.printable(caption)
+        return printable(caption)
     words = words_of(shown(PurePath(item.path).stem))
     return " ".join(words) if words and all(len(word) > 3 and word.isalpha() for word in words) else ""
 
 
 def words_term(words: str, weight: float = 1.0) -> Answer:
-    """Words -> a term as page.js takes it."""
+    """Words -> a term as the page takes it."""
     return {"words": words, "weight": weight}
 
 
 def item_term(item: Item) -> Answer:
-    """An item -> a term as page.js takes it."""
-    name = views.name_of(item) if item.modality in PICTURED else label_of(item) or views.name_of(item)
+    """An item -> a term as the page takes it."""
+    name = name_of(item) if item.modality in PICTURED else label_of(item) or name_of(item)
     return {"item": item.item_id, "name": name, "modality": item.modality, "weight": 1.0}

@@ -1,4 +1,4 @@
-"""Small pictures with a scale, for people: plots of sound and motion, and colour maps of depth and thermal images.
+"""Small pictures with a scale, as SVG: plots of sound and motion, and colour maps of depth and thermal images.
 
 The readers run in decode workers (see `preprocess.decoding`), so that a bad file does no more harm here than in a
 search.
@@ -30,17 +30,35 @@ _STOPS = {
     "viridis": "440154 472d7b 3b528b 2c728e 21918c 28ae80 5ec962 addc30 fde725",
     "inferno": "000004 210c4a 57106e 8a226a bc3754 e45a31 f98e09 f9cb35 fcffa4",
 }
+_LINES = 6
+_STYLE = """
+.sheet { fill: #fff } path { fill: none; stroke-width: 1.3 }
+.bars { stroke: #a85a00; stroke-width: 3; stroke-linecap: round }
+text { font: 12px system-ui, sans-serif; fill: #5d6068 }
+.frame, .zero { stroke: #dfdfd9 } .zero { stroke-dasharray: 3 3 }
+.axis-x { stroke: #b8342b } .axis-y { stroke: #4d7a12 } .axis-z { stroke: #1f6fb8 }
+text.axis-x { fill: #b8342b; stroke: none } text.axis-y { fill: #4d7a12; stroke: none }
+text.axis-z { fill: #1f6fb8; stroke: none }
+@media (prefers-color-scheme: dark) {
+  .sheet { fill: #191b20 } .bars { stroke: #f0a650 } text { fill: #a2a6b0 } .frame, .zero { stroke: #3a3e48 }
+  .axis-x { stroke: #ff8a7d } .axis-y { stroke: #a5cf62 } .axis-z { stroke: #6cb2f2 }
+  text.axis-x { fill: #ff8a7d } text.axis-y { fill: #a5cf62 } text.axis-z { fill: #6cb2f2 }
+}
+"""
 _STANDARD_GRAVITY = 9.80665  # m/s2 in one g
 
 
 @dataclass(frozen=True)
 class ColourMap:
-    """A picture as a `data:` address, and the meaning of its colours: `low` and `high` are labels with their unit."""
+    """A picture as a `data:` address, and the meaning of its colours: `low` and `high` are labels with their unit.
+
+    `stops` are colours of the scale, from `low` to `high`, each with its place from 0 to 1.
+    """
 
     address: str
     low: str
     high: str
-    gradient: str
+    stops: tuple[tuple[float, str], ...]
 
 
 def depth_map(source: Source, config: None, limits: Limits, plan: Plan) -> list[Segment]:
@@ -84,11 +102,11 @@ def loudness(source: Source, config: None, limits: Limits, plan: Plan) -> list[S
     return [Segment(peaks[None], segment.start_s, segment.end_s, segment.notes)]
 
 
-def sound_picture(segment: Segment) -> str:
-    """A segment of `loudness` -> an SVG of bars, the loudest of which has the full height."""
+def sound_picture(segment: Segment) -> tuple[str, str]:
+    """A segment of `loudness` -> an SVG of bars, the loudest of which has the full height; and its description."""
     peaks = segment.views[0] / max(float(segment.views[0].max()), 1e-6)
-    bars = "".join(f"M{5 * place + 2.5} {50 - 46 * peak:.1f}V{50 + 46 * peak:.1f}" for place, peak in enumerate(peaks))
-    return f'<svg class="wave" viewBox="0 0 {5 * len(peaks)} 100" aria-hidden="true"><path d="{bars}"/></svg>'
+    bars = "".join(f"M{5 * x + 2.5} {160 - 120 * peak:.1f}V{160 + 120 * peak:.1f}" for x, peak in enumerate(peaks))
+    return document(f'<path class="bars" d="{bars}"/>', "The loudness of the sound over time")
 
 
 def depth_picture(segment: Segment) -> ColourMap:
@@ -111,9 +129,38 @@ def thermal_picture(segment: Segment, unit: str | None) -> ColourMap:
     )
 
 
-def motion_picture(segment: Segment) -> str:
+def colour_picture(colours: ColourMap, reading: str) -> tuple[str, str]:
+    """A colour map, and the meaning of bright and dark -> an SVG with its scale, and its description."""
+    label = f"{colours.low} to {colours.high}, {reading}"
+    stops = "".join(f'<stop offset="{part:.3f}" stop-color="{colour}"/>' for part, colour in colours.stops)
+    body = (
+        f'<defs><linearGradient id="scale">{stops}</linearGradient></defs>'
+        f'<image href="{colours.address}" width="320" height="286" preserveAspectRatio="xMidYMid slice"/>'
+        f'<text x="12" y="308">{escape(colours.low)}</text><rect x="96" y="298" width="128" height="10" rx="5" '
+        f'fill="url(#scale)"/><text x="308" y="308" text-anchor="end">{escape(colours.high)}</text>'
+    )
+    return document(body, label)
+
+
+def lines_picture(values: np.ndarray) -> tuple[str, str]:
+    """Numbers (..., n) of any recording -> an SVG of up to `_LINES` of their lines, each from its least to its
+    greatest value; and its description.
+    """
+    rows = np.nan_to_num(np.asarray(values, np.float64).reshape(-1, values.shape[-1])[:_LINES])
+    body = ""
+    for place, row in enumerate(rows):
+        row = np.array([part.mean() for part in np.array_split(row, min(len(row), 2 * _BUCKETS)) if len(part)])
+        low, spread = float(row.min()), max(float(np.ptp(row)), 1e-9)
+        height, top = 288 / len(rows), 16 + place * 288 / len(rows)
+        ys = top + height * 0.9 * (1 - (row - low) / spread)
+        points = "L".join(f"{x:.1f} {y:.1f}" for x, y in zip(np.linspace(16, 304, len(ys)), ys, strict=True))
+        body += f'<path class="axis-{"xyz"[place % 3]}" d="M{points}"/>'
+    return document(body, "The numbers of the recording over time")
+
+
+def motion_picture(segment: Segment) -> tuple[str, str]:
     """A segment of `motion` -> an SVG: acceleration in g above rotation in degrees a second (left out where it
-    is 0).
+    is 0); and its description.
     """
     acceleration = segment.views[0][:3] / _STANDARD_GRAVITY
     rotation = np.degrees(segment.views[0][3:])
@@ -124,19 +171,21 @@ def motion_picture(segment: Segment) -> str:
     label = f"Motion from {span[0]:.1f} to {span[1]:.1f} s: " + ", ".join(
         f"{name} {_short(values.min())} to {_short(values.max())} {unit}" for name, unit, values in panels
     )
-    height = 108
-    body = "".join(_panel(*panel, top=number * height) for number, panel in enumerate(panels))
-    bottom = len(panels) * height
-    axis = (
-        f'<text x="46" y="{bottom + 12}">{span[0]:.1f} s</text>'
-        f'<text x="316" y="{bottom + 12}" text-anchor="end">{span[1]:.1f} s</text>'
-        + "".join(
-            f'<text class="axis-{name}" x="{160 + 18 * place}" y="{bottom + 12}">{name}</text>'
-            for place, name in enumerate("xyz")
-        )
+    height = 284 // len(panels)
+    body = "".join(_panel(*panel, top=8 + number * height, height=height) for number, panel in enumerate(panels))
+    axis = f'<text x="50" y="310">{span[0]:.1f} s</text><text x="312" y="310" text-anchor="end">{span[1]:.1f} s</text>'
+    names = "".join(
+        f'<text class="axis-{name}" x="{160 + 18 * x}" y="310">{name}</text>' for x, name in enumerate("xyz")
     )
-    heading = f'<svg class="motion" viewBox="0 0 320 {bottom + 18}" role="img" aria-label="{escape(label)}">'
-    return f"{heading}{body}{axis}</svg>"
+    return document(body + axis + names, label)
+
+
+def document(body: str, label: str) -> tuple[str, str]:
+    """The inside of a picture of 320 x 320, and its description -> an SVG that a page can show as an image, and the
+    description.
+    """
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 320 320" role="img"><title>{escape(label)}</title>'
+    return f'{head}<style>{_STYLE}</style><rect class="sheet" width="320" height="320"/>{body}</svg>', label
 
 
 def _short(value: float) -> str:
@@ -144,25 +193,26 @@ def _short(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 10 else f"{value:.1f}" if abs(value) >= 1 else f"{value:.2f}"
 
 
-def _panel(name: str, unit: str, values: np.ndarray, top: int) -> str:
+def _panel(name: str, unit: str, values: np.ndarray, top: int, height: int) -> str:
     low, high = float(values.min()), float(values.max())
     if high - low < 1e-6:
         low, high = low - 1, high + 1
-    xs = np.linspace(46, 316, values.shape[1])
+    tall, bottom = height - 16, top + height - 8
+    xs = np.linspace(50, 312, values.shape[1])
     lines = ""
     for axis, row in zip("xyz", values, strict=True):
-        ys = top + 98 - 90 * (row - low) / (high - low)
+        ys = bottom - tall * (row - low) / (high - low)
         points = "L".join(f"{x:.1f} {y:.1f}" for x, y in zip(xs, ys, strict=True))
         lines += f'<path class="axis-{axis}" d="M{points}"/>'
     zero = ""
     if low < 0 < high:
-        y = top + 98 - 90 * (0 - low) / (high - low)
-        zero = f'<path class="zero" d="M46 {y:.1f}H316"/>'
+        y = bottom - tall * (0 - low) / (high - low)
+        zero = f'<path class="zero" d="M50 {y:.1f}H312"/>'
     return (
-        f'<path class="frame" d="M46 {top + 8}V{top + 98}H316"/>{zero}{lines}'
-        f'<text x="42" y="{top + 15}" text-anchor="end">{_short(high)}</text>'
-        f'<text x="42" y="{top + 98}" text-anchor="end">{_short(low)}</text>'
-        f'<text x="42" y="{top + 57}" text-anchor="end">{unit}</text>'
+        f'<path class="frame" d="M50 {top + 8}V{bottom}H312"/>{zero}{lines}'
+        f'<text x="46" y="{top + 17}" text-anchor="end">{_short(high)}</text>'
+        f'<text x="46" y="{bottom}" text-anchor="end">{_short(low)}</text>'
+        f'<text x="46" y="{(top + bottom) // 2 + 8}" text-anchor="end">{unit}</text>'
     )
 
 
@@ -192,6 +242,7 @@ def _address(values: np.ndarray, dark: float, bright: float, name: str) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
 
 
-def _gradient(name: str, backwards: bool) -> str:
+def _gradient(name: str, backwards: bool) -> tuple[tuple[float, str], ...]:
+    """The stops of a scale, each with its place from 0 to 1."""
     stops = [f"#{stop}" for stop in _STOPS[name].split()]
-    return f"linear-gradient(to right, {', '.join(reversed(stops) if backwards else stops)})"
+    return tuple((place / (len(stops) - 1), stop) for place, stop in enumerate(reversed(stops) if backwards else stops))

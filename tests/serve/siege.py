@@ -39,7 +39,7 @@ KEY = "the-key-of-the-honest-and-the-others"
 HONEST, ATTACKERS = 56, 8
 PATIENCE_S = 120.0
 MIB = 2**20
-_PAGE = "/gradio_api/component_server/"
+_PAGE = "/gradio_api/run/search"
 _WORDS = "dog cat park water red car blue sky child house stone rain snow hill tree lamp boat train bread song".split()  # noqa: SIM905
 
 
@@ -70,7 +70,6 @@ class Target:
     host: str
     port: int
     pid: int
-    component: int | None = None
 
 
 @dataclass
@@ -221,17 +220,9 @@ def attacks(target: Target) -> dict[str, Attack]:
     pattern = "%a" * 120 + "%b"
     where = " or ".join(f"caption like '{pattern}'" for _ in range(37))
     search = json.dumps({"query": "a dog", "where": where}).encode()
-    lists = b'{"data":[' + b"[]," * 20_000_000 + b'[]],"fn_name":"search","session_hash":"x","component_id":%d}'
-    terms = json.dumps(
-        {
-            "data": {"terms": [{"words": "a", "weight": 1}] * 200_000, "k": 10, "want": None, "where": ""},
-            "fn_name": "search",
-            "session_hash": "x",
-            "component_id": target.component,
-        }
-    ).encode()
+    lists = b'{"data":[' + b"[]," * 20_000_000 + b"[]]}"
+    terms = json.dumps({"data": ["a", 10, ["image"] * 200_000, ""]}).encode()
     cookie = 'a="' + '\\"' * 30_000 + '"'
-    lists %= target.component or 0
     long, short = (form([("file", "noise.wav", long_sound(megabytes, 0))]) for megabytes in (57, 15))
     seeds = itertools.count()
 
@@ -354,10 +345,7 @@ async def besiege(
         await asyncio.gather(*tasks)
 
     first = Client(target, 601)
-    status, config = await first.ask("GET", "/config")
-    if status == 200:
-        components = json.loads(config)["components"]
-        target.component = next(part["id"] for part in components if part["type"] == "html")
+    await first.ask("GET", "/")
     first.leave()
     await phase(min(5.0, quiet_s), Met(), Met(), False)
     await phase(quiet_s, siege.quiet, siege.quiet_health, False)

@@ -38,7 +38,7 @@ from serve.page import app as page_module
 from serve.page import views
 from tests.serve import siege, tiny
 from tests.serve.engine.test_batching import Gate, hold, text
-from tests.serve.live import Live, live
+from tests.serve.live import live
 
 pytestmark = pytest.mark.attack
 
@@ -258,30 +258,19 @@ def test_who_sends_faster_waits(guarded: bool, library: Library, monkeypatch: py
         assert (time.monotonic() - began > 1.0) is guarded
 
 
-def component(running: Live) -> int:
-    parts = running.http.get("/config").json()["components"]
-    return int(next(part["id"] for part in parts if part["type"] == "html"))
-
-
 @pytest.mark.parametrize("guarded", [True, False])
 def test_the_page_takes_no_more_than_the_api(guarded: bool, library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     if not guarded:
         monkeypatch.setattr(page_module, "MAX_CALL_BYTES", 2**30)
         monkeypatch.setattr(page_module, "MAX_CALL_VALUES", 2**30)
-        monkeypatch.setattr(page_module, "MAX_QUERY_TERMS", 2**30)
     with live(library, Settings(port=0), page=True) as running:
-        asked: dict[str, Any] = {"fn_name": "search", "session_hash": "x", "component_id": component(running)}
-        call = "/gradio_api/component_server/"
 
-        def status(data: Any) -> int:
-            return running.http.post(call, json=asked | {"data": data}).status_code
+        def status(*data: Any) -> int:
+            return running.http.post("/gradio_api/run/search", json={"data": data}).status_code
 
-        assert (status([[]] * 300_000) == 413) is guarded
-        assert (status({"terms": [{"words": "a", "weight": 1}] * 2_000, "k": 1}) == 413) is guarded
-        terms = [{"words": "a", "weight": 1}] * 65
-        data = {"terms": terms, "k": 1, "want": None, "where": ""}
-        told = running.http.post(call, json=asked | {"data": data}).json()
-        assert ("at most 64 terms" in json.dumps(told)) is guarded
+        assert (status(*[[]] * 300_000) == 413) is guarded
+        assert (status("a", 1, ["image"] * 2_000, "") == 413) is guarded
+        assert (status("a" * 2**20, 1, None, "") == 413) is guarded
 
 
 @pytest.mark.parametrize("guarded", [True, False])

@@ -74,6 +74,34 @@ def test_pages_are_all_files_in_order(library: Library, sort: Sort, order: Order
     assert len(found) == expected[where]
 
 
+@pytest.mark.parametrize("sort", get_args(Sort))
+@pytest.mark.parametrize("order", get_args(Order))
+@pytest.mark.parametrize("where", [None, "kind = 'image'", "folder = 'a'", "name = 'nothing'"])
+def test_a_jump_into_the_list_gives_what_the_pages_before_lead_to(
+    library: Library, sort: Sort, order: Order, where: str | None
+) -> None:
+    whole = [file.path for file in library.files(sort=sort, order=order, where=where, limit=1000).files]
+    for offset in range(1, len(whole) + 2):
+        page = library.files(sort=sort, order=order, where=where, limit=3, offset=offset)
+        assert [file.path for file in page.files] == whole[offset : offset + 3] and page.total == len(whole)
+        assert (page.cursor is None) == (offset + 3 >= len(whole))
+        if page.cursor is not None:
+            rest = library.files(sort=sort, order=order, where=where, limit=1000, cursor=page.cursor)
+            assert [file.path for file in rest.files] == whole[offset + 3 :]
+    with pytest.raises(ValueError, match="offset"):
+        library.files(sort=sort, offset=-1)
+
+
+def test_months_have_as_many_files_as_the_list_by_date(library: Library, tmp_path: Path) -> None:
+    copy = tmp_path / "media" / "b" / "later.png"
+    shutil.copyfile(tmp_path / "media" / "a" / "Pic01.png", copy)
+    copy.with_name("later.png.json").write_text('{"date": "2031-05-06"}')
+    library.index(tmp_path / "media")
+    listed = [file.date[:7] for file in all_pages(library, sort="date", order="desc")]
+    months = library.facets().months
+    assert listed == [month for month, count in months for _ in range(count)] and months[0] == ("2031-05", 1)
+
+
 def test_equal_files_are_one_and_a_film_is_one(library: Library) -> None:
     by_name = {Path(file.path).name: file for file in all_pages(library, sort="name", order="asc")}
     assert "zcopy.png" not in by_name and [Path(path).name for path in by_name["pic00.png"].also] == ["zcopy.png"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import csv
+import dataclasses
+import gzip
 import io
+import re
 from collections.abc import Callable, Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,12 @@ from serve.engine.service import Service
 from serve.engine.settings import Settings
 from serve.http.api import create_app
 from serve.library import projection
-from serve.library.items import Hit, Item
+from serve.library.items import Item
 from serve.library.library import Library
 from serve.page import app as app_module
-from serve.page import plots, views
+from serve.page import figures, plots
+from serve.page.examples import examples
+from serve.page.front import FOLDER, FOREVER, front
 from tests.serve import tiny
 
 HACK = '"><img src=x onerror=alert(1)>'
@@ -87,26 +90,32 @@ def call(client: TestClient) -> Call:
     return _caller(client)
 
 
-def test_a_composed_query_of_words_an_item_and_an_upload(call: Call, media: Path, service: Service) -> None:
-    embedded = call("embed", upload=("beach.png", (media / "beach.png").read_bytes()))
+@pytest.fixture(scope="module")
+def ids(service: Service) -> dict[str, int]:
+    """File name -> the id of its first item."""
+    found: dict[str, int] = {}
+    for item, _ in service.library.sample(100):
+        found.setdefault(Path(item.path).name, item.item_id)
+    return found
+
+
+def test_a_file_becomes_a_vector_that_can_be_searched_with(client: TestClient, media: Path, service: Service) -> None:
+    embedded = vector_of(client, "beach.png", (media / "beach.png").read_bytes())
     assert embedded["modality"] == "image"
     vector = np.frombuffer(base64.b64decode(embedded["vector"]), "<f4")
     assert vector.shape == (service.model.dim,) and abs(np.linalg.norm(vector) - 1) < 1e-5
-
-    alone = call("search", _query({"vector": embedded["vector"], "weight": 1}, want=["image"]))
-    assert alone["count"] == 3 and _names(alone["html"])[0] == "beach.png"
-    item = _ids(alone["html"])[1]
-    both = call("search", _query({"words": "a", "weight": 0.5}, {"item": item, "weight": -1}, k=5))
-    assert both["count"] == 5
-    similar = call("search", _query({"item": item, "weight": 1}, k=20))
-    assert item not in _ids(similar["html"])
+    term = {"vector": embedded["vector"], "vector_of": "image"}
+    alone = client.post("/v1/search", json={"terms": [term], "want": ["image"]}).json()["data"]
+    assert len(alone) == 3 and Path(alone[0]["path"]).name == "beach.png"
+    mixed = [term, {"text": "a", "weight": 0.5}, {"item": alone[1]["id"], "weight": -1}]
+    assert len(client.post("/v1/search", json={"terms": mixed, "k": 5}).json()["data"]) == 5
 
 
-def test_an_upload_leaves_nothing_behind(client: TestClient, call: Call, media: Path, tmp_path: Path) -> None:
+def test_an_upload_leaves_nothing_behind(client: TestClient, media: Path) -> None:
     before = {path for path in Path(gr.utils.get_upload_folder()).rglob("*") if path.is_file()}
     secret = b"\x89PNG only for me" + bytes(100)
-    assert "problem" in call("embed", upload=("secret.png", secret))
-    call("embed", upload=("beach.png", (media / "beach.png").read_bytes()))
+    assert "error" in vector_of(client, "secret.png", secret)
+    vector_of(client, "beach.png", (media / "beach.png").read_bytes())
     after = {path for path in Path(gr.utils.get_upload_folder()).rglob("*") if path.is_file()}
     assert after <= before
 
@@ -120,37 +129,31 @@ def test_an_upload_leaves_nothing_behind(client: TestClient, call: Call, media: 
         ("unknown.bin", bytes(range(256)), "not supported"),
     ],
 )
-def test_a_bad_upload_is_refused_with_its_reason(call: Call, name: str, content: bytes, reason: str) -> None:
-    problem = call("embed", upload=(name, content))["problem"]
-    assert problem["title"] == f"{name} could not be used"
-    assert reason in problem["text"]
+def test_a_bad_upload_is_refused_with_its_reason(client: TestClient, name: str, content: bytes, reason: str) -> None:
+    assert reason in vector_of(client, name, content)["error"]["message"]
 
 
-def test_what_a_content_does_not_tell_can_be_said(call: Call) -> None:
+def test_what_a_content_does_not_tell_can_be_said(client: TestClient) -> None:
     out = io.BytesIO()
     np.save(out, np.full((48, 64), 2.0, np.float32))
-    told = call("embed", upload=("values.npy", out.getvalue()))["problem"]
-    assert told["read_as"] == ["depth", "thermal", "imu"]
-    assert call("embed", upload=("values.npy", out.getvalue()), modality="depth")["modality"] == "depth"
+    assert vector_of(client, "values.npy", out.getvalue())["read_as"] == ["depth", "thermal", "imu"]
+    assert vector_of(client, "values.npy", out.getvalue(), "depth")["modality"] == "depth"
+    assert vector_of(client, "values.npy", out.getvalue(), "smell")["error"]["param"] == "modality"
+    assert client.post("/vectors", data={"file": "/etc/passwd"}).json()["error"]["code"] == "no_file"
 
 
 @pytest.mark.parametrize(
-    ("sent", "text"),
+    ("term", "code"),
     [
-        ({}, "cannot be read"),
-        (None, "cannot be read"),
-        ({"terms": [], "k": 5, "want": None, "where": ""}, "cannot be searched for"),
-        ({"terms": [{"words": "a", "weight": 7}], "k": 5, "want": None, "where": ""}, "cannot be searched for"),
-        ({"terms": [{"words": "a", "weight": 1}], "k": 10**6, "want": None, "where": ""}, "cannot be searched for"),
-        ({"terms": [{"words": "a", "weight": 1}], "k": 5, "want": ["smell"], "where": ""}, "cannot be searched for"),
-        ({"terms": [{"item": 10**9, "weight": 1}], "k": 5, "want": None, "where": ""}, "gone"),
-        ({"terms": [{"vector": "!!", "weight": 1}], "k": 5, "want": None, "where": ""}, "cannot be searched for"),
-        ({"terms": [{"words": "a", "weight": 1}], "k": 5, "want": "image", "where": ""}, "cannot be read"),
-        ({"terms": [{"vector": "AACAPw==", "weight": 1}], "k": 5, "want": None, "where": ""}, "cannot be used"),
+        ({"vector": "!!"}, "not_data"),
+        ({"vector": "AACAPw=="}, "unusable_medium"),
+        ({"vector": "AACAPw==", "text": "a"}, "invalid_request"),
+        ({"vector": base64.b64encode(np.full(tiny.DIM, np.nan, "<f4").tobytes()).decode()}, "unusable_medium"),
     ],
 )
-def test_a_wrong_query_is_explained(call: Call, sent: Any, text: str) -> None:
-    assert text in call("search", sent)["problem"]["title"]
+def test_a_wrong_vector_is_refused(client: TestClient, term: dict[str, Any], code: str) -> None:
+    answer = client.post("/v1/search", json={"terms": [term]})
+    assert (answer.status_code // 100, answer.json()["error"]["code"]) == (4, code)
 
 
 def test_a_fault_of_our_own_is_told_and_logged(
@@ -165,11 +168,6 @@ def test_a_fault_of_our_own_is_told_and_logged(
     assert any(record.exc_info for record in caplog.records)
 
 
-def test_a_wrong_filter_points_at_the_character(call: Call) -> None:
-    answer = call("search", _query({"words": "a", "weight": 1}, where="name lik 'x'"))
-    assert answer["where_error"].splitlines()[-1].endswith("^")
-
-
 @pytest.mark.parametrize(
     ("error", "kind", "text"), [(Busy(7), "busy", "is busy"), (LateError(), "failed", "took too long")]
 )
@@ -180,9 +178,18 @@ def test_a_server_that_cannot_answer_says_so(
         raise error
 
     monkeypatch.setattr(service, "search", refuse)
-    problem = call("search", _query({"words": "a", "weight": 1}))["problem"]
+    problem = call("search", "a", 5, None, "")["problem"]
     assert problem["kind"] == kind and text in problem["title"]
     assert problem.get("retry_after_s") == (7 if kind == "busy" else None)
+
+
+def test_programs_of_gradio_can_search_with_words(call: Call) -> None:
+    found = call("search", "beach", 5, ["image"], "")
+    assert len(found["hits"]) == 3 and found["hits"][0]["path"].endswith("beach.png")
+    assert call("search", "a", 5, None, "name lik 'x'")["problem"]["text"].splitlines()[-1].endswith("^")
+    assert "cannot be read" in call("search", 1, 2, 3, 4, 5, 6)["problem"]["title"]
+    assert "cannot be read" in call("explore", {"x": 1})["problem"]["title"]
+    assert "problem" in call("search", "a", 0, None, "") and "problem" in call("search", "a", 5, ["smell"], "")
 
 
 CLOSED = [
@@ -203,6 +210,14 @@ CLOSED = [
     ("GET", "/monitoring"),
     ("GET", "/svelte/x"),
     ("GET", "/file=/etc/passwd"),
+    ("GET", "/config"),
+    ("GET", "/theme.css"),
+    ("GET", "/static/img/logo.svg"),
+    ("GET", "/gradio_api/info"),
+    ("GET", "/gradio_api/run/overview"),
+    ("POST", "/gradio_api/run/overview/"),
+    ("POST", "/gradio_api/component_server/"),
+    ("POST", "/gradio_api/run/api"),
 ]
 
 
@@ -214,37 +229,81 @@ def test_gradios_other_routes_are_closed(client: TestClient, method: str, path: 
 
 def test_without_the_page_guard_gradio_would_answer(service: Service, media: Path) -> None:
     bare = FastAPI()
-    gr.mount_gradio_app(bare, app_module.page(service), "/")
+    gr.mount_gradio_app(bare, app_module.engine(service), "/")
     with TestClient(bare) as client:
         uploaded = client.post("/gradio_api/upload", files={"files": ("x.txt", b"mine")})
         assert uploaded.status_code == 200
         assert client.get(f"/gradio_api/file={uploaded.json()[0]}").content == b"mine"
+        assert client.get("/gradio_api/info").status_code == 200
 
 
-def test_files_of_the_library_and_the_system_cannot_be_had_from_gradios_routes(
-    client: TestClient, service: Service, media: Path
-) -> None:
+def test_files_of_the_library_and_the_system_cannot_be_had(client: TestClient, service: Service, media: Path) -> None:
+    here = front().version
     for path in (media / "beach.png", service.library.folder / "catalogue.sqlite", Path(app_module.__file__)):
-        for prefix in ("/gradio_api/file=", "/file=", "/assets/../../..", "/static/..%2f..%2f..%2f..", "/assets/"):
+        for prefix in (
+            "/gradio_api/file=",
+            "/file=",
+            "/assets/../../..",
+            f"/assets/{here}/..%2f..%2f..",
+            "/assets/",
+        ):
             answer = client.get(f"{prefix}{path}")
             assert answer.status_code in (403, 404), (prefix, path)
             assert b"PNG" not in answer.content and b"SQLite" not in answer.content
+    assert client.get(f"/assets/{here}/index.html").status_code == 404
 
 
 def test_the_page_asks_nothing_of_other_hosts(client: TestClient) -> None:
-    page = client.get("/").text
-    assert "fonts.googleapis" not in page and "cdn" not in page.lower()
-    config = client.get("/config").json()
-    assert config["analytics_enabled"] is False
-    assert [component["type"] for component in config["components"]].count("html") == 1
-    assert config["dependencies"] == []  # no function can be reached through gradio's own API
+    texts = [asset.content.decode() for asset in front().assets.values()] + [client.get("/").text]
+    addresses = {
+        found for text in texts for found in re.findall(r"(?:https?:)?//[a-z0-9.-]+\.[a-z]{2,}[^\s'\"]*", text)
+    }
+    assert addresses == {"http://www.w3.org/2000/svg"}  # the name of a language, which nobody loads
+    policy = client.get("/").headers["content-security-policy"]
+    assert "unsafe" not in policy and "default-src 'none'" in policy and "script-src 'self';" in policy
+    assert "require-trusted-types-for 'script'" in policy and "frame-ancestors 'none'" in policy
 
 
-def test_only_the_pages_functions_can_be_called(client: TestClient) -> None:
-    component = _component(client)
-    for name in ("load_event", "__init__", "postprocess", "get_config", "push_to_hub"):
-        body = {"data": None, "component_id": component, "fn_name": name, "session_hash": "s"}
-        assert client.post("/gradio_api/component_server/", json=body).status_code == 404
+def test_nothing_of_the_page_turns_text_into_html_or_code() -> None:
+    sinks = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function|DOMParser|javascript:"
+    for name, asset in front().assets.items():
+        assert re.findall(sinks, asset.content.decode()) == [], name
+    html = (FOLDER / "index.html").read_text()
+    assert re.findall(r"<script(?![^>]*src=)|\son\w+=|style=", html) == []
+
+
+def test_the_page_is_small_and_its_files_are_kept_for_ever(client: TestClient) -> None:
+    page = client.get("/")
+    named = re.findall(r'(?:href|src)="(assets/[^"]+)"', page.text)
+    answers = [client.get(f"/{name}", headers={"accept-encoding": "gzip"}) for name in named]
+    assert all(answer.status_code == 200 and answer.headers["cache-control"] == FOREVER for answer in answers)
+    assert len(page.content) + sum(int(answer.headers["content-length"]) for answer in answers) < 100_000
+    assert {"text/javascript", "text/css", "image/svg+xml"} == {
+        answer.headers["content-type"].partition(";")[0] for answer in answers
+    }
+    name = named[-1]
+    assert client.get(f"/{name}", headers={"accept-encoding": "identity"}).content == answers[-1].content
+    old = client.get("/" + re.sub(r"assets/\w+/", "assets/000000000000/", name))
+    assert old.status_code == 404 and "load it again" in old.text
+    assert page.headers["cache-control"] == "no-store"
+    for asset in front().assets.values():
+        assert gzip.decompress(asset.packed) == asset.content
+
+
+def test_every_module_that_is_imported_is_there_and_is_short() -> None:
+    for name, asset in front().assets.items():
+        text = asset.content.decode()
+        assert len(text.splitlines()) <= 400, name
+        for imported in re.findall(r"(?:from|import\(|lazy\()\s*'\./([\w.]+)'", text):
+            assert imported in front().assets, (name, imported)
+    loaded = {found for found in re.findall(r'ASSETS/([\w.]+)"', (FOLDER / "index.html").read_text())}
+    first = {"app.js"}
+    while True:
+        more = {m for name in first for m in re.findall(r"from '\./([\w.]+)'", front().assets[name].content.decode())}
+        if more <= first:
+            break
+        first |= more
+    assert first == {name for name in loaded if name.endswith(".js")}  # what is loaded first is told to the browser
 
 
 @pytest.mark.parametrize(
@@ -252,90 +311,80 @@ def test_only_the_pages_functions_can_be_called(client: TestClient) -> None:
     [
         {"content": b"{"},
         {"json": []},
-        {"json": {"data": None, "component_id": 999, "fn_name": "search", "session_hash": "s"}},
+        {"json": {"data": "x"}},
+        {"json": {"data": [], "fn_index": 0}},
+        {"json": {"data": [], "session_hash": "s"}},
+        {"json": {"data": [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}] * 60}},
         {"data": {"x": "1"}, "files": {"file": ("a", b"b")}},
         {"content": b"x", "headers": {"content-type": "multipart/form-data"}},
     ],
 )
 def test_calls_that_cannot_be_read_are_refused(client: TestClient, sent: dict[str, Any]) -> None:
-    assert client.post("/gradio_api/component_server/", **sent).status_code == 400
+    answer = client.post("/gradio_api/run/search", **sent)
+    assert answer.status_code in (400, 413, 415) and "Traceback" not in answer.text
 
 
-def test_a_call_without_its_upload_is_explained(client: TestClient, call: Call) -> None:
-    for sent in (None, {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}, "x"):
-        assert "cannot be read" in call("embed", sent)["problem"]["title"]
-    form = {"component_id": str(_component(client)), "fn_name": "embed", "session_hash": "s"}
-    two = [("file", ("a.txt", b"a")), ("file", ("b.txt", b"b"))]
-    assert "problem" in client.post("/gradio_api/component_server/", data=form, files=two).json()
+def test_too_large_a_call_is_refused(client: TestClient) -> None:
+    answer = client.post("/gradio_api/run/search", json={"data": ["x" * app_module.MAX_CALL_BYTES]})
+    assert answer.status_code == 413
 
 
-class _Tags(HTMLParser):
-    """What a browser would make of some HTML: its tags, and attributes that could run something."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.dangerous: list[str] = []
-        self.text = ""
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.dangerous += [name for name, _ in attrs if name.startswith("on")]
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
-def test_everything_from_files_is_escaped(call: Call) -> None:
-    html = call("search", _query({"words": "a", "weight": 1}, k=20, want=["text"]))["html"]
-    found = _Tags(html)
-    assert f"{HACK}.txt" in found.text and f"Quoted {HACK}" in found.text
-    assert {"img", "script", "i<b"} & {*found.tags} == set() and found.dangerous == []
-    assert "half ? a pair" in found.text  # valid Unicode, or the answer could not be sent
-    for number in _ids(html):
-        told = _Tags(call("details", number)["html"])
-        assert {"img", "script", "b"} & {*told.tags} == set() and told.dangerous == []
-    # The control: unescaped, the parser would see it.
-    assert _Tags(f"<p>{HACK}</p>").dangerous == ["onerror"]
+def test_each_modality_is_shown_as_what_it_is(client: TestClient, ids: dict[str, int], call: Call) -> None:
+    assert call("overview")["previews"] == {
+        "image": "picture", "video": "picture", "audio": "plot", "text": "text", "depth": "picture",
+        "thermal": "picture", "imu": "plot",
+    }  # fmt: skip
+    shown = {name: client.get(f"/figures/{number}") for name, number in ids.items() if not name.endswith(".mp4")}
+    svg = {name: answer.text for name, answer in shown.items() if answer.headers["content-type"] == "image/svg+xml"}
+    assert {"tone.wav", "room.depth.png", "cup.thermal.png", "walk.csv"} <= svg.keys()
+    assert '<path class="bars" d="M' in svg["tone.wav"]
+    assert "1.04 m" in svg["room.depth.png"] and "4.96 m" in svg["room.depth.png"]
+    assert "20 °C" in svg["cup.thermal.png"] and "35 °C" in svg["cup.thermal.png"]
+    assert ">deg/s<" in svg["walk.csv"] and ">g<" in svg["walk.csv"]
+    assert "near%20is%20bright" in shown["room.depth.png"].headers["x-label"]
+    quoted = next(answer for name, answer in shown.items() if name.startswith('">'))
+    assert quoted.headers["content-type"] == "text/plain; charset=utf-8"
+    assert len(quoted.text) <= figures.QUOTE_CHARACTERS + 1 and f"Quoted {HACK}" in quoted.text
+    for answer in shown.values():
+        assert "sandbox" in answer.headers["content-security-policy"]
 
 
-def test_each_modality_is_shown_as_what_it_is(call: Call) -> None:
-    html = call("search", _query({"words": "a", "weight": 1}, k=40))["html"]
-    card = {name: part for name, part in zip(_names(html), html.split("<article")[1:], strict=True)}
-    assert "/thumbnail" in card["beach.png"]
-    film = call("search", _query({"words": "a", "weight": 1}, want=["video"]))["html"]
-    assert 'preload="none"' in film and "/media#t=" in film and "Play film.mp4 from 0:0" in film
-    assert '<path d="M' in card["tone.wav"] and "<audio controls" in card["tone.wav"]
-    assert "1.04 m" in card["room.depth.png"] and "4.96 m" in card["room.depth.png"]
-    assert "20 °C" in card["cup.thermal.png"] and "35 °C" in card["cup.thermal.png"]
-    assert ">deg/s<" in card["walk.csv"] and ">g<" in card["walk.csv"]
-    assert card[f"{HACK}.txt"].count("word ") < 70 and "…</blockquote>" in card[f"{HACK}.txt"]
+def test_a_modality_of_ones_own_shows_itself() -> None:
+    segment = _segment(np.linspace(0, 1, 2 * 3 * 40, dtype=np.float32).reshape(2, 3, 40))
+    drawn = figures._drawn("plot", segment)
+    assert drawn.kind == "image/svg+xml" and drawn.content.count(b"<path") == 3
+    picture = figures._drawn("picture", _segment(np.random.default_rng(0).random((2, 3, 20, 30), np.float32)))
+    assert picture.kind == "image/jpeg" and Image.open(io.BytesIO(picture.content)).size == (30, 20)
+    deep = figures._drawn("picture", _segment(np.zeros((1, 2, 5, 20, 30), np.uint8)))
+    assert Image.open(io.BytesIO(deep.content)).size == (30, 20)
 
 
-def test_a_file_that_is_gone_is_shown_as_that(call: Call, tmp_path: Path) -> None:
+def test_the_hook_of_a_modality_decides_how_it_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny.seven()
+    for said, expected in ((None, "picture"), ("text", "text"), ("plot", "plot")):
+        spec = dataclasses.replace(specs()["depth"], preview=said)
+        monkeypatch.setattr(figures, "specs", lambda spec=spec: {**specs(), "depth": spec})
+        assert figures.previews(model)["depth"] == expected
+    spec = dataclasses.replace(specs()["imu"], preview=None)
+    monkeypatch.setattr(figures, "specs", lambda: {**specs(), "imu": spec})
+    assert figures.previews(model)["imu"] == "plot"
+
+
+def test_a_file_that_is_gone_or_another_is_not_shown(tmp_path: Path) -> None:
     media = tmp_path / "media"
     media.mkdir()
     (media / "note.txt").write_text("here today")
     with Library.open(tmp_path / "library", tiny.model()) as library:
         library.index(media)
-        service = Service(library)
-        (item,) = [item for item, _ in library.sample(5)]
-        figures = views.Figures(service)
-        (media / "note.txt").unlink()
-        assert "is gone" in asyncio.run(figures.figure(item))
-        (media / "note.txt").write_text("something private that took its place")
-        assert "private" not in asyncio.run(figures.figure(item))
-        service.close()
-
-
-def test_scores_have_words() -> None:
-    assert [views.meaning(score)[1] for score in (9, 5, 4.9, 3, 2.5, 1.9, -3)] == [
-        "strong match", "strong match", "likely match", "likely match", "weak match", "may be chance", "may be chance",
-    ]  # fmt: skip
-    shown = views.card(_hit(score=-0.04), 1, "")
-    assert "<b>0.0</b>" in shown and "0.0 standard deviations" in shown
-    assert "Cosine 0.25" in shown
+        with TestClient(create_app(Service(library)), base_url="http://127.0.0.1") as client:
+            (item,) = [item for item, _ in library.sample(5)]
+            assert client.get(f"/figures/{item.item_id}").text == "here today"
+            (media / "note.txt").unlink()
+            assert client.get(f"/figures/{item.item_id}").status_code == 404
+            (media / "note.txt").write_text("something private that took its place")
+            answer = client.get(f"/figures/{item.item_id}")
+            assert answer.status_code == 404 and "private" not in answer.text
+            assert client.get("/figures/999").status_code == 404
 
 
 def test_colour_maps_keep_their_order() -> None:
@@ -376,7 +425,7 @@ def test_any_number_of_points_can_be_laid_out(count: int) -> None:
 def test_examples_are_of_what_there_is() -> None:
     pictures = [_item(number, f"/m/{name}.png", "image") for number, name in enumerate(("beach", "IMG_1", "forest"), 1)]
     sound = _item(9, "/m/7.wav", "audio", caption="rain on a roof")
-    found = app_module.examples([sound, *pictures], ["image", "audio", "text"])
+    found = examples([sound, *pictures], ["image", "audio", "text"])
     words = [term["words"] for example in found for term in example["terms"] if "words" in term]
     assert words[0] == "beach" and "IMG 1" not in words
     assert {term["name"] for example in found for term in example["terms"] if "item" in term} == {
@@ -384,9 +433,9 @@ def test_examples_are_of_what_there_is() -> None:
     }  # fmt: skip
     assert any(term["weight"] < 0 for example in found for term in example["terms"])
     assert all(example["want"] in (None, "image", "audio") for example in found)
-    silent = app_module.examples([sound, *pictures], ["image", "audio"])
+    silent = examples([sound, *pictures], ["image", "audio"])
     assert not any("words" in term for example in silent for term in example["terms"])
-    assert app_module.examples([], ["image", "text"]) == []
+    assert examples([], ["image", "text"]) == []
 
 
 def test_what_an_empty_library_says_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -400,78 +449,39 @@ def test_what_an_empty_library_says_to_type(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_the_map_is_sent_once_a_revision(call: Call, service: Service) -> None:
-    first = call("explore")
+    first = call("explore", None)
     assert len(first["points"]) == sum(service.counts().values()) == first["total"]
     assert all(0 <= x <= 1 and 0 <= y <= 1 for _, x, y, _, _ in first["points"])
     assert call("explore", first["revision"]) == {"unchanged": True}
 
 
 def test_about_names_model_space_licence_and_limits(call: Call, service: Service) -> None:
-    told = _Tags(call("about")["html"]).text
-    for fact in (
-        service.model.space,
-        service.about().license,
-        "64 MB",
-        "50 million pixels",
-        f"{len(service.library):,}",
-    ):
-        assert fact in told
+    told = call("about")
+    facts = {value for _, value in told["model"] + told["limits"]}
+    assert {service.model.space, service.about().license, "64 MB", "50 million pixels"} <= facts
+    assert told["files"] == len(service.library)
+
+
+def vector_of(client: TestClient, name: str, content: bytes, modality: str = "") -> dict[str, Any]:
+    answer = client.post("/vectors", files={"file": (name, content)}, data={"modality": modality})
+    found: dict[str, Any] = answer.json()
+    assert answer.status_code == (200 if "vector" in found else 400 if found["error"]["param"] == "modality" else 422)
+    return found
 
 
 def _caller(client: TestClient) -> Call:
-    component = _component(client)
-
-    def call(
-        name: str, data: Any = None, upload: tuple[str, bytes] | None = None, modality: str = ""
-    ) -> dict[str, Any]:
-        place = {"component_id": component, "fn_name": name, "session_hash": "s"}
-        if upload is None:
-            answer = client.post("/gradio_api/component_server/", json={"data": data, **place})
-        else:
-            form = {"modality": modality, **{key: str(value) for key, value in place.items()}}
-            answer = client.post("/gradio_api/component_server/", data=form, files={"file": upload})
+    def call(name: str, *given: Any) -> dict[str, Any]:
+        answer = client.post(f"/gradio_api/run/{name}", json={"data": given})
         assert answer.status_code == 200, answer.text
-        found: dict[str, Any] = answer.json()
-        return found
+        (found,) = answer.json()["data"]
+        told: dict[str, Any] = found
+        return told
 
     return call
 
 
-def _component(client: TestClient) -> int:
-    (number,) = [each["id"] for each in client.get("/config").json()["components"] if each["type"] == "html"]
-    return int(number)
-
-
-def _query(*terms: dict[str, Any], k: int = 10, want: list[str] | None = None, where: str = "") -> dict[str, Any]:
-    return {"terms": list(terms), "k": k, "want": want, "where": where}
-
-
-class _Cards(HTMLParser):
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.found: list[tuple[int, str]] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        told = dict(attrs)
-        if tag == "article":
-            self.found.append((int(told["data-id"] or 0), told["data-name"] or ""))
-
-
-def _ids(html: str) -> list[int]:
-    return [number for number, _ in _Cards(html).found]
-
-
-def _names(html: str) -> list[str]:
-    return [name for _, name in _Cards(html).found]
-
-
 def _item(number: int, path: str, modality: str, **metadata: Any) -> Item:
     return Item(number, path, modality, None, None, metadata, (), None, (), "", "")
-
-
-def _hit(score: float) -> Hit:
-    return Hit(1, "/m/x.png", "image", None, None, {}, (), None, (), "", "", score, 0.25, False)
 
 
 def _segment(views_: np.ndarray) -> Any:

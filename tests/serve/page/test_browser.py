@@ -1,21 +1,18 @@
-"""The page in a real browser, over a real server, model and library. Pictures of it are left in `artifacts/page`."""
+"""Searching on the page in a real browser, over a real server, model and library."""
 
 from __future__ import annotations
 
-import asyncio
-import os
 import re
 import shutil
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from bind import zoo
 from bind.model.model import BindModel
@@ -23,13 +20,24 @@ from serve.demo import samples
 from serve.engine.jobs import Busy
 from serve.engine.service import Service
 from serve.engine.settings import Settings
-from serve.http import server
-from serve.http.api import create_app
 from serve.library.library import Library
+from tests.serve.page.browsing import (
+    PHONE,
+    Visit,
+    chromium,
+    delayed,
+    fits,
+    names,
+    photograph,
+    search,
+    serving,
+    tile,
+    tiles,
+    until,
+    violations,
+    visits,
+)
 
-ARTIFACTS = Path(os.environ.get("CROSSBIND_ARTIFACTS", Path(__file__).parents[3] / "artifacts")) / "page"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-WAIT_MS = 20_000
 HACK = "<img src=x onerror=window.hacked=1>"
 CAT_FROM_S = 10.0
 NO_LICENCE_STATED = ("motorcycle_left.png", "bikes.mp4", "carphone_pristine.mp4")
@@ -38,17 +46,8 @@ MINUS = "\N{MINUS SIGN}"
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.fail(f"no browser ({', '.join(BROWSERS)}): install Chromium, on Debian `apt-get install chromium`")
-    fake_devices = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-    expect.set_options(timeout=WAIT_MS)
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(
-            executable_path=found, args=[*fake_devices, "--autoplay-policy=no-user-gesture-required"]
-        )
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -76,77 +75,36 @@ def service(model: BindModel, media: Path) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def address(service: Service) -> Iterator[str]:
-    with _serving(service) as found:
+    with serving(service) as found:
         yield found
-
-
-class Visit:
-    """One browser window. What it asked for, and what went wrong in it, is looked at in the end."""
-
-    def __init__(self, browser: Browser, address: str, **context: Any) -> None:
-        self.address = address
-        self.context = browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | context))
-        self.context.set_default_timeout(WAIT_MS)
-        self.page = self.context.new_page()
-        self.faults: list[str] = []
-        self.page.on("request", self._look_at)
-        self.page.on("pageerror", lambda error: self.faults.append(f"error in the page: {error}"))
-        self.page.on("console", self._listen)
-
-    def _look_at(self, request: Any) -> None:
-        if not request.url.startswith((self.address, "data:", "blob:")):
-            self.faults.append(f"asked another host: {request.url}")
-
-    def _listen(self, said: Any) -> None:
-        # Before anybody has signed in, the page's icon is refused as everything else is.
-        if said.type == "error" and not ("401" in said.text and said.location["url"].endswith("/favicon.ico")):
-            self.faults.append(f"console: {said.text} {said.location}")
-
-    def open(self) -> Page:
-        self.page.goto(self.address)
-        expect(self.page.locator(".state").first).to_be_visible()
-        return self.page
-
-    def close(self) -> None:
-        self.context.close()
-        assert not self.faults, "\n".join(self.faults)
 
 
 @pytest.fixture
 def visit(browser: Browser, address: str) -> Iterator[Callable[..., Page]]:
-    visits: list[Visit] = []
-
-    def begin(**context: Any) -> Page:
-        visits.append(Visit(browser, address, **context))
-        return visits[-1].open()
-
-    yield begin
-    for each in visits:
-        each.close()
+    with visits(browser, address) as begin:
+        yield begin
 
 
 def test_words_pictures_and_subtraction(visit: Callable[..., Page], media: Path) -> None:
     page = visit()
-    page.fill(".words", "a cup of coffee")
-    page.keyboard.press("Enter")
-    expect(cards(page).first).to_have_attribute("data-name", "coffee.png")
-    expect(cards(page).first.locator(".score")).to_contain_text("match")
+    search(page, "a cup of coffee")
+    assert names(page)[0] == "coffee.png"
+    expect(page.locator(".status")).to_contain_text("best first")
     photograph(page, "words")
 
     page.fill(".words", "")
     page.set_input_files(".file", media / "photos" / "chelsea.png")
     expect(page.locator(".term .label")).to_have_text("chelsea.png")
-    expect(card(page, "chelsea.png").locator(".tip")).to_contain_text(
-        re.compile(r"0\.9\d|1\.00")
-    )  # no longer the words'
-    same = cosine(card(page, "chelsea.png"))
+    until(page, "location.hash.includes('t=v')")
+    search(page, "")
+    assert names(page)[0] == "chelsea.png"
+    same = cosine(page, "chelsea.png")
     assert same > 0.98  # the same picture: what is uploaded is read as what was indexed
 
     page.fill(".words", "a cat")
     page.click("[data-do=minus]")
     expect(page.locator(".term.negative .label")).to_have_text("“a cat”")
-    expect(card(page, "chelsea.png").locator(".tip")).not_to_contain_text(f"{same:.2f}")
-    subtracted = cosine(card(page, "chelsea.png"))
+    subtracted = changed_cosine(page, "chelsea.png", same)
     assert subtracted < same - 0.02
     photograph(page, "subtracted")
 
@@ -154,165 +112,214 @@ def test_words_pictures_and_subtraction(visit: Callable[..., Page], media: Path)
     slider.focus()
     for _ in range(8):
         page.keyboard.press("ArrowRight")
+        slider = page.locator(".term.negative .weight")
     expect(page.locator(".term output").nth(1)).to_have_text(f"{MINUS}0.2")
-    expect(card(page, "chelsea.png").locator(".tip")).not_to_contain_text(f"{subtracted:.2f}")
-    assert subtracted < cosine(card(page, "chelsea.png")) < same
+    assert subtracted < changed_cosine(page, "chelsea.png", subtracted) < same
 
-    slider.focus()
+    page.locator(".term.negative .weight").focus()
     page.keyboard.press("Delete")
     expect(page.locator(".term")).to_have_count(1)
-    expect(card(page, "chelsea.png").locator(".tip")).to_contain_text(f"{same:.2f}")
+    until(page, f"{_CAPTION}('chelsea.png').includes('Cosine {same:.2f}')")
 
 
-def test_a_film_starts_where_it_matches(visit: Callable[..., Page]) -> None:
-    page = visit()
-    page.click(".kind.m-video")
-    page.fill(".words", "a cat")
-    page.keyboard.press("Enter")
-    found = card(page, "gravel then cat.mp4")
-    expect(found).to_be_visible()
-    film = found.locator("video")
-    assert f"#t={CAT_FROM_S:.2f}," in (film.get_attribute("src") or "")
-    film.evaluate("v => v.addEventListener('playing', () => { window.startedAt = v.currentTime }, { once: true })")
-    found.locator(".play").click()
-    page.wait_for_function("window.startedAt !== undefined")
-    assert CAT_FROM_S - 0.1 <= page.evaluate("window.startedAt") < CAT_FROM_S + 1
-    page.wait_for_function(f"document.querySelector('[data-name^=gravel] video').currentTime > {CAT_FROM_S + 0.3}")
+def test_a_film_is_shown_where_it_matches(visit: Callable[..., Page]) -> None:
+    page = visit("#q=a+cat&kind=video")
+    found = tile(page, "gravel then cat.mp4")
+    expect(found.locator(".badge")).to_have_text("0:10")
+    found.locator(".open").click()
+    film = page.locator(".viewer video")
+    expect(film).to_have_attribute("src", re.compile(rf"#t={CAT_FROM_S:.2f}"))
+    until(page, "document.querySelector('.viewer video').readyState > 0")
+    assert CAT_FROM_S - 0.1 <= film.evaluate("v => v.currentTime") < CAT_FROM_S + 1
+    film.evaluate("v => { v.muted = true; return v.play() }")
+    until(page, f"document.querySelector('.viewer video').currentTime > {CAT_FROM_S + 0.3}")
     photograph(page, "film")
 
 
-def test_filters(visit: Callable[..., Page]) -> None:
-    page = visit()
-    page.click(".kind.m-video")
-    page.fill(".words", "a machine")
-    page.keyboard.press("Enter")
-    expect(cards(page).first).to_have_attribute("data-modality", "video")
-    assert {each.get_attribute("data-modality") for each in cards(page).all()} == {"video"}
-    page.click(".more summary")
-    page.fill(".where", "folder lik 'x'")
-    page.locator(".where").press("Enter")
-    expect(page.locator(".where-error")).to_contain_text("expected one of")
-    photograph(page, "filter-wrong")
-    page.fill(".where", "name = 'bikes.mp4'")
-    page.locator(".where").press("Enter")
-    expect(page.locator(".where-error")).to_be_hidden()
-    expect(cards(page)).to_have_count(1)
-    page.fill(".where", "name = 'nothing'")
-    page.locator(".where").press("Enter")
-    expect(page.locator(".state.nothing")).to_contain_text("only videos and only where name = 'nothing'")
-    photograph(page, "nothing")
-    page.click(".state.nothing button")
-    expect(cards(page)).to_have_count(12)
-
-
 def test_more_less_and_add(visit: Callable[..., Page]) -> None:
-    page = visit()
-    page.fill(".words", "a motorcycle")
-    page.keyboard.press("Enter")
-    card(page, "motorcycle_left.png").locator("[data-do=more]").click()
+    page = visit("#q=a+motorcycle")
+    first = tile(page, "motorcycle_left.png")
+    first.hover()
+    first.locator("[data-act=more]").click()
     expect(page.locator(".term .label")).to_have_text("motorcycle_left.png")
-    expect(card(page, "motorcycle_left.png")).to_have_count(0)  # itself is no answer
+    expect(first).to_have_count(0)  # itself is no answer
     expect(page.locator(".words")).to_have_value("")
-    pictures = page.locator(".card[data-name$='.png']")
-    added = pictures.first.get_attribute("data-name") or ""
-    pictures.first.locator("[data-do=add]").click()
+    wait(page)
+    pictures = tiles(page).and_(page.locator(".k-image"))
+    added = name_of(pictures.first)
+    pictures.first.locator(".open").focus()
+    page.keyboard.press("a")
     expect(page.locator(".term")).to_have_count(2)
-    expect(card(page, added)).to_have_count(0)
-    removed = pictures.first.get_attribute("data-name") or ""
-    pictures.first.locator("[data-do=less]").click()
+    expect(tile(page, added)).to_have_count(0)
+    wait(page)
+    removed = name_of(pictures.first)
+    pictures.first.locator(".open").focus()
+    page.keyboard.press("l")
     expect(page.locator(".term.negative .label")).to_have_text(removed)
     expect(page.locator(".term output")).to_have_text(["+1.0", "+1.0", f"{MINUS}0.5"])
     photograph(page, "composed")
 
 
+def test_results_of_another_query_never_stay(visit: Callable[..., Page], service: Service) -> None:
+    page = visit("#q=a+cat", color_scheme="dark", reduced_motion="reduce")
+    expect(tile(page, "chelsea.png")).to_be_visible()
+    with delayed(service) as release:
+        page.fill(".words", "a temple")
+        page.keyboard.press("Enter")
+        expect(tiles(page)).to_have_count(0)
+        expect(page.locator(".skeleton")).to_be_visible()
+        expect(page.locator(".status")).to_contain_text("earching")
+        moving = page.evaluate("getComputedStyle(document.querySelector('.skeleton i')).animationDuration")
+        assert moving == "0s"
+        page.get_by_role("button", name="Cancel", exact=True).first.click()
+        expect(page.locator(".panel")).to_contain_text("The search was cancelled")
+        expect(page.locator(".words")).to_have_value("a temple")
+        release()
+    page.get_by_role("button", name="Search again").click()
+    expect(tiles(page).first).to_be_visible()
+    photograph(page, "dark")
+
+
+def test_every_search_and_item_has_an_address(visit: Callable[..., Page], media: Path, address: str) -> None:
+    page = visit()
+    search(page, "a flower")
+    search(page, "a cat")
+    tile(page, "chelsea.png").locator(".open").click()
+    expect(page.locator(".viewer h2")).to_have_text("chelsea.png")
+    shared = page.url
+    page.go_back()
+    expect(page.locator(".viewer")).to_be_hidden()
+    expect(page.locator(".words")).to_have_value("a cat")
+    page.go_back()
+    expect(page.locator(".words")).to_have_value("a flower")
+    wait(page)
+    assert names(page)[0] == "flower.jpg"
+    page.go_forward()
+    expect(page.locator(".words")).to_have_value("a cat")
+    other = visit(shared.removeprefix(address).removeprefix("/"))
+    expect(other.locator(".viewer h2")).to_have_text("chelsea.png")
+    other.keyboard.press("Escape")
+    expect(other.locator(".words")).to_have_value("a cat")
+
+    page.set_input_files(".file", media / "photos" / "coffee.png")
+    expect(page.locator(".term .label")).to_have_text("coffee.png")
+    until(page, "location.hash.includes('t=v')")
+    page.fill(".words", "")
+    search(page, "")
+    with_a_file = visit(page.url.removeprefix(address).removeprefix("/"))
+    expect(with_a_file.locator(".term .label")).to_have_text("coffee.png")
+    wait(with_a_file)
+    assert names(with_a_file)[0] == "coffee.png" and cosine(with_a_file, "coffee.png") > 0.98
+
+
+def test_filters_have_words_for_what_is_wrong(visit: Callable[..., Page]) -> None:
+    page = visit("#q=a+machine&where=folder+lik+'x'", expected=("400",))
+    expect(page.locator(".panel")).to_contain_text("The filter cannot be read")
+    expect(page.locator(".where-error")).to_contain_text("expected one of")
+    photograph(page, "filter-wrong")
+    page.get_by_role("button", name="Clear the filter").click()
+    expect(tiles(page).first).to_be_visible()
+    page.goto(page.url + "&where=name+%3D+'nothing'&kind=video")
+    expect(page.locator(".panel")).to_contain_text("Nothing passes these filters")
+    photograph(page, "nothing")
+    page.get_by_role("button", name="Clear the filters").first.click()
+    expect(tiles(page).first).to_be_visible()
+
+
+def test_where_a_picture_shows_it(visit: Callable[..., Page]) -> None:
+    page = visit("#q=a+cup+of+coffee")
+    tile(page, "coffee.png").locator(".open").click()
+    until(page, "document.querySelector('.viewer img.whole')?.naturalWidth > 0")
+    page.get_by_role("button", name="Show where").click()
+    expect(page.locator(".places-note")).to_contain_text("Click a box, or draw one")
+    boxes = page.locator(".viewer .box")
+    expect(boxes.first).to_be_visible()
+    assert page.locator(".viewer canvas.heat").count() == 1
+    inside = page.evaluate(
+        """() => { const o = document.querySelector('.overlay').getBoundingClientRect();
+        return [...document.querySelectorAll('.box')].every(b => { const r = b.getBoundingClientRect();
+        return r.left >= o.left - 1 && r.right <= o.right + 1 && r.top >= o.top - 1 && r.bottom <= o.bottom + 1 }) }"""
+    )
+    assert inside
+    photograph(page, "where")
+    boxes.first.click()
+    expect(page.locator(".viewer")).to_be_hidden()
+    expect(page.locator(".term .label")).to_have_text("part of coffee.png")
+    wait(page)
+    assert "coffee.png" in names(page)[:3]
+
+
+def test_a_part_is_drawn_and_searched_with(visit: Callable[..., Page]) -> None:
+    page = visit("#q=a+cat")
+    tile(page, "chelsea.png").locator(".open").click()
+    until(page, "document.querySelector('.viewer img.whole')?.naturalWidth > 0")
+    page.get_by_role("button", name="Show where").click()
+    expect(page.locator(".viewer .overlay")).to_be_visible()
+    box = page.locator(".viewer .overlay").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 0.93 * box["width"], box["y"] + 0.9 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.99 * box["width"], box["y"] + 0.98 * box["height"], steps=4)
+    page.mouse.up()
+    page.get_by_role("button", name="Search with this part").last.click()
+    expect(page.locator(".term .label")).to_have_text("part of chelsea.png")
+
+
 def test_with_the_keyboard_alone(visit: Callable[..., Page]) -> None:
     page = visit()
+    page.keyboard.press("Tab")
+    expect(page.locator(".skip")).to_be_focused()
     page.keyboard.press("/")
     expect(page.locator(".words")).to_be_focused()
     page.keyboard.type("a flower")
     page.keyboard.press("Enter")
-    expect(cards(page).first).to_have_attribute("data-name", "flower.jpg")
+    wait(page)
+    assert names(page)[0] == "flower.jpg"
     page.keyboard.press("ArrowDown")
-    expect(cards(page).first).to_be_focused()
+    expect(tiles(page).first.locator(".open")).to_be_focused()
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     page.keyboard.press("ArrowRight")
-    expect(cards(page).nth(1)).to_be_focused()
+    expect(tiles(page).nth(1).locator(".open")).to_be_focused()
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("Enter")
-    expect(page.locator(".dialog h2")).to_have_text("flower.jpg")
+    expect(page.locator(".viewer h2")).to_have_text("flower.jpg")
     photograph(page, "details")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".viewer h2")).not_to_have_text("flower.jpg")
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator(".viewer h2")).to_have_text("flower.jpg")
+    page.locator(".stage").focus()
+    page.keyboard.press("+")
+    expect(page.locator(".stage")).to_have_attribute("data-zoom", "1.50")
+    page.keyboard.press("0")
+    expect(page.locator(".stage")).to_have_attribute("data-zoom", "1.00")
     page.keyboard.press("Escape")
-    expect(page.locator(".dialog")).to_be_hidden()
-    expect(cards(page).first).to_be_focused()
+    expect(page.locator(".viewer")).to_be_hidden()
+    expect(tiles(page).first.locator(".open")).to_be_focused()
     page.keyboard.press("m")
     expect(page.locator(".term .label")).to_have_text("flower.jpg")
-    unnamed = page.evaluate(
-        """() => [...document.querySelectorAll('.crossbind :is(button, input, select, video, audio, a)')]
-        .filter(e => e.checkVisibility())
-        .filter(e => !(e.getAttribute('aria-label') || e.textContent.trim() || e.closest('label')))
-        .map(e => e.outerHTML)"""
-    )
-    assert unnamed == []
 
 
 def test_on_a_phone(visit: Callable[..., Page], media: Path) -> None:
-    page = visit(viewport={"width": 375, "height": 812}, has_touch=True, is_mobile=True)
-    assert fits(page)
-    photograph(page, "phone-start")
-    page.fill(".words", "a cat")
-    page.keyboard.press("Enter")
-    expect(cards(page)).to_have_count(12)
+    page = visit("#q=a+cat", viewport=PHONE, has_touch=True, is_mobile=True)
+    expect(tiles(page).first).to_be_visible()
+    lefts = {round(box["x"]) for one in tiles(page).all()[:9] if (box := one.bounding_box())}
+    assert len(lefts) == 3
     page.set_input_files(".file", media / "photos" / "flower.jpg")
     expect(page.locator(".term")).to_have_count(1)
-    page.click(".more summary")
+    wait(page)
     assert fits(page)
-    page.click(".more summary")
     photograph(page, "phone-results")
-    card(page, "flower.jpg").locator(".name").click()
-    expect(page.locator(".dialog")).to_be_visible()
-    assert fits(page)
-    page.click(".dialog .close")
-    for tab, inside in (("explore", ".map"), ("about", ".sheets")):
-        page.click(f"#tab-{tab}")
+    tile(page, "chelsea.png").locator(".open").click()
+    expect(page.locator(".viewer h2")).to_be_visible()
+    assert fits(page) and violations(page) == []
+    photograph(page, "phone-details")
+    page.locator(".viewer .close").click()
+    for view, inside in (("map", ".chart"), ("about", ".cards")):
+        page.click(f'.places [data-view="{view}"]')
         expect(page.locator(inside)).to_be_visible()
         assert fits(page)
-        photograph(page, f"phone-{tab}")
-
-
-def test_in_the_dark_and_without_motion(visit: Callable[..., Page], service: Service) -> None:
-    page = visit(color_scheme="dark", reduced_motion="reduce")
-    red, green, blue = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
-    assert max(red, green, blue) < 60
-    with _delayed(service) as release:
-        page.fill(".words", "a temple")
-        page.keyboard.press("Enter")
-        expect(page.locator(".skeleton")).to_be_visible()
-        expect(page.locator(".status")).to_contain_text("earching")
-        moving = page.evaluate("getComputedStyle(document.querySelector('.skeleton .card')).animationDuration")
-        assert moving == "0s"
-        release()
-    expect(cards(page).first).to_be_visible()
-    photograph(page, "dark")
-
-
-def test_explore_and_about(visit: Callable[..., Page], service: Service) -> None:
-    page = visit()
-    page.click("#tab-explore")
-    points = page.locator(".map circle")
-    expect(points).to_have_count(sum(service.counts().values()))
-    points.first.focus()
-    expect(page.locator(".map-tip")).to_be_visible()
-    across = [float(point.get_attribute("cx") or 0) for point in points.all()]
-    page.keyboard.press("ArrowLeft" if across[0] > sum(across) / len(across) else "ArrowRight")
-    expect(points.first).not_to_be_focused()
-    page.keyboard.press("Enter")
-    expect(page.locator(".dialog h2")).to_be_visible()
-    page.keyboard.press("Escape")
-    photograph(page, "explore")
-    page.click("#tab-about")
-    expect(page.locator(".sheets")).to_contain_text(service.model.space)
-    expect(page.locator(".sheets")).to_contain_text(service.about().license)
-    photograph(page, "about")
+        photograph(page, f"phone-{view}")
 
 
 def test_every_example_finds_something(visit: Callable[..., Page]) -> None:
@@ -322,57 +329,50 @@ def test_every_example_finds_something(visit: Callable[..., Page]) -> None:
     assert count >= 4
     for place in range(count):
         page.locator(".example").nth(place).click()
-        expect(cards(page).first).to_be_visible()
-        page.fill(".words", "")
-        while page.locator(".term").count():
-            page.locator(".term .remove").first.click()
-        page.keyboard.press("Enter")
-        if not page.locator(".example").count():
-            page.locator(".words").press("Enter")
+        wait(page)
+        expect(tiles(page).first.or_(page.locator(".panel.nothing"))).to_be_visible()
+        page.locator(".brand").click()
         expect(page.locator(".example")).to_have_count(count)
 
 
 def test_a_bad_upload_leaves_the_query_alone(visit: Callable[..., Page], tmp_path: Path) -> None:
-    page = visit()
-    page.fill(".words", "a cat")
-    page.keyboard.press("Enter")
-    expect(cards(page).first).to_be_visible()
+    page = visit("#q=a+cat", expected=("422",))
     bad = tmp_path / f"{HACK[:-1]}.png"
     bad.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(64))
     page.set_input_files(".file", bad)
     expect(page.locator(".notice")).to_contain_text("could not be used")
-    expect(page.locator(".notice")).to_contain_text("decoded")
+    expect(page.locator(".notice")).to_contain_text("ecoded")
+    expect(page.locator(".notice pre")).to_be_hidden()
+    page.locator(".notice summary").click()
+    expect(page.locator(".notice pre")).to_contain_text("422")
     expect(page.locator(".term")).to_have_count(0)
     expect(page.locator(".words")).to_have_value("a cat")
-    expect(cards(page)).to_have_count(12)
+    expect(tile(page, "chelsea.png")).to_be_visible()
     photograph(page, "bad-upload")
-    page.locator(".notice .remove").click()
+    page.get_by_role("button", name="Dismiss").click()
     expect(page.locator(".notice")).to_have_count(0)
     assert page.evaluate("window.hacked") is None
 
 
 def test_names_and_captions_cannot_run(visit: Callable[..., Page]) -> None:
-    page = visit()
-    page.click(".kind.m-text")
-    page.fill(".words", "the name of this note wants to run")
-    page.keyboard.press("Enter")
-    found = cards(page).first
+    page = visit("#q=the+name+of+this+note+wants+to+run&kind=text")
+    found = tiles(page).first
     expect(found.locator(".name")).to_have_text(f"{HACK}.txt")
-    expect(found.locator(".caption")).to_have_text('"><script>window.hacked=3</script>')
-    expect(found.locator("blockquote")).to_contain_text("${window.hacked=2}")
-    found.locator(".name").click()
-    expect(page.locator(".dialog h2")).to_have_text(f"{HACK}.txt")
-    page.locator(".dialog [data-do=add]").click()
+    expect(found.locator(".quote")).to_contain_text("${window.hacked=2}")
+    found.locator(".open").click()
+    expect(page.locator(".viewer h2")).to_have_text(f"{HACK}.txt")
+    expect(page.locator(".said")).to_have_text('"><script>window.hacked=3</script>')
+    expect(page.locator(".reading")).to_contain_text(HACK)
+    page.locator(".facts").get_by_role("button", name="Add", exact=True).click()
     expect(page.locator(".term .label")).to_have_text(f"{HACK}.txt")
-    page.click("#tab-explore")
-    expect(page.locator(".map circle").first).to_be_attached()
+    page.click('.places [data-view="map"]')
+    expect(page.locator(".chart canvas")).to_be_visible()
     assert page.evaluate("window.hacked") is None
 
 
 def test_a_busy_server_is_asked_again(
     visit: Callable[..., Page], service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = visit()
     real, refusals = service.search, [Busy(1)]
 
     async def busy_once(*arguments: Any, **named: Any) -> Any:
@@ -381,12 +381,11 @@ def test_a_busy_server_is_asked_again(
         return await real(*arguments, **named)
 
     monkeypatch.setattr(service, "search", busy_once)
-    page.fill(".words", "a cat")
-    page.keyboard.press("Enter")
-    expect(page.locator(".state.busy")).to_contain_text("The server is busy")
+    page = visit("#q=a+cat", expected=("429",))
+    expect(page.locator(".panel")).to_contain_text("The server is busy")
     expect(page.locator(".status")).to_contain_text("Searching again in")
     photograph(page, "busy")
-    expect(cards(page)).to_have_count(12)
+    expect(tile(page, "chelsea.png")).to_be_visible()
 
 
 def test_a_camera_and_a_microphone(visit: Callable[..., Page], service: Service) -> None:
@@ -394,12 +393,7 @@ def test_a_camera_and_a_microphone(visit: Callable[..., Page], service: Service)
     page.click("[data-do=camera]")
     page.get_by_role("button", name="Take the picture").click()
     expect(page.locator(".term .label")).to_have_text("camera.jpg")
-    expect(cards(page).first).to_be_visible()
-    microphone = page.locator("[data-do=microphone]")
-    if "audio" not in service.model.modalities:
-        expect(microphone).to_be_hidden()  # the model could not use it
-        return
-    microphone.click()
+    page.locator("[data-do=microphone]").click()
     expect(page.locator(".recorder")).to_contain_text("Recording 1 s")
     page.get_by_role("button", name="Stop and search").click()
     expect(page.locator(".term .label")).to_have_text(["camera.jpg", "recording.weba"])
@@ -407,34 +401,29 @@ def test_a_camera_and_a_microphone(visit: Callable[..., Page], service: Service)
     expect(page.locator(".notice")).to_have_count(0)
 
 
-def test_an_empty_library_says_what_to_do_and_notices(
-    browser: Browser, model: BindModel, tmp_path: Path, media: Path
-) -> None:
-    with (
-        Library.open(tmp_path / "library", model) as library,
-        _serving(Service(library, Settings(port=0))) as address,
-        closing(Visit(browser, address)) as window,
-    ):
-        page = window.open()
-        expect(page.locator(".state.empty")).to_contain_text("This library is empty")
-        expect(page.locator(".state.empty code")).to_contain_text(str(tmp_path / "library"))
-        photograph(page, "empty")
-        library.index(media / "science")
-        expect(page.locator(".example").first).to_be_visible()
+def test_nothing_here_looks_like_that(visit: Callable[..., Page]) -> None:
+    page = visit("#q=a+violin")
+    expect(page.locator(".panel")).to_contain_text("Nothing here looks like that")
+    expect(tiles(page)).to_have_count(0)
+    assert violations(page) == []
+    photograph(page, "nothing-alike")
+    page.get_by_role("button", name="Show the nearest").click()
+    expect(tiles(page).first).to_be_visible()
+    expect(page.locator(".part h2")).to_contain_text("The nearest")
+    page.go_back()
+    expect(page.locator(".panel")).to_contain_text("Nothing here looks like that")
 
 
-def test_signing_in_with_a_key(browser: Browser, service: Service) -> None:
-    key = "a key of more than sixteen characters".replace(" ", "-")
-    guarded = Service(service.library, Settings(port=0, api_keys=(key,)))
-    with _serving(guarded) as address, closing(Visit(browser, address)) as window:
-        window.page.goto(address)
-        window.page.get_by_label("API key").fill(key)
-        window.page.get_by_role("button", name="Sign in").click()
-        expect(window.page.locator(".example").first).to_be_visible()
-        window.page.fill(".words", "a cup of coffee")
-        window.page.keyboard.press("Enter")
-        expect(cards(window.page).first).to_have_attribute("data-name", "coffee.png")
-        window.page.wait_for_function("document.querySelector('.card img').naturalWidth > 0")
+def test_what_is_probably_not_meant_is_folded_away(visit: Callable[..., Page]) -> None:
+    page = visit("#q=a+cat")
+    expect(tile(page, "chelsea.png")).to_be_visible()
+    fold = page.locator(".fold-button")
+    expect(fold).to_contain_text("Probably not")
+    shown = tiles(page).count()
+    fold.click()
+    expect(fold).to_have_attribute("aria-expanded", "true")
+    expect(tiles(page).nth(shown)).to_be_visible()
+    photograph(page, "probably-not")
 
 
 def test_the_picture_in_the_readme(browser: Browser, model: BindModel, tmp_path: Path, media: Path) -> None:
@@ -443,17 +432,22 @@ def test_the_picture_in_the_readme(browser: Browser, model: BindModel, tmp_path:
         shutil.copytree(media / name, tmp_path / "media" / name, ignore=shutil.ignore_patterns(*NO_LICENCE_STATED))
     with (
         Library.open(tmp_path / "library", model) as library,
-        _serving(Service(library, Settings(port=0))) as address,
-        closing(Visit(browser, address, viewport={"width": 1180, "height": 860})) as window,
+        serving(Service(library, Settings(port=0))) as address,
+        closing(Visit(browser, address, viewport={"width": 1180, "height": 760})) as window,
     ):
         library.index(tmp_path / "media")
         page = window.open()
         page.set_input_files(".file", media / "photos" / "chelsea.png")
-        alone = cosine(card(page, "chelsea.png"))
+        expect(page.locator(".term .label")).to_have_text("chelsea.png")
+        until(page, "location.hash.includes('t=v')")
         page.fill(".words", "a flower")
         page.click("[data-do=plus]")
-        expect(card(page, "chelsea.png").locator(".tip")).not_to_contain_text(f"{alone:.2f}")
-        page.locator("h1").hover()
+        expect(page.locator(".term")).to_have_count(2)
+        wait(page)
+        expect(tiles(page).first.or_(page.locator(".panel"))).to_be_visible()
+        if page.locator(".panel.nothing").count():
+            page.get_by_role("button", name="Show the nearest").click()
+        expect(tiles(page).first).to_be_visible()
         page.locator(".words").blur()
         photograph(page, "readme")
 
@@ -466,62 +460,26 @@ def test_the_watch_over_a_visit_sees_other_hosts(browser: Browser, address: str)
         window.close()
 
 
-def cards(page: Page) -> Locator:
-    return page.locator(".results .card[data-id]")
+_CAPTION = "(name => [...document.querySelectorAll('.caption')].find(c => c.textContent.includes(name))?.title || '')"
 
 
-def card(page: Page, name: str) -> Locator:
-    return page.locator(f'.results .card[data-name="{name}"]')
+def cosine(page: Page, name: str) -> float:
+    title = tile(page, name).locator(".caption").get_attribute("title") or ""
+    return float(re.findall(r"Cosine (-?[\d.]+\d)", title)[0])
 
 
-def cosine(found: Locator) -> float:
-    return float((found.locator(".tip").text_content() or "").rpartition("Cosine ")[2].rstrip("."))
+def changed_cosine(page: Page, name: str, before: float) -> float:
+    until(page, f"{_CAPTION}('{name}').includes('Cosine') && !{_CAPTION}('{name}').includes('Cosine {before:.2f}')")
+    return cosine(page, name)
 
 
-def fits(page: Page) -> bool:
-    """Whether nothing sticks out to the side."""
-    return bool(page.evaluate("document.documentElement.scrollWidth <= innerWidth && innerWidth <= 375"))
+def name_of(found: Any) -> str:
+    return str(found.locator(".pick input").get_attribute("aria-label")).removeprefix("Select ")
 
 
-def photograph(page: Page, name: str) -> None:
-    """Leaves a picture of the page, with its images loaded."""
-    page.wait_for_function("scrollTo(0, 0) || [...document.images].every(i => i.complete || i.loading === 'lazy')")
-    ARTIFACTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=ARTIFACTS / f"{name}.png")
-
-
-@contextmanager
-def _serving(service: Service) -> Iterator[str]:
-    """The service on a free port, as `crossbind serve` runs it, in a thread of its own."""
-    bound = server.bind(service.settings)
-    ready = threading.Event()
-    running = server.server(create_app(service), service.settings, ready.set)
-    thread = threading.Thread(target=lambda: asyncio.run(running.serve(sockets=[bound])))
-    thread.start()
-    try:
-        assert ready.wait(60), "the server did not start"
-        yield server.address(bound)
-    finally:
-        running.should_exit = True
-        thread.join()
-        bound.close()
-
-
-@contextmanager
-def _delayed(service: Service) -> Iterator[Callable[[], None]]:
-    """Searches wait until what this yields is called."""
-    real, may_go = service.search, threading.Event()
-
-    async def slow(*arguments: Any, **named: Any) -> Any:
-        await asyncio.to_thread(may_go.wait, WAIT_MS / 1000)
-        return await real(*arguments, **named)
-
-    service.search = slow  # type: ignore[method-assign]
-    try:
-        yield may_go.set
-    finally:
-        may_go.set()
-        service.search = real  # type: ignore[method-assign]
+def wait(page: Page) -> None:
+    expect(page.locator("main")).not_to_have_attribute("aria-busy", "true")
+    expect(page.locator(".status")).not_to_have_text(re.compile("^$|earching"))
 
 
 def _film(path: Path, first: Path, second: Path) -> None:
