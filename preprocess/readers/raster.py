@@ -122,7 +122,8 @@ def to_rgb(picture: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
         canvas = Image.new("RGB", picture.size, "white")
         canvas.paste(picture, mask=picture)
         return canvas, ("transparent parts were laid on white",)
-    return picture.convert("RGB"), ()
+    # `convert` copies what is RGB already: a millisecond of each megapixel.
+    return picture if picture.mode == "RGB" else picture.convert("RGB"), ()
 
 
 def read_values(source: Source, limits: Limits) -> np.ndarray:
