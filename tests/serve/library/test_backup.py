@@ -68,7 +68,7 @@ def test_a_backup_of_a_library_in_use_is_one_state(folder: Path, model: BindMode
     def upload() -> None:
         try:
             with Library.open(folder, model) as opened:
-                for number in range(1, 60):
+                for number in range(1, 25):
                     item = add(opened, number)
                     if number % 2:
                         opened.remove(item)
