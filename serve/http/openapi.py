@@ -11,11 +11,12 @@ from bind.modalities import specs
 from serve.engine.service import Service
 from serve.http.forms import SEARCH_FIELDS
 from serve.http.guard import OPEN_PATHS
-from serve.http.schemas import CONTENTS, FILE, EmbeddingsRequest, Error, LocateRequest, SearchRequest
+from serve.http.schemas import CONTENTS, FILE, EmbeddingsRequest, Error
+from serve.http.schemas_search import LocateRequest, MomentsRequest, SearchRequest
 
 _SCHEMAS = "#/components/schemas/{model}"
 """Where a body's schema lies in the document."""
-_BODY = (EmbeddingsRequest, SearchRequest, LocateRequest)
+_BODY = (EmbeddingsRequest, SearchRequest, LocateRequest, MomentsRequest)
 """Bodies whose routes read the request themselves, so that FastAPI does not see their schemas."""
 REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": Error, "description": "The request makes no sense as it is."},
@@ -56,6 +57,12 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
     },
 }
 """Body -> its examples, which a test sends to a server."""
+_EXAMPLES["MomentsRequest"] = {
+    "words": {
+        "summary": "The first stretch of a film that words describe",
+        "value": {"query": "people riding bicycles", "which": "first"},
+    }
+}
 _EXAMPLES["LocateRequest"] = {
     "words": {
         "summary": "Where the picture of an item shows a dog",

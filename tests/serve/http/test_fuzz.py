@@ -22,7 +22,7 @@ from serve.library.library import Library
 from tests.serve import tiny
 from tests.serve.live import Live, live
 
-OPERATIONS = 14
+OPERATIONS = 15
 
 
 @pytest.fixture
