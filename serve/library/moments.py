@@ -80,7 +80,7 @@ def find(spans: np.ndarray, scores: np.ndarray, threshold: float, share: float =
     """(N, 2) stretches in the order of time and their (N,) scores -> (first, last, peak) of each moment.
 
     Peaks are taken from the highest down, as long as they reach the threshold; a moment takes the stretches around its
-    peak whose smoothed score is above the level where it ends. A stretch beside a moment begins none of its own.
+    peak whose smoothed score is above the level where it ends. The stretch beside a moment belongs to no other.
     """
     curve, usual = smoothed(spans, scores), float(np.median(scores)) if len(scores) else 0.0
     free = np.ones(len(scores), bool)
@@ -88,15 +88,15 @@ def find(spans: np.ndarray, scores: np.ndarray, threshold: float, share: float =
     for peak in np.argsort(-scores, kind="stable").tolist():
         if scores[peak] < threshold:
             break
-        if not free[max(peak - 1, 0) : peak + 2].all():
-            continue  # it is in a moment, or the shoulder of one
+        if not free[peak]:
+            continue
         level = usual + share * (scores[peak] - usual)
         first = last = peak
         while first > 0 and free[first - 1] and curve[first - 1] >= level:
             first -= 1
         while last + 1 < len(scores) and free[last + 1] and curve[last + 1] >= level:
             last += 1
-        free[first : last + 1] = False
+        free[max(first - 1, 0) : last + 2] = False  # with its shoulders
         found.append((first, last, peak))
     return sorted(found)
 

@@ -37,8 +37,10 @@ from serve.library.moments import Moments
 from tests.bench import table
 from tests.bench.cpu import COLUMNS, result
 
-FILMS, PARTS, RATE, SIDE = 8, 9, 10, 224
-RECORDINGS, SOUNDS = 12, 8
+FILMS, PARTS, RATE, SIDE = 6, 9, 10, 224
+RECORDINGS, SOUNDS = 8, 8
+SEED = 1
+"""The films that the constants of `serve.library.moments` were chosen on are those of seed 0."""
 PAUSE_S = 0.6
 RIGHT = 0.5
 Span = tuple[float, float]
@@ -69,11 +71,11 @@ def right(found: Sequence[Span], truth: Sequence[Span]) -> int:
     return count
 
 
-def films(folder: Path, count: int = FILMS) -> list[Recording]:
+def films(folder: Path, count: int = FILMS, seed: int = SEED) -> list[Recording]:
     """Composed films, written to a folder."""
     import av
 
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     clips = {sample.caption: _frames(sample.path) for sample in CLIPS}
     stills = {sample.caption: np.asarray(Image.open(sample.path).convert("RGB")) for sample in EVERYDAY}
     made = []
