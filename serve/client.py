@@ -24,6 +24,7 @@ from preprocess.readers.lines import Line
 from serve.engine.terms import Term
 from serve.http_client.browsing import Browsing
 from serve.http_client.values import ApiError, FoundHit, FoundHits, FoundItem, item_fields
+from serve.library.moments import Moment, Moments, Which
 
 _MOST_WAIT_S = 30.0
 """Seconds that a client waits at most before it tries again, whatever a server asks for."""
@@ -135,6 +136,47 @@ class Client(Browsing):
             for row in answer["data"]
         ]
         return FoundHits(hits, answer["next"], answer["nothing"])
+
+    def moments(
+        self,
+        item_id: int,
+        query: str | Path | int | Sequence[Term],
+        *,
+        fine: bool = False,
+        which: Which = "all",
+        min_score: float | None = None,
+        after_s: float | None = None,
+        before_s: float | None = None,
+    ) -> Moments:
+        """All stretches of a recording that match a query, as `Library.moments`.
+
+        Args:
+            item_id: Any item of the recording.
+            query: As of `search`.
+            fine: The file is read again in stretches of about two seconds.
+            which: All moments, or the first or the last one alone.
+            min_score: The least score of a moment's peak.
+            after_s: Only moments that begin at this second or later.
+            before_s: Only moments that end at this second or earlier.
+
+        Raises:
+            ApiError: There is no such item, it has no times, or the server cannot use the query.
+
+        Example:
+            >>> (film,) = client.search("people riding bicycles", k=1, want=["video"])
+            >>> moments = client.moments(film.id, "people riding bicycles", min_score=0.0)
+            >>> moments.scores.shape == moments.spans.shape[:1]
+            True
+        """
+        given = {"min_score": min_score, "after_s": after_s, "before_s": before_s}
+        body: dict[str, Any] = {"terms": _terms(query), "fine": fine, "which": which}
+        body |= {key: value for key, value in given.items() if value is not None}
+        told = self._ask("POST", f"/v1/items/{item_id}/moments", json=body).json()
+        curve = told["curve"]
+        spans = np.array([curve["start_s"], curve["end_s"]], np.float64).T.reshape(-1, 2)
+        threshold = np.inf if curve["threshold"] is None else curve["threshold"]
+        found = [Moment(**row) for row in told["data"]]
+        return Moments(found, spans, np.array(curve["score"], np.float64), threshold, curve["ids"])
 
     def locate(self, picture: bytes | Path | int | Term, query: str | Path | int | Sequence[Term]) -> Located:
         """Where a picture shows what a query asks for: a heat map, and boxes in its pixels, best first.

@@ -34,6 +34,7 @@ from serve.library import projection
 from serve.library.errors import WriterBusyError
 from serve.library.items import Hits, Item
 from serve.library.library import Library
+from serve.library.moments import MomentOptions, Moments
 from serve.library.query import Asked
 from serve.library.search import SearchOptions
 from serve.library.text import shown
@@ -175,6 +176,11 @@ class Service:
             raise ValueError(f"search: expected k from 1 to {self.settings.max_hits}, got {k}")
         options = SearchOptions(k, want, where, True, every_segment, min_score, min_probability, cursor)
         return await self.answer(terms, functools.partial(self.library.answer, options), deadline_s)
+
+    async def moments(self, item_id: int, terms: Sequence[Term], options: MomentOptions) -> Moments:
+        """The moments of an item's recording that a query asks for, as `Library.moments`. Raises as `search`."""
+        find = functools.partial(self.library.answer_moments, item_id, options, limits=self.library_limits)
+        return await self.answer(terms, find)
 
     async def answer(self, terms: Sequence[Term], find: Callable[[Asked], T], deadline_s: float | None = None) -> T:
         """Runs a search of the library for embedded terms in a thread -> its result; slow ones wait for each other.

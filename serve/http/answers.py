@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import os
 from dataclasses import asdict
 from typing import IO, Any
@@ -19,6 +20,7 @@ from preprocess.source import MediaError, Opened, Source
 from serve.engine.service import Service
 from serve.engine.values import About
 from serve.library.items import Hit, Item
+from serve.library.moments import Moments
 from serve.library.text import shown
 
 # The types that browsers show and that cannot run as a page. All other files are offered for download.
@@ -106,6 +108,15 @@ def located_json(located: Located) -> dict[str, Any]:
     height, width = located.heat.shape
     heat = {"width": width, "height": height, "data": vector_json(located.heat.ravel(), "base64")}
     return {"object": "located", **places_json(located), "heat": heat}
+
+
+def moments_json(found: Moments) -> dict[str, Any]:
+    """The moments of a recording -> a `MomentsAnswer`."""
+    starts, ends = found.spans.T.tolist() if len(found.spans) else ([], [])
+    threshold = found.threshold if math.isfinite(found.threshold) else None
+    curve = {"start_s": starts, "end_s": ends, "score": found.scores.tolist(), "ids": list(found.item_ids)}
+    moments = [asdict(one) for one in found]
+    return {"object": "list", "data": moments, "curve": curve | {"threshold": threshold}}
 
 
 def model_json(about: About) -> dict[str, Any]:

@@ -44,3 +44,9 @@ EXAMPLES["AlbumRequest"] = {
 EXAMPLES["AlbumChange"] = {"add": {"summary": "One file more", "value": {"add": [1]}}}
 EXAMPLES["FolderRequest"] = {"folder": {"summary": "A folder of the server", "value": {"path": "/srv/photos"}}}
 EXAMPLES["TagsRequest"] = {"words": {"summary": "Two words", "value": {"words": ["dog", "a red car"]}}}
+EXAMPLES["MomentsRequest"] = {
+    "words": {
+        "summary": "The first stretch of a film that words describe",
+        "value": {"query": "people riding bicycles", "which": "first"},
+    }
+}

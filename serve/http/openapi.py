@@ -12,13 +12,14 @@ from serve.engine.service import Service
 from serve.http.examples import EXAMPLES as _EXAMPLES
 from serve.http.forms import SEARCH_FIELDS
 from serve.http.guard import OPEN_PATHS
-from serve.http.schemas import CONTENTS, FILE, EmbeddingsRequest, Error, LocateRequest, SearchRequest
+from serve.http.schemas import CONTENTS, FILE, EmbeddingsRequest, Error
 from serve.http.schemas_browse import AlbumChange, AlbumRequest, FolderRequest, MarksRequest, TagsRequest
+from serve.http.schemas_search import LocateRequest, MomentsRequest, SearchRequest
 
 _SCHEMAS = "#/components/schemas/{model}"
 """Where a body's schema lies in the document."""
 _BODY = (
-    EmbeddingsRequest, SearchRequest, LocateRequest,
+    EmbeddingsRequest, SearchRequest, LocateRequest, MomentsRequest,
     MarksRequest, AlbumRequest, AlbumChange, TagsRequest, FolderRequest,
 )  # fmt: skip
 """Bodies whose routes read the request themselves, so that FastAPI does not see their schemas."""

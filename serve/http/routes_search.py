@@ -4,27 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Request, Response
+from fastapi import Path as InPath
 
 from preprocess.source import MediaError
 from serve.engine import places as places_engine
 from serve.engine.service import Service
 from serve.engine.terms import Term
 from serve.engine.values import TermError
-from serve.http.answers import JsonAnswer, hit_json, located_json
+from serve.http.answers import JsonAnswer, hit_json, located_json, moments_json
 from serve.http.bodies import parsed, term_of
 from serve.http.errors import RequestError
 from serve.http.openapi import json_only, json_or_form
-from serve.http.schemas import MAX_QUERY_TERMS, Hits, LocatedAnswer, LocateRequest, SearchRequest
+from serve.http.schemas import MAX_ID, MAX_QUERY_TERMS
+from serve.http.schemas_search import Hits, LocatedAnswer, LocateRequest, MomentsAnswer, MomentsRequest, SearchRequest
 from serve.library.errors import CursorError, LibraryError, UnknownItemError
+from serve.library.moments import MomentOptions
 from serve.library.query import path_notes
 from serve.library.where import WhereError
 
 
 def add_search_routes(app: FastAPI, service: Service) -> None:
-    """Adds `/v1/search` and `/v1/locate`."""
+    """Adds `/v1/search`, `/v1/locate` and the moments of an item."""
     root = service.settings.root_path
 
     @app.post("/v1/search", response_model=Hits, openapi_extra=json_or_form("SearchRequest"))
@@ -63,6 +66,17 @@ def add_search_routes(app: FastAPI, service: Service) -> None:
             except MediaError as error:
                 raise RequestError(422, "unusable_medium", error.reason, "picture") from None
         return JsonAnswer(located_json(located))
+
+    moments_body = json_only("MomentsRequest")
+
+    @app.post("/v1/items/{item_id}/moments", response_model=MomentsAnswer, openapi_extra=moments_body)
+    async def moments(item_id: Annotated[int, InPath(ge=1, le=MAX_ID)], request: Request) -> Response:
+        """All stretches of a film, a sound or a motion recording that match a query, and its scores over time."""
+        async with parsed(request, MomentsRequest, service) as (body, _):
+            terms = _terms(body, [])
+        options = MomentOptions(body.fine, body.which, body.min_score, body.after_s, body.before_s)
+        with _refusals():
+            return JsonAnswer(moments_json(await service.moments(item_id, terms, options)))
 
 
 def _terms(body: Any, parts: list[Term]) -> list[Term]:

@@ -104,6 +104,20 @@ class Scale:
         """(n,) cosines -> (n,) calibrated scores."""
         return (cosines - self.centre) / self.spread
 
+    def cutoff(self, uncalibrated: float) -> float:
+        """The score from which on the probability is `LIKELY`; `uncalibrated` where there are no probabilities."""
+        if not self.calibrated:
+            return uncalibrated
+        low, high = -1.0, 1.0  # cosines: probabilities grow with them
+        (least, most) = (self.probability(np.array([cosine]))[0] or 0.0 for cosine in (low, high))
+        if most < LIKELY or least >= LIKELY:
+            return math.inf if most < LIKELY else -math.inf
+        while high - low > 1e-6:
+            middle = (low + high) / 2
+            likely = (self.probability(np.array([middle]))[0] or 0.0) >= LIKELY
+            low, high = (low, middle) if likely else (middle, high)
+        return float(self.score(np.array(high)))
+
     def judge(self, cosines: np.ndarray) -> tuple[list[float], list[float | None], list[bool]]:
         """(n,) cosines -> n scores, n probabilities, and whether each item is likely what the query asks for."""
         scores, probabilities = self.score(cosines.astype(np.float64)), self.probability(cosines)

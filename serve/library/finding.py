@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from bind.query import Term as ParsedTerm
 from bind.space import Embeddings
+from preprocess.source import Limits, Source
 from serve.engine.terms import Term
 from serve.library import query as queries
 from serve.library.catalogue import Catalogue
 from serve.library.folders import Folders
 from serve.library.items import Hits, Items
+from serve.library.moments import MomentOptions, Moments, Which, cut, finely
 from serve.library.query import Asked
 from serve.library.search import Search, SearchOptions
 
@@ -125,3 +129,57 @@ class Finding(Folders):
         own = self._items.item(item_id)
         vectors = self._items.vectors([item_id])
         return self.find(vectors, k, want, where, modality=own.modality, cursor=cursor, without=[item_id])
+
+    def moments(
+        self,
+        item_id: int,
+        query: str | Sequence[ParsedTerm | Term] | Embeddings,
+        *,
+        fine: bool = False,
+        which: Which = "all",
+        min_score: float | None = None,
+        after_s: float | None = None,
+        before_s: float | None = None,
+    ) -> Moments:
+        """All stretches of a recording that match a query, in the order of time, with the scores that they are cut
+        from.
+
+        Args:
+            item_id: Any item of the film, sound or motion recording; of a film's sound track, its sound is looked at.
+            query: As of `search`.
+            fine: The file is read again in stretches of about two seconds, which takes as long as indexing it. The
+                stored stretches are about ten seconds long.
+            which: All moments, or the first or the last one alone.
+            min_score: The least score of a moment's peak. None: that of a probability of 0.5, or 2 without any.
+            after_s: Only moments that begin at this second or later.
+            before_s: Only moments that end at this second or earlier.
+
+        Raises:
+            UnknownItemError: There is no such item (any more) or, with `fine`, no such file.
+            MediaError: A file cannot be read.
+            ValueError: The item has no times, or the query cannot be used, as in `search`.
+
+        Example:
+            >>> (film,) = library.search("people riding bicycles", k=1, want=["video"])
+            >>> moments = library.moments(film.item_id, "text:people riding bicycles", min_score=0.0)
+            >>> moments.scores.shape == moments.spans.shape[:1]
+            True
+        """
+        asked = queries.embed(self.model, self._items, query, None)
+        return self.answer_moments(item_id, MomentOptions(fine, which, min_score, after_s, before_s), asked)
+
+    def answer_moments(
+        self, item_id: int, options: MomentOptions, asked: Asked, *, limits: Limits | None = None
+    ) -> Moments:
+        """The moments for an embedded query, otherwise as `moments`; `limits` are those of reading the file again."""
+        stretches, vectors = self._items.stretches(item_id)
+        scale = self._search.scale(asked, stretches[0].modality)
+        ids = [one.item_id for one in stretches]
+        spans = np.array([(one.start_s or 0.0, one.end_s or 0.0) for one in stretches], np.float64)
+        if options.fine:
+            path, file = self._items.open_with_path(item_id)
+            file.close()
+            source, modality = Source.from_path(path), stretches[0].modality
+            spans, vectors = finely(self.model, source, modality, float(spans.max()), limits or Limits())
+            ids = []
+        return cut(spans, vectors, asked.embedding.vectors[0], scale, options, ids)

@@ -144,6 +144,19 @@ class Items:
             numbers = [number for number, _ in self._catalogue.segments_of([content])]
             return [item_of(entry) for _, entry in sorted(self.entries(numbers, file).items())]
 
+    def stretches(self, item_id: int) -> tuple[list[Item], np.ndarray]:
+        """The items of an item's recording in its modality, in the order of time, and their vectors (N, D).
+
+        Raises UnknownItemError, and ValueError for an item without times.
+        """
+        with self._catalogue.snapshot():
+            own = self.item(item_id)
+            if own.start_s is None:
+                raise ValueError(f"moments: expected an item of a recording, got {own.modality} without times")
+            found = [one for one in self.related(item_id) if one.modality == own.modality and one.start_s is not None]
+            found.sort(key=lambda one: (one.start_s or 0.0, one.item_id))
+            return found, self.vectors([one.item_id for one in found]).vectors
+
     def open_original(self, item_id: int) -> BufferedReader:
         """An open file with the content of an item, exactly as it was indexed; the bytes that are read are those
         checked.

@@ -102,22 +102,18 @@ class Search:
     def find(self, asked: Asked, options: SearchOptions, without: Collection[int] = ()) -> Hits:
         """A page of hits for an embedded query. The contents of the segments `without` are left out."""
         options.check()
-        query, words, modality = asked.embedding, asked.words, asked.modality
-        if query.space != self._model.space:
-            raise SpaceError(self._model.space, query.space)
-        if len(query) != 1:
-            raise ValueError(f"search: expected one embedding, got {len(query)}")
+        self._check_query(asked.embedding)
+        words, modality = asked.words, asked.modality
         filtered = checked_filter(self._catalogue, options.where)
         search = options.checksum(words, modality, sorted(without))
         start = Cursor.read(options.cursor, search)
         index = self._live_index.current()
         with self._catalogue.snapshot():
             snapshot = self._snapshot(index, start.newest if start else None)
-            worth = calibration.Worth.of(self._model, modality, snapshot.counts)
-            scales = calibration.scales(query.vectors[0], snapshot.vectors, worth, snapshot.counts)
+            scales = self._scales(asked, snapshot)
             scales = {name: scales[name] for name in _wanted(index, options.want) if name in scales}
             self._check_probability(options, scales, modality)
-            looked = _Looked(index, query, scales, filtered, options.every_segment, snapshot.newest)
+            looked = _Looked(index, asked.embedding, scales, filtered, options.every_segment, snapshot.newest)
             excluded = set(self._catalogue.contents_of(list(without)).values())
             matches = self._catalogue.matches(words, list(scales), filtered, MOST_MATCHES) if words else {}
             matched = self._scored(list(matches), looked)
@@ -137,6 +133,23 @@ class Search:
             last, shown = following[options.k - 1], options.k + (start.shown if start else 0)
             token = _cursor(search, snapshot.newest, shown, last).token()
         return Hits(hits, token, nothing=not any(place.likely for place in order))
+
+    def scale(self, asked: Asked, modality: str) -> Scale:
+        """The scale of an embedded query's cosines with items of a modality of the library."""
+        self._check_query(asked.embedding)
+        index = self._live_index.current()
+        with self._catalogue.snapshot():
+            return self._scales(asked, self._snapshot(index, None))[modality]
+
+    def _scales(self, asked: Asked, snapshot: _Snapshot) -> dict[str, Scale]:
+        worth = calibration.Worth.of(self._model, asked.modality, snapshot.counts)
+        return calibration.scales(asked.embedding.vectors[0], snapshot.vectors, worth, snapshot.counts)
+
+    def _check_query(self, query: Embeddings) -> None:
+        if query.space != self._model.space:
+            raise SpaceError(self._model.space, query.space)
+        if len(query) != 1:
+            raise ValueError(f"search: expected one embedding, got {len(query)}")
 
     def _check_probability(self, options: SearchOptions, scales: Mapping[str, Scale], modality: str | None) -> None:
         if options.min_probability is not None and scales and not any(scale.calibrated for scale in scales.values()):

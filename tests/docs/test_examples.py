@@ -72,6 +72,7 @@ ENTRY_POINTS = {
     "serve.client.Client.locate": "Args Raises Example",
     "serve.client.Client.media": "Args Raises Example",
     "serve.client.Client.models": "Raises Example",
+    "serve.client.Client.moments": "Args Raises Example",
     "serve.client.Client.search": "Args Raises Example",
     "serve.client.Client.thumbnail": "Args Raises Example",
     "serve.engine.terms.Term": "Args Raises Example",
@@ -80,7 +81,8 @@ ENTRY_POINTS = {
     "serve.library.library.Library.migrate": "Args Returns Raises Example",
     "serve.library.library.Library.open": "Args Raises Example",
     "serve.library.library.Library.remove": "Args Raises Example",
-    "serve.library.library.Library.search": "Args Raises Example",
+    "serve.library.finding.Finding.moments": "Args Raises Example",
+    "serve.library.finding.Finding.search": "Args Raises Example",
     "train.trainer.loop.train": "Args Raises Example",
     "train.trainer.run.read": "Args Raises Example",
 }

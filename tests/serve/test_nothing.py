@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from serve import Client, Library
 from serve.cli import commands as cli
-from serve.cli import library_commands
+from serve.cli import library_commands, moments_command
 from serve.client import ApiError
 from tests.serve import tiny
 from tests.serve.live import live
@@ -98,3 +99,32 @@ def test_the_command_line_folds_what_is_probably_wrong_away(
     assert (
         CliRunner().invoke(cli.app, ["search", held, "--library", str(library.folder), "--cursor", "x"]).exit_code == 2
     )
+
+
+def test_moments_over_http_and_on_the_command_line(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    film = library.search("x", k=1, want=["video"], keywords=False)[0]
+    expected = library.moments(film.item_id, "text:x", min_score=-100.0)
+    assert expected
+    with live(library) as served, Client(served.address) as client:
+        told = client.moments(film.item_id, "x", min_score=-100.0)
+        assert [one.start_s for one in told] == [one.start_s for one in expected]
+        np.testing.assert_allclose(told.scores, expected.scores, atol=1e-3)
+        np.testing.assert_array_equal(told.spans, expected.spans)
+        assert told.item_ids == expected.item_ids
+        fine = client.moments(film.item_id, "x", fine=True, which="last", min_score=-100.0, after_s=0.0, before_s=99.0)
+        assert len(fine) <= 1 and fine.item_ids == () and len(fine.scores) >= len(told.scores)
+        still = library.search("x", k=1, want=["image"], keywords=False)[0]
+        for item, message in ((still.item_id, "bad_query"), (10**9, "unknown_item")):
+            with pytest.raises(ApiError, match=message):
+                client.moments(item, "x")
+    monkeypatch.setattr(moments_command, "open_library", lambda *_, **__: contextlib.nullcontext(library))
+    place = ["--library", str(library.folder)]
+    result = CliRunner().invoke(cli.app, ["moments", film.path, "text:x", *place, "--min-score", "-100", "--json"])
+    assert result.exit_code == 0, result.output
+    assert [one["start_s"] for one in json.loads(result.stdout)["moments"]] == [one.start_s for one in expected]
+    result = CliRunner().invoke(cli.app, ["moments", film.path, "text:x", *place, "--min-score", "1000"])
+    assert result.stdout == "nothing in it looks like that\n"
+    result = CliRunner().invoke(cli.app, ["moments", film.path, "text:x", *place, "--min-score", "-100"])
+    assert result.stdout.count(" score ") == len(expected)
+    result = CliRunner().invoke(cli.app, ["moments", "nowhere.mp4", "text:x", *place])
+    assert result.exit_code == 2 and "no recording of this library" in result.stderr

@@ -22,7 +22,7 @@ from serve.library.library import Library
 from tests.serve import tiny
 from tests.serve.live import Live, live
 
-OPERATIONS = 33
+OPERATIONS = 34
 
 
 @pytest.fixture
