@@ -64,19 +64,20 @@ def load_options(
     try:
         options.check()
     except ValueError as error:
-        usage_error(f"{error}{_similar_model(model)}")
+        usage_error(str(error))
     return options
 
 
-def _similar_model(model: str | None) -> str:
-    """The name of a model that there is not -> `; did you mean NAME?` for a similar one, else nothing."""
+def _refused_model(error: Exception, options: LoadOptions) -> str:
+    """Why a model cannot be loaded; of one that there is not, a similar name too."""
     import difflib
 
     from bind import zoo
 
     names = zoo.names()
-    found = [] if model is None or model in names else difflib.get_close_matches(model, names, n=1)
-    return f"; did you mean {found[0]}?" if found else ""
+    wrong = str(options.model) if options.model is not None and f"no model {options.model!r}" in str(error) else ""
+    found = difflib.get_close_matches(wrong, names, n=1)
+    return f"{error}; did you mean {found[0]}?" if found else str(error)
 
 
 def load_model(options: LoadOptions) -> BindModel:
@@ -84,7 +85,7 @@ def load_model(options: LoadOptions) -> BindModel:
     try:
         return options.load()
     except (ValueError, OSError) as error:
-        usage_error(str(error))
+        usage_error(_refused_model(error, options))
 
 
 def refuse_no_library(folder: Path, create: str = "") -> None:
@@ -129,7 +130,9 @@ def open_library(folder: Path, model: LoadOptions | BindModel, factory: str | No
     try:
         opened = Library.open(folder, model, factory)
     except (ValueError, OSError) as error:
-        usage_error(str(error))
+        from bind.options import LoadOptions
+
+        usage_error(_refused_model(error, model) if isinstance(model, LoadOptions) else str(error))
     with opened:
         try:
             yield opened

@@ -46,7 +46,10 @@ def show(hits: Hits, form: HitFormat, nearest: bool) -> None:
 
 
 def table(hits: Sequence[Hit]) -> list[str]:
-    """Hits -> a line each: rank, modality, stretch, score, cosine and the path; and lines of words below it."""
+    """Hits -> a line each: rank, modality, stretch, score, cosine and the path; and lines of words below it.
+
+    A column without any value is left out.
+    """
     from serve.demo.demo import span
     from serve.library.export import one_line
 
@@ -56,11 +59,12 @@ def table(hits: Sequence[Hit]) -> list[str]:
     ]
     head = ("", "kind", "time", "score", "cosine", "")
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    filled = [place for place, column in enumerate(zip(*rows, strict=True)) if any(column)]
     told = []
     for row, path in zip([head, *rows], ["file", *(one_line(hit.path) for hit in hits)], strict=True):
         cells = (
-            f"{cell:>{width}}" if place in (0, 3, 4) else f"{cell:<{width}}"
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            f"{row[place]:>{widths[place]}}" if place in (0, 3, 4) else f"{row[place]:<{widths[place]}}"
+            for place in filled
         )
         told.append(f"{'  '.join(cells)}  {path}")
     for place, hit in reversed(list(enumerate(hits, 1))):

@@ -79,7 +79,7 @@ def test_the_command_line_folds_what_is_probably_wrong_away(
     monkeypatch.setattr(library_commands, "open_library", lambda *_, **__: contextlib.nullcontext(library))
 
     def run(query: str, *options: str) -> tuple[str, str]:
-        place = ["--library", str(library.folder), "--want", "image"]
+        place = ["--library", str(library.folder), "--want", "image", "--format", "table"]
         result = CliRunner().invoke(cli.app, ["search", query, *place, *options])
         assert result.exit_code == 0, result.output
         return result.stdout, result.stderr

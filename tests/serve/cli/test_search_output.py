@@ -56,7 +56,7 @@ def test_a_pipe_gets_paths_one_a_line(place: Path) -> None:
 def test_a_table_never_breaks_a_path(place: Path) -> None:
     done = search(place, "red", "--k", "9", "--format", "table")
     head, *lines = done.stdout.splitlines()
-    assert head.split() == ["kind", "time", "score", "cosine", "file"] and len(lines) == 4
+    assert head.split() == ["kind", "score", "cosine", "file"] and len(lines) == 4
     assert sum(line.endswith(f"{place}/media/{LONG}blue.png") for line in lines) == 1
     assert lines[0].split()[0] == "1"
 
