@@ -25,6 +25,7 @@ from serve.cli.options import (
     LibraryFolder,
     LibraryModel,
     Port,
+    TrustRemoteCode,
     Weights,
     failure,
     load_model,
@@ -44,6 +45,7 @@ def serve(
     weights: Weights = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
+    trust_remote_code: TrustRemoteCode = False,
     factory: Factory = None,
     settings_file: Annotated[Path | None, typer.Option(help="A TOML file with settings, as `max_terms = 100`.")] = None,
     api_keys_file: Annotated[
@@ -61,7 +63,7 @@ def serve(
         settings = Settings.load(settings_file, **context.obj, **({"api_keys": keys} if keys else {}))
     except SettingsError as error:
         usage_error(str(error))
-    options = load_options(model, weights, device, dtype)
+    options = load_options(model, weights, device, dtype, None, trust_remote_code)
     listening = _listen(settings)
     with open_library(library, options, factory) as opened:
         _serve(opened, settings, listening, as_json)
