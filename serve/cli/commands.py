@@ -14,6 +14,7 @@ from serve.cli import (  # noqa: F401  (each adds its commands)
     library_commands,
     locate_command,
     model_commands,
+    models_command,
     server_commands,
 )
 from serve.cli.application import app
