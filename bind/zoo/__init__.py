@@ -15,6 +15,7 @@ from bind.files import sha256
 from bind.modalities import specs
 from bind.model import loading
 from bind.model.model import BindModel
+from bind.zoo import hub, presets
 
 if TYPE_CHECKING:
     from bind.encoders.openclip import Settings
@@ -24,26 +25,33 @@ _HERE = Path(__file__).parent
 
 
 def names() -> list[str]:
-    """The names of the models in the zoo; `load` takes checkpoint folders, `clip-*` and `timm:*` too."""
-    return sorted(file.stem for file in _HERE.glob("*.toml"))
+    """The names of the models in the zoo; `load` takes short names (`bind.zoo.presets`), checkpoint folders, `clip-*`,
+    `st:*` and `timm:*` too.
+    """
+    return sorted(file.stem for file in _HERE.glob("*.toml") if file.stem != presets.__name__.rpartition(".")[2])
 
 
 def describe(name: str) -> Description:
-    """The description of a named model, of `clip-MODEL` and `clip-MODEL:TAG` for any model of open_clip, or of
-    `timm:MODEL` for any model of timm.
+    """The description of a named model, of `clip-MODEL` and `clip-MODEL:TAG` for any model of open_clip, of
+    `timm:MODEL` for any model of timm, or of a published folder (`st:NAME`, `clap:NAME`, `pe-av:NAME`, see
+    `bind.zoo.hub`).
 
     TAG names published weights, whose settings are used. Raises ValueError for other names.
     """
-    file = _HERE / f"{name}.toml"
-    if file.is_file() and file.parent == _HERE:
+    name = _meant(name)
+    if name in names():
+        file = _HERE / f"{name}.toml"
         return description.read(file)
     if name.startswith("clip-"):
         return _any_clip(name)
     if name.startswith("timm:"):
         return _any_timm(name)
+    if hub.is_name(name):
+        return hub.describe(name)[0]
     raise ValueError(
-        f"no model {name!r}; known: {', '.join(names())}, clip-MODEL or clip-MODEL:TAG for any open_clip "
-        "model, timm:MODEL for the pictures of any timm model, or a checkpoint folder"
+        f"no model {name!r}; known: {', '.join([*names(), *presets.presets()])}, clip-MODEL or clip-MODEL:TAG for any "
+        "open_clip model, timm:MODEL for the pictures of any timm model, st:NAME or st:FOLDER for any model of "
+        "sentence-transformers, or a checkpoint folder"
     )
 
 
@@ -53,18 +61,21 @@ def load(
     device: str = "cpu",
     dtype: str = "float32",
     modalities: Collection[str] | None = None,
+    trust_remote_code: bool = False,
 ) -> BindModel:
     """A named model or a checkpoint folder -> BindModel, in evaluation mode.
 
     Args:
         name: a name that `bind.names()` lists, `clip-MODEL` (or `clip-MODEL:TAG`, with published weights) for any model
-            of open_clip, `timm:MODEL` for the pictures of any model of timm, or a checkpoint folder.
+            of open_clip, `timm:MODEL` for the pictures of any model of timm, `st:NAME` or `st:FOLDER` for any model of
+            sentence-transformers (`clap:` and `pe-av:` for CLAP and PE-AV), or a checkpoint folder.
         weights: None (as the model's description says), "random" (right shapes, no file is read), a tag of open_clip's
             or timm's hub, a file (the official ImageBind `.pth`, a checkpoint of open_clip or timm) or a checkpoint
             folder.
         device: "cpu", "cuda", "cuda:1" or "mps".
         dtype: the type of the weights: "float32", "bfloat16" or "float16".
         modalities: the only modalities to load; None loads all of them.
+        trust_remote_code: whether an `st:NAME@COMMIT` may run code of its own, with all rights of this process.
 
     Raises:
         ValueError: the model, a modality, the device or the type is unknown.
@@ -86,12 +97,32 @@ def load(
         model = loading.load(Path(name), device, number, modalities)
         model.origin = os.path.abspath(name)
         return model
+    if hub.is_name(meant := _meant(os.fspath(name))):
+        if weights is not None:
+            raise ValueError(f"{name} brings its own weights; leave out weights=")
+        found, published = hub.describe(meant, trust_remote_code)
+        model = loading.load_described(found, _HERE / "none", device, number, modalities)
+        del published  # it was kept, so that the towers share it
+        return model
+    if trust_remote_code:
+        raise ValueError(f"{name}: trust_remote_code is for models of st:NAME@COMMIT only")
+    if weights is None and (own := presets.kept(os.fspath(name))):
+        weights = own
     found = describe(os.fspath(name))
     if weights == "random":
         return loading.random(found, device, number, modalities)
     if weights is None and not found.source and _modules(found) != {"openclip"}:
         return loading.load_described(found, _HERE / found.name, device, number, modalities)
     return _from_weights(found, weights, device, number, modalities)
+
+
+def _meant(name: str) -> str:
+    """A short name -> the name of its model, with the folder of its weights where they are kept; others as they are."""
+    preset = presets.presets().get(name)
+    if preset is None:
+        return name
+    own = presets.kept(name)
+    return f"{preset.model.partition(':')[0]}:{own}" if own and hub.is_name(preset.model) else preset.model
 
 
 def _from_weights(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from serve.cli import models_command
 from serve.cli.application import app
 from serve.cli.options import (
     Decode,
@@ -23,6 +24,7 @@ from serve.cli.options import (
     Json,
     LibraryFolder,
     LibraryModel,
+    TrustRemoteCode,
     Weights,
     failure,
     limits_of,
@@ -65,6 +67,7 @@ def index(
     weights: Weights = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
+    trust_remote_code: TrustRemoteCode = False,
     factory: Factory = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     retry: Annotated[bool, typer.Option("--retry", help="Try files again that failed before.")] = False,
@@ -95,13 +98,12 @@ def index(
     as_json: Json = False,
 ) -> None:
     """Make a folder searchable; again brings the library up to date, also after an interruption."""
-    limits = limits_of(decode, device)
     if not folder.expanduser().exists() and not _is_known(library, folder):
         usage_error(f"{folder}: there is no such folder or file{similar(folder.expanduser().absolute())}")
-    patterns: dict[str, Any] = {"exclude": exclude, "include": include, "allow_removal": allow_removal}
-    patterns |= {"positions": positions, "ocr": ocr, "speech": speech}
-    options: dict[str, Any] = {"batch_size": batch_size, "limits": limits, "follow_links": follow_links} | patterns
-    loading = load_options(model, weights, device, dtype)
+    options: dict[str, Any] = {"batch_size": batch_size, "follow_links": follow_links, "ocr": ocr}
+    options |= {"exclude": exclude, "include": include, "allow_removal": allow_removal}
+    options |= {"positions": positions, "speech": speech, "limits": limits_of(decode, device)}
+    loading = load_options(model, weights, device, dtype, None, trust_remote_code)
     if not as_json:
         say(f"{folder} is indexed; the model is loaded first, which takes some seconds")
     with open_library(library, loading, factory) as opened:
@@ -174,6 +176,7 @@ def skipped(
     weights: Weights = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
     """List the files that a library could not use, with the reasons."""
@@ -182,7 +185,7 @@ def skipped(
         found = catalogue.skipped()
     if retry and found:
         with (
-            open_library(library, load_options(model, weights, device, dtype), None) as opened,
+            open_library(library, load_options(model, weights, device, dtype, None, trust_remote_code), None) as opened,
             show_progress() as progress,
         ):
             try:
@@ -247,6 +250,8 @@ def _say(report: IndexReport, opened: Library, library: Path, verbose: bool, as_
     print(", ".join(f"{getattr(report, name)} {name}" for name in counts), f"in {report.seconds:.1f} s", flush=True)
     items = ", ".join(f"{number} {name}" for name, number in sorted(opened.count().items()))
     print(f"{library}: {len(opened)} files, {items or 'no items'}", flush=True)
+    if report.added and report.added == len(opened):
+        models_command.advise(opened.model.origin)
 
 
 @contextlib.contextmanager

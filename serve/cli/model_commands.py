@@ -1,4 +1,4 @@
-"""Commands for models and data sets: embed, manifest, train, eval, models, doctor."""
+"""Commands for models and data sets: embed, manifest, train, eval, doctor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import typer.core
@@ -21,6 +21,7 @@ from serve.cli.options import (
     Dtype,
     Json,
     Model,
+    TrustRemoteCode,
     Weights,
     failure,
     limits_of,
@@ -29,11 +30,8 @@ from serve.cli.options import (
     usage_error,
 )
 
-_PATTERNS = {
-    "clip-MODEL": "image, text and video of any open_clip model; clip-vit-l-14:TAG, or --weights FILE",
-    "timm:MODEL": "image and video by any timm backbone; timm:resnet18 --weights TAG or FILE",
-}
-"""Names that stand for the models of a whole package -> what they are."""
+if TYPE_CHECKING:
+    from bind.model.model import BindModel
 
 
 @app.command()
@@ -45,6 +43,7 @@ def embed(
     modality: Annotated[str | None, typer.Option(help="What all of them are; recognised when left out.")] = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
+    trust_remote_code: TrustRemoteCode = False,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     decode: Decode = "isolated",
     as_json: Json = False,
@@ -55,7 +54,7 @@ def embed(
     if not out.parent.is_dir():
         usage_error(f"--out: there is no folder {out.parent}")
     limits = limits_of(decode, device)
-    loaded = load_model(load_options(model, weights, device, dtype))
+    loaded = load_model(load_options(model, weights, device, dtype, None, trust_remote_code))
     if modality is not None and modality not in loaded.modalities:
         usage_error(f"--modality: model {model} has {', '.join(loaded.modalities)}, not {modality}")
     import numpy as np
@@ -217,17 +216,25 @@ def evaluate(
     suite: Annotated[
         str | None, typer.Option(help="Instead of manifests: measure on every set of a suite (`real`) in --data.")
     ] = None,
+    mteb: Annotated[
+        str | None,
+        typer.Option(metavar="TASKS", help="Instead: tasks of mteb by name, or manifests as such tasks, with commas."),
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="The folder in which a suite looks for its data sets.")] = None,
     weights: Weights = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
+    trust_remote_code: TrustRemoteCode = False,
     out: Annotated[Path | None, typer.Option(help="A folder for scores.txt, scores.json and scores.svg.")] = None,
     as_json: Json = False,
 ) -> None:
     """Measure a model: retrieval between all pairs of modalities, zero-shot, few-shot, each with its interval."""
-    if bool(manifests) == (suite is not None) or (suite is None) != (data is None):
-        usage_error("expected either manifests, or --suite with --data")
-    loaded = load_model(load_options(model, weights, device, dtype))
+    if bool(manifests) + (suite is not None) + (mteb is not None) != 1 or (suite is None) != (data is None):
+        usage_error("expected either manifests, or --suite with --data, or --mteb")
+    loaded = load_model(load_options(model, weights, device, dtype, None, trust_remote_code))
+    if mteb is not None:
+        _scoreboard(loaded, mteb.split(","), as_json)
+        return
     from train.evaluate import evaluation
     from train.evaluate import report as reports
     from train.small import suite as suites
@@ -250,39 +257,6 @@ def evaluate(
 
 
 @app.command()
-def models(as_json: Json = False) -> None:
-    """List the models that can be loaded, the default first, and what other packages add.
-
-    With --json one list: every entry has a `kind`, which is model, pattern, modality, encoder or data set.
-    """
-    from bind import zoo
-    from serve.cli.extensions import added
-
-    found = [zoo.describe(name) for name in sorted(zoo.names(), key=lambda name: (name != DEFAULT_MODEL, name))]
-    if as_json:
-        keys = ("name", "dim", "license", "about", "source")
-        rows: list[dict[str, Any]] = [
-            {"kind": "model"} | {k: getattr(d, k) for k in keys} | {"modalities": list(d.modalities)} for d in found
-        ]
-        rows += [{"kind": "pattern", "name": name, "about": about} for name, about in _PATTERNS.items()]
-        extra = [{"kind": x.kind, "name": x.name, "origin": x.origin, "problem": x.problem} for x in added()]
-        print(json.dumps(rows + extra))
-        return
-    for d in found:
-        weights = (
-            f"--weights, {d.source} unless you say otherwise" if d.source else "come with Crossbind and its packages"
-        )
-        default = ", the default" if d.name == DEFAULT_MODEL else ""
-        print(f"{d.name}  ({d.dim} dimensions: {', '.join(d.modalities)}{default})")
-        print(f"    {d.about}\n    weights: {weights}\n    licence: {d.license}")
-    for name, about in _PATTERNS.items():
-        print(f"{name}  ({about})")
-    print("A checkpoint folder is a model too.")
-    for x in added():
-        print(f"{x.kind} {x.name}: {x.problem}" if x.problem else f"{x.kind} {x.name}, from {x.origin}")
-
-
-@app.command()
 def doctor(as_json: Json = False) -> None:
     """Say what works on this machine, and what to install for the rest."""
     from serve.cli import doctor as checks
@@ -295,6 +269,21 @@ def doctor(as_json: Json = False) -> None:
             print(f"{c.state:<9} {c.name}: {c.detail}")
     if any(c.state == "missing" for c in found):
         raise typer.Exit(1)
+
+
+def _scoreboard(model: BindModel, tasks: list[str], as_json: bool) -> None:
+    """Runs tasks of mteb and prints a row for each."""
+    from train.evaluate import scoreboard
+
+    try:
+        rows = scoreboard.run(model, tasks)
+    except (ValueError, OSError) as error:
+        usage_error(str(error))
+    if as_json:
+        print(json.dumps(rows))
+        return
+    for row in rows:
+        print(f"{row['task']}: {row['metric']} {row['score']:.4f}")
 
 
 def _expand(path: str) -> Iterator[str]:
