@@ -48,7 +48,7 @@ def previews(model: BindModel) -> dict[str, str]:
     for name in model.modalities:
         spec = specs()[name]
         shape = spec.shape(model.description.preprocess(name))
-        drawn = "picture" if len(shape) >= 2 and min(shape[-2:]) >= _PICTURE_SIDES else "plot"
+        drawn = "picture" if len(shape) >= 2 and min(side or 0 for side in shape[-2:]) >= _PICTURE_SIDES else "plot"
         found[name] = spec.preview or drawn
     return found
 
