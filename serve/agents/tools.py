@@ -24,7 +24,9 @@ from serve.library.text import shown
 MAX_HITS = 100
 """The largest number of hits of one search, because an agent reads all of them."""
 _MOST_LINES = 5
+"""Lines of text of one hit: more would fill an agent's context."""
 _FACETS = 20
+"""Rows of each table of `describe`."""
 
 
 class Tools:

@@ -36,6 +36,7 @@ _HELP = """A line is a query, as of `crossbind search`. Lines that begin with a 
 :nearest            whether the nearest are shown too where nothing looks like the query; again takes that back
 :open 1 3           opens the files of these hits of the last search; nothing behind it means the first
 :help, :quit"""
+"""What `:help` prints."""
 
 
 @dataclass

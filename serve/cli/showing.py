@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 HitFormat = Literal["table", "paths", "csv", "json"]
 _MOST_OPENED = 10
+"""Files that `--open` opens at once: each is a window."""
 
 
 def format_or_default(form: HitFormat | None) -> HitFormat:

@@ -21,8 +21,11 @@ from serve.library.reports import IndexReport
 MAX_WAITING = 32
 """The largest number of folders that wait for their turn."""
 _RETRY_S = 2.0
+"""Seconds before a folder is tried again while another process writes to the library."""
 _TRIES = 30
+"""How often it is tried, a minute in all."""
 _PATIENCE_S = 30.0
+"""Seconds that closing waits for a folder that is being indexed."""
 
 
 class FolderRefusedError(ValueError):

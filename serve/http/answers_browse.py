@@ -14,6 +14,7 @@ from serve.library.listing import FileItem
 from serve.library.text import shown
 
 _OWN = ("kind", "size_bytes", "duration_s", "segments", "favourite", "hidden")
+"""What a file has beside its item."""
 
 
 def file_json(file: FileItem, root: str) -> dict[str, Any]:

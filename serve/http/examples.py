@@ -27,6 +27,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         },
     },
 }
+"""Body -> its examples, which a test sends to a server."""
 EXAMPLES["LocateRequest"] = {
     "words": {
         "summary": "Where the picture of an item shows a dog",

@@ -23,10 +23,13 @@ from serve.http.schemas_browse import FolderRequest, Folders, IndexingAnswer, Sk
 from serve.library.text import shown
 
 _LOOK_S = 0.2
+"""Seconds between two looks at the progress: faster than an eye follows."""
 _ALIVE_S = 10.0
+"""Seconds without news after which a comment keeps proxies from closing the stream."""
 _SHOWN = 100
 """Skipped files in one event; `/v1/skipped` has all."""
 _EVENTS = {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events."}
+"""The answer of the stream, for the document."""
 
 
 def add_folder_routes(app: FastAPI, service: Service) -> None:

@@ -37,6 +37,7 @@ from serve.library.listing import MAX_PAGE, FileItem, Page
 
 AlbumId = Annotated[int, InPath(ge=1, le=MAX_ID)]
 _EXPORTED = {"paths": "text/plain; charset=utf-8", "csv": "text/csv; charset=utf-8", "json": "application/json"}
+"""Form of an export -> its media type."""
 
 
 def add_mark_routes(app: FastAPI, service: Service) -> None:

@@ -14,10 +14,12 @@ _MARK = (
     'stroke-width="2.6" stroke-linecap="round"><path d="M9 4c0 10 14 14 14 24M23 4C23 14 9 18 9 28"/>'
     '<circle cx="16" cy="16" r="3"/></svg>'
 )
+"""The mark of Crossbind, as SVG."""
 _ICON = (
     "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32' fill='none' stroke='%232f4bd8' "
     "stroke-width='3' stroke-linecap='round'%3E%3Cpath d='M9 4c0 10 14 14 14 24M23 4C23 14 9 18 9 28'/%3E%3C/svg%3E"
 )
+"""The mark as the page's icon."""
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark"><title>Sign in to Crossbind</title><link rel="icon" href="ICON">

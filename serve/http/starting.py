@@ -14,6 +14,7 @@ from serve.engine.settings import Settings
 from serve.http.guard import Guard, error_body
 
 RETRY_S = 2
+"""Seconds after which a client may ask again: the model loads in some of these."""
 _PAGE = b"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <meta http-equiv="refresh" content="1"><title>Crossbind starts</title>
@@ -23,7 +24,9 @@ body { font: 1rem/1.5 system-ui, sans-serif; display: grid; place-items: center;
 </style></head><body><main role="status"><h1>Crossbind starts</h1>
 <p>The model is being loaded, which takes some seconds. This page goes on by itself.</p></main></body></html>
 """
+"""The page that people see until the model is there; it loads itself again."""
 _POLICY = b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+"""What that page may load: nothing but its own style."""
 
 
 class Starting:

@@ -19,6 +19,7 @@ from serve.library.catalogue import Catalogue
 from serve.library.where import EVERYTHING, Where
 
 _FILTERS_KEPT = 8
+"""Filters whose passing files are remembered: a person has few at a time."""
 
 
 def _fact(name: str) -> str:

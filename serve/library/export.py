@@ -22,6 +22,7 @@ COLUMNS = (
 )  # fmt: skip
 """The columns of a CSV; a cell is empty where an entry has no such value."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""First characters that spreadsheets take for a formula (OWASP, CSV injection)."""
 
 
 def part(items: Iterable[Item], form: Format, is_first: bool = True, is_last: bool = True) -> str:

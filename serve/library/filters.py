@@ -7,6 +7,7 @@ from serve.library.catalogue import Catalogue
 from serve.library.where import EVERYTHING, Where, WhereError
 
 _VISIBLE = "c.digest NOT IN (SELECT digest FROM marks WHERE hidden)"
+"""The condition of files that nobody has hidden."""
 
 
 def checked_filter(catalogue: Catalogue, where: str | None, *, hidden: bool = False) -> Where:

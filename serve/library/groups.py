@@ -22,10 +22,15 @@ MAX_GROUPS = 64
 SAMPLE = 20_000
 """The largest number of files that k-means looks at; all others join the group whose centre is nearest."""
 _ITERATIONS = 25
+"""Rounds of k-means: centres of sampled vectors hardly move afterwards."""
 _BLOCK = 8192
+"""Vectors that are read from the index at once, 12 MB at 384 dimensions."""
 _OWN_WORDS = 200
+"""Words of the library's own names and captions that may name a group."""
 _OWN_NAMES = 5000
+"""Names and captions from which these words are taken."""
 _NAMES_A_GROUP = 3
+"""Words that name a group."""
 EVERYDAY = (
     "people", "a portrait", "a child", "a crowd", "a party", "a wedding", "a dog", "a cat", "a bird", "a horse",
     "wild animals", "insects", "fish", "flowers", "trees", "a forest", "mountains", "a beach", "the sea", "a lake",

@@ -32,6 +32,7 @@ _KEYS = {
 _FEW_SHARE = 0.05
 """Where at most this share of the files passes a filter, they are sorted; else the index is walked past the others."""
 EARTH_KM = 6371.0
+"""The mean radius of the Earth (IUGG)."""
 
 
 @dataclass(frozen=True)
@@ -304,6 +305,7 @@ def _folded(key: Any) -> Any:
 
 
 _LOWER = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
+"""ASCII's capitals -> small letters, as SQLite's NOCASE folds them."""
 
 
 def _seconds(date: str) -> float:

@@ -38,6 +38,7 @@ SHARE = 0.5
 GAP_S = 1.0
 """Moments with a smaller gap between them are one."""
 _BATCH = 16
+"""Stretches that are encoded at once."""
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ COLUMNS: Mapping[str, str] = {
 MEMBERSHIPS = ("album", "tag")
 """Names that an item has several values of."""
 _OWN_ALBUM = "coalesce(json_extract(f.metadata, '$.album'), json_extract(c.metadata, '$.album'))"
+"""The album that a medium's own tags name: of a song, the record."""
 MAX_LENGTH = 10_000
 """Characters of a filter."""
 MAX_VALUES = 500

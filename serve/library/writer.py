@@ -22,6 +22,7 @@ from serve.library.schema import checksum, is_whole, sign, statements_of
 from serve.library.text import WORDS_REVISION, encode_path, search_texts, shown
 
 _NEXT = "(SELECT value + 1 FROM facts WHERE key = 'revision')"
+"""The revision that a change is part of."""
 _WHOLE = f"{is_whole('files', 'f.')} AND {is_whole('contents', 'c.')}"
 """The rows of files and contents that have the checksums that they should have."""
 

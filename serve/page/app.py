@@ -45,9 +45,11 @@ if TYPE_CHECKING:
     from serve.engine.service import Service
 
 MAX_CALL_BYTES = 2**16
+"""Bytes of one call of the page's functions, which take a few words."""
 MAX_CALL_VALUES = 100
 """The largest number of JSON values in one call of the page's functions."""
 _CALLS = "/gradio_api/run/"
+"""Where gradio answers calls of its functions."""
 _FIGURE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
 """The policy of a figure that is opened by itself: nothing in it runs."""
 

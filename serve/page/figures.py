@@ -25,12 +25,15 @@ if TYPE_CHECKING:
     from serve.library.items import Item
 
 QUOTE_CHARACTERS = 1200
+"""Characters of a text that are shown."""
 KEPT_BYTES = 16 * 2**20
 """The memory for figures that were made already."""
 _PICTURE_SIDES = 8
 """A view with at least so many rows and columns is shown as a picture where its modality says nothing else."""
 _QUOTE_BYTES = 4 * QUOTE_CHARACTERS + 4
+"""Bytes that hold as many characters in UTF-8, and a byte order mark."""
 _READERS = {"audio": plots.loudness, "depth": plots.depth_map, "thermal": plots.thermal_map, "imu": plots.motion}
+"""Modality -> how its recording becomes a figure."""
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,13 @@ from html import escape
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "front"
+"""The page's own files."""
 FOREVER = "public, max-age=31536000, immutable"
+"""Caching of files whose address has a hash of their content."""
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+"""Suffix -> media type of the files that are served."""
 _VERSION_CHARACTERS = 12
+"""Hex digits of the hash in addresses: 48 bits."""
 
 
 @dataclass(frozen=True)

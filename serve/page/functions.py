@@ -39,8 +39,11 @@ WHERE_EXAMPLES = (
     "duration_s < 30 and not name like 'IMG%'",
     "taken between '2024-06' and '2024-08'",
 )
+"""Filters that the page offers as examples."""
 _EXAMPLE_ITEMS = 100
+"""Items from which examples of queries are taken."""
 _GLIMPSE_ITEMS = 14
+"""Pictures that are shown before anything was searched for."""
 
 log = logging.getLogger("crossbind.serve")
 

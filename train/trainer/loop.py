@@ -46,6 +46,7 @@ from train.trainer.state import STATE, State
 LINE_S = 10.0
 """The least time between two lines of progress in a log."""
 _LINE = "{desc}: {n_fmt} of {total_fmt} steps, {rate_fmt}, {remaining} left{postfix}\n"
+"""A line of progress in a log, in tqdm's format."""
 MODEL = "model"
 """The folder of the checkpoint in a run's folder."""
 
