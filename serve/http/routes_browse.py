@@ -50,6 +50,7 @@ def check_writable(service: Service) -> None:
 def add_browse_routes(app: FastAPI, service: Service) -> None:
     """Adds the routes that read lists."""
     _add_list_routes(app, service)
+    _add_group_routes(app, service)
     _add_item_routes(app, service)
 
 
@@ -103,6 +104,10 @@ def _add_list_routes(app: FastAPI, service: Service) -> None:
         """Count the files that pass a filter by kind, folder, month, camera, place, album and tag."""
         with refusals():
             return JsonAnswer(facets_json(await service.read(library.facets, where, limit=limit, hidden=hidden)))
+
+
+def _add_group_routes(app: FastAPI, service: Service) -> None:
+    library, root = service.library, service.settings.root_path
 
     @app.get("/v1/groups", response_model=Groups)
     async def groups(

@@ -97,6 +97,10 @@ def functions(service: Service) -> dict[str, Function]:
         """The model, the library, the limits, licences and version, as pairs of a name and a value."""
         return _about(service, await service.read(service.about))
 
+    return {"overview": overview, "explore": explore, "about": about, "search": _search(service)}
+
+
+def _search(service: Service) -> Function:
     @_with_problems
     async def search(words: str, k: int = 10, want: list[str] | None = None, where: str = "") -> Answer:
         """Words -> the best hits, for programs that talk to gradio. `/v1/search` takes media and items too."""
@@ -108,7 +112,8 @@ def functions(service: Service) -> dict[str, Function]:
         found = [{key: getattr(hit, key) for key in keys} | {"path": printable(hit.path)} for hit in hits]
         return {"hits": found, "notes": path_notes([words], hits)}
 
-    return {"overview": overview, "explore": explore, "about": about, "search": search}
+    found: Function = search
+    return found
 
 
 def _with_problems(function: Function) -> Function:
