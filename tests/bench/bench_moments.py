@@ -19,10 +19,11 @@ import sys
 import tempfile
 import time
 import wave
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from PIL import Image
@@ -33,7 +34,7 @@ from preprocess.readers import audio
 from preprocess.source import Limits, Source
 from serve.demo.samples import CLIPS, EVERYDAY
 from serve.library.library import Library
-from serve.library.moments import Moments
+from serve.library.moments import Moments, finely
 from tests.bench import table
 from tests.bench.cpu import COLUMNS, result
 
@@ -201,7 +202,7 @@ def _stretches(library: Library, item: int, query: str) -> Sequence[Span]:
 
 
 def measured(library: Library, made: Sequence[Recording], modality: str, answer: Answers) -> dict[str, float]:
-    """Composed recordings in a library -> precision, recall, F1, and the median seconds of a query."""
+    """Composed recordings in a library -> precision, recall, F1, and the median seconds of each one's slowest query."""
     hits = claimed = wanted = 0
     seconds = []
     for one in made:
@@ -214,7 +215,8 @@ def measured(library: Library, made: Sequence[Recording], modality: str, answer:
             hits, claimed, wanted = hits + right(found, truth), claimed + len(found), wanted + len(truth)
     precision, recall = hits / max(claimed, 1), hits / max(wanted, 1)
     f1 = 2 * precision * recall / max(precision + recall, 1e-9)
-    return {"precision": precision, "recall": recall, "F1": f1, "s": float(np.median(seconds))}
+    longest = np.sort(seconds)[-len(made) :]  # with fine stretches, the queries that read a file
+    return {"precision": precision, "recall": recall, "F1": f1, "s": float(np.median(longest))}
 
 
 def _rows_of(
@@ -224,8 +226,16 @@ def _rows_of(
     with Library.open(folder / "library", model) as library:
         library.index(made[0].path.parent)
         peer = measured(library, made, modality, _stretches)
+        read: dict[str, Any] = {}  # each file is read once, and its time is that of its first query
+
+        def once(model: BindModel, source: Source, *rest: Any) -> Any:
+            if source.name not in read:
+                read[source.name] = finely(model, source, *rest)
+            return read[source.name]
+
         for name, fine in (("stored stretches, cut", False), ("fine, cut", True)):
-            own = measured(library, made, modality, _cut(fine))
+            with patch("serve.library.finding.finely", once):
+                own = measured(library, made, modality, _cut(fine))
             units = {"s": "s a query"}
             rows += [
                 result(f"{what}, {name}: {key}", units.get(key, "share"), own[key], peer=peer[key], peer_is="stretches")
@@ -242,9 +252,8 @@ def run() -> list[dict[str, Any]]:
         return _rows_of("films", bind.load("small"), films(folder / "films"), "video", folder)
 
 
-def run_sounds(data: Path) -> list[dict[str, Any]]:
+def run_sounds(data: Path) -> Iterator[dict[str, Any]]:
     """The rows of sounds; with `cut = "pauses"` too."""
-    rows = []
     model = bind.load("small")
     for pause_s in (0.0, PAUSE_S):
         for cut in ("fixed", "pauses"):
@@ -253,12 +262,10 @@ def run_sounds(data: Path) -> list[dict[str, Any]]:
                 (folder / "sounds").mkdir()
                 made = recordings(folder / "sounds", data, pause_s)
                 model._configs["audio"] = replace(model.config("audio"), cut=cut)
-                rows += _rows_of(f"sounds, pauses of {pause_s} s, {cut}", model, made, "audio", folder)
-    return rows
+                yield from _rows_of(f"sounds, pauses of {pause_s} s, {cut}", model, made, "audio", folder)
 
 
 if __name__ == "__main__":
-    found = run() + (run_sounds(Path(sys.argv[1])) if len(sys.argv) > 1 else [])
     print(table.head(COLUMNS))
-    for row in found:
-        print(table.line(row, COLUMNS))
+    for row in itertools.chain(run(), run_sounds(Path(sys.argv[1])) if len(sys.argv) > 1 else ()):
+        print(table.line(row, COLUMNS), flush=True)
