@@ -44,10 +44,10 @@ if TYPE_CHECKING:
 
     from serve.engine.service import Service
 
-MAX_CALL_BYTES = 2**16
+MAX_CALL_BYTES = 2**16  # of one call, which sends words and a filter; files travel as forms
 MAX_CALL_VALUES = 100
 """The largest number of JSON values in one call of the page's functions."""
-_CALLS = "/gradio_api/run/"
+_CALLS = "/gradio_api/run/"  # where gradio answers calls of functions, each below its name
 _FIGURE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
 """The policy of a figure that is opened by itself: nothing in it runs."""
 

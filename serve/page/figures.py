@@ -24,13 +24,14 @@ if TYPE_CHECKING:
     from serve.engine.service import Service
     from serve.library.items import Item
 
-QUOTE_CHARACTERS = 1200
+QUOTE_CHARACTERS = 1200  # of a text, which fill a tile of any size
 KEPT_BYTES = 16 * 2**20
 """The memory for figures that were made already."""
 _PICTURE_SIDES = 8
 """A view with at least so many rows and columns is shown as a picture where its modality says nothing else."""
-_QUOTE_BYTES = 4 * QUOTE_CHARACTERS + 4
+_QUOTE_BYTES = 4 * QUOTE_CHARACTERS + 4  # as many as these characters have at most, and a mark of the encoding
 _READERS = {"audio": plots.loudness, "depth": plots.depth_map, "thermal": plots.thermal_map, "imu": plots.motion}
+"""Modality -> the reader of its own picture."""
 
 
 @dataclass(frozen=True)

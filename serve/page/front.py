@@ -15,10 +15,11 @@ from functools import cache
 from html import escape
 from pathlib import Path
 
-FOLDER = Path(__file__).parent / "front"
-FOREVER = "public, max-age=31536000, immutable"
+FOLDER = Path(__file__).parent / "front"  # the files as they are served
+FOREVER = "public, max-age=31536000, immutable"  # the cache-control of files whose address changes with them
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
-_VERSION_CHARACTERS = 12
+"""Suffix -> content type of what is served; all else in the folder is not."""
+_VERSION_CHARACTERS = 12  # 48 bits of the hash
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,9 @@ WHERE_EXAMPLES = (
     "duration_s < 30 and not name like 'IMG%'",
     "taken between '2024-06' and '2024-08'",
 )
-_EXAMPLE_ITEMS = 100
-_GLIMPSE_ITEMS = 14
+"""Filters that the page shows to whoever writes one."""
+_EXAMPLE_ITEMS = 100  # items of the library from which the examples are chosen
+_GLIMPSE_ITEMS = 14  # pictures of the library that stand for all of it
 
 log = logging.getLogger("crossbind.serve")
 
