@@ -33,8 +33,12 @@ _TAKEOUT_LENGTH = 46
 """Takeout cuts what stands before `.json` to so many characters."""
 _NUMBER = re.compile(r"(.+)(\(\d+\))(\.[^.]+)$")
 """`NAME(1).jpg`: Takeout writes the number of a namesake behind the suffix of its sidecar, `NAME.jpg(1).json`."""
-_EDITED = re.compile(r"-(edited|bearbeitet|modifié|editado|modificato|bewerkt)$")
-"""The endings, by language, that Google Photos gives to edited copies; a copy has the sidecar of its original."""
+_EDITED = re.compile(r"-[^\W\d_]+(?: [^\W\d_]+)*$")
+"""How Takeout ends the name of an edited picture, in the language of its owner (`-edited`, `-bearbeitet`)."""
+_FILMS = (".mp4", ".mov", ".mp", ".mv")
+"""Suffixes of the moving part of a live photo, to which Takeout gives no sidecar of its own."""
+_NUMBER_AT_END = re.compile(r"\(\d+\)$")
+"""The number of a namesake, behind the name that a sidecar describes."""
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 """Pictures of an img2dataset shard, whose caption lies in `NAME.json` or `NAME.txt`."""
 _STILLS = (".HEIC", ".heic", ".JPG", ".jpg", ".JPEG", ".jpeg")
@@ -57,12 +61,13 @@ def beside(path: str) -> list[str]:
         return []
     stem, suffix = os.path.splitext(name)
     wanted = [*_takeout_names(name), f"{name}.xmp", f"{stem}.xmp"]
+    if suffix.lower() in _FILMS:  # the moving part of a live photo has none of its own
+        wanted += [other for end in _STILLS for other in _takeout_names(stem + end)]
     if suffix.lower() in _PICTURES:
         wanted += [f"{stem}.json", f"{stem}.txt"]
     own = f"{name}.json"
-    return [
-        os.path.join(folder, found) for found in dict.fromkeys(wanted) if found in known and found not in (own, name)
-    ]
+    named = (one if one in known.values() else known.get(one.lower(), "") for one in wanted)
+    return [os.path.join(folder, found) for found in dict.fromkeys(named) if found and found not in (own, name)]
 
 
 def describes_another(path: str) -> bool:
@@ -78,12 +83,12 @@ def describes_another(path: str) -> bool:
 
     if suffix == ".json":
         # Where Takeout has cut a name, it cannot be told whose it was.
-        return len(stem) == _TAKEOUT_LENGTH or is_there(
-            stem, _of_takeout_name(stem), *(stem + end for end in _PICTURES)
+        return len(_NUMBER_AT_END.sub("", stem)) == _TAKEOUT_LENGTH or is_there(
+            stem, *_of_takeout_name(stem), *(stem + end for end in _PICTURES)
         )
     if suffix == ".txt":
         return is_there(f"{stem}.json") and is_there(*(stem + end for end in _PICTURES))
-    return suffix == ".xmp"
+    return suffix.lower() == ".xmp"
 
 
 def still_of(path: str) -> str | None:
@@ -139,7 +144,7 @@ def of_json(values: Any) -> dict[str, Any] | None:
 
 
 def _facts(path: str, raw: bytes) -> dict[str, Any] | None:
-    suffix = Path(path).suffix
+    suffix = Path(path).suffix.lower()
     if suffix == ".xmp":
         return xmp.facts_of(raw) or None
     if suffix == ".txt":
@@ -178,30 +183,35 @@ def _takeout_names(name: str) -> list[str]:
         bases.insert(0, (numbered[1] + numbered[3], numbered[2]))
     if (plain := _EDITED.sub("", stem)) != stem:
         bases.append((plain + suffix, ""))
-    return [f"{full[:_TAKEOUT_LENGTH]}{number}.json" for base, number in bases for full in (base + _TAKEOUT, base)]
+    ends = [_TAKEOUT[:length] for length in range(len(_TAKEOUT), 1, -1)]  # it is cut short for reasons of its own
+    return [f"{(base + end)[:_TAKEOUT_LENGTH]}{number}.json" for base, number in bases for end in (*ends, "")]
 
 
-def _of_takeout_name(stem: str) -> str:
-    """`IMG_1.jpg.supplemental-metadata(2)` -> `IMG_1(2).jpg`, the medium that it describes."""
-    number = re.search(r"\(\d+\)$", stem)
-    base = (stem[: number.start()] if number else stem).removesuffix(_TAKEOUT)
-    root, suffix = os.path.splitext(base)
-    return f"{root}{number[0]}{suffix}" if number else base
+def _of_takeout_name(stem: str) -> list[str]:
+    """`IMG_1.jpg.supplemental-metadata(2)` -> `IMG_1(2).jpg`, the medium that it may describe."""
+    number = _NUMBER_AT_END.search(stem)
+    whole = stem[: number.start()] if number else stem
+    base, _, end = whole.rpartition(".")
+    found = []
+    for name in (whole, base) if _TAKEOUT.startswith(f".{end}") else (whole,):
+        root, suffix = os.path.splitext(name)
+        found.append(f"{root}{number[0]}{suffix}" if number else name)
+    return found
 
 
-def _names(folder: str) -> frozenset[str]:
-    """The names in a folder of files that may describe others."""
+def _names(folder: str) -> Mapping[str, str]:
+    """The names in a folder of files that may describe others, by their small letters."""
     try:
         changed = os.stat(folder or ".").st_mtime_ns
     except OSError:
-        return frozenset()
+        return {}
     return _listed(folder, changed) if time.time_ns() - changed > _SETTLED_NS else _listed.__wrapped__(folder, changed)
 
 
 @lru_cache(maxsize=16)
-def _listed(folder: str, changed: int) -> frozenset[str]:
+def _listed(folder: str, changed: int) -> Mapping[str, str]:
     try:
         with os.scandir(folder or ".") as entries:
-            return frozenset(entry.name for entry in entries if entry.name.endswith(_SUFFIXES))
+            return {entry.name.lower(): entry.name for entry in entries if entry.name.lower().endswith(_SUFFIXES)}
     except OSError:
-        return frozenset()
+        return {}

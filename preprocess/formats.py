@@ -80,7 +80,7 @@ _OTHERS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"{\\rtf", "an RTF document"),
     (0, b"%!PS", "a PostScript document"),
     (0, b"gimp xcf", "a GIMP picture"),
-    (0, b"\0\0\1\0", "an icon"),
+    *((0, bytes((0, 0, kind, 0, count, 0)), "an icon") for kind in (1, 2) for count in range(1, 33)),
     (0, b"DDS ", "a DirectDraw texture"),
     (0, b"SIMPLE  =", "a FITS picture"),
     (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
@@ -104,9 +104,13 @@ _IMAGE_BRANDS = {
 # Of TIFFs, which most raw files of cameras are, only the name tells that they are those.
 _RAW_SUFFIXES = {
     *(".dng", ".nef", ".nrw", ".cr2", ".arw", ".srf", ".sr2", ".pef", ".srw", ".3fr", ".iiq", ".erf", ".kdc", ".dcr"),
-    *(".orf", ".rw2", ".raf", ".cr3", ".rwl", ".fff", ".mos", ".mef"),
+    *(".orf", ".rw2", ".raf", ".cr3", ".rwl", ".fff", ".mos", ".mef", ".crw", ".mrw", ".x3f"),
 }
-_RAW_MAGIC = (b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW")
+_RAW_MAGIC = (
+    *(b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW", b"FOVb", b"\0MRM"),
+    *(b"II\x1a\0\0\0HEAPCCDR", b"MM\0\0\0\x1aHEAPCCDR"),
+)
+_PNM = re.compile(rb"P[1-6]\s[\s#\d]")
 _PLAYLISTS = ("#extm3u", "ffconcat version", "[playlist]", "<smil", "<asx", "<mpd", "<playlist")
 _SVG = re.compile(
     r"(?:\s|<!--(?:(?!-->).)*-->|<!doctype svg\b[^>\[]*(?:\[[^\]]*\]\s*)?>)*<(?:[\w.-]+:)?svg[\s>]", re.DOTALL
@@ -116,6 +120,7 @@ _AUDIO_SUFFIXES = {".m4a", ".m4b", ".mka", ".oga", ".opus", ".weba", ".wma"}
 _TEXTUAL = ("text", "table")
 _FAMILY_OF_SUFFIX = {
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".jp2"), "image"),
+    **dict.fromkeys((".pnm", ".pbm", ".pgm", ".ppm"), "image"),
     **dict.fromkeys((".heic", ".heif", ".hif", ".jxl", ".psd", ".psb", ".svg", *_RAW_SUFFIXES), "image"),
     **dict.fromkeys((".wav", ".flac", ".ogg", ".mp3", ".aac", ".aif", ".aiff", *_AUDIO_SUFFIXES), "audio"),
     **dict.fromkeys((".w64", ".voc", ".wv", ".tta", ".ac3", ".eac3", ".ape", ".dts", ".sph", ".caf", ".au"), "audio"),
@@ -182,6 +187,8 @@ def _from_magic(head: bytes, suffix: str) -> Format | None:
             return found
     if head[:4] in (b"RIFF", b"RF64", b"RIFX", b"BW64"):
         return _RIFF.get(head[8:12])
+    if _PNM.match(head):
+        return Format("pnm", "image")
     if head[:2] == b"BM" and head[14:18] in _BMP_HEADERS:
         return Format("bmp", "image")
     if head[:4] == b"FORM":
@@ -242,5 +249,5 @@ def _from_text(head: bytes, suffix: str) -> Format | None:
 
 
 def csv_delimiter(line: str) -> str:
-    """The delimiter of a header line: comma, tab or semicolon, whichever cuts it into the most fields."""
-    return max(",\t;", key=lambda mark: len(next(csv.reader([line], delimiter=mark), [])))
+    """The delimiter of a header line: comma, tab, semicolon or bar, whichever cuts it into the most fields."""
+    return max(",\t;|", key=lambda mark: len(next(csv.reader([line], delimiter=mark), [])))

@@ -15,5 +15,6 @@ SPEC = ModalitySpec(
     anchor="video",
     encoder={"module": "convnet", "shape": (6, 2000), "widths": (64, 128, 256, 512)},
     head={"type": "linear"},
+    revision=2,  # units by magnitude; gravity that was removed
     preview="plot",
 )

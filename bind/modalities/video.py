@@ -14,5 +14,6 @@ SPEC = ModalitySpec(
     families=frozenset({"video"}),
     default_for=frozenset({"video"}),
     anchor=None,
+    revision=2,  # square pixels; PQ and HLG tone-mapped
     preview="picture",
 )

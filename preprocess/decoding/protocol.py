@@ -92,12 +92,16 @@ def reads_beside(beside: Beside) -> Callable[[_Reader], _Reader]:
 
 def with_parts(read: Read, source: Source) -> Source:
     """A source at a path, with the files beside it that `read` wants; any other one as it is."""
-    beside: Beside | None = getattr(read, "beside", None)
-    if beside is None or source.parts or not isinstance(source.content, Path):
+    if source.parts or not isinstance(source.content, Path):
         return source
-    own = os.fspath(source.content)
-    others = [path for path in beside(own) if path != own][:MAX_PARTS]
+    others = others_of(read, os.fspath(source.content))
     return replace(source, parts=tuple(Source(Path(path), path) for path in others)) if others else source
+
+
+def others_of(read: Read, path: str) -> list[str]:
+    """The files that `read` reads as one with the medium at `path`, up to `MAX_PARTS`, without itself."""
+    beside: Beside | None = getattr(read, "beside", None)
+    return [] if beside is None else [other for other in beside(path) if other != path][:MAX_PARTS]
 
 
 def stands_for(read: Read, path: str) -> str:

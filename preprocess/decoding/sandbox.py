@@ -35,8 +35,9 @@ from typing import NamedTuple
 from preprocess.extras import OWN_PACKAGES
 
 READERS_NEED = (
-    *("numpy", "PIL", "av", "soundfile", "_soundfile_data", "soxr", "scipy", "pyarrow", "tifffile", "OpenEXR"),
-    *("pillow_heif", "_pillow_heif", "pillow_jxl", "pypdfium2", "pypdfium2_raw", "packaging"),
+    *("numpy", "PIL", "av", "soundfile", "_soundfile", "_soundfile_data", "soxr", "scipy", "pyarrow"),
+    *("cffi", "_cffi_backend", "tifffile", "OpenEXR"),
+    *("pi_heif", "_pi_heif", "pillow_jxl", "pypdfium2", "pypdfium2_raw", "packaging"),
     *("rapidocr", "onnxruntime", "cv2", "omegaconf", "pyclipper", "shapely", "yaml", "tqdm", "requests", "colorlog"),
     *("urllib3", "certifi", "idna", "charset_normalizer", "six", "pocketsphinx"),
 )
@@ -161,8 +162,10 @@ def readable_paths(extra: list[str]) -> Iterator[tuple[Path, int]]:
     whole |= {str(prefix / "lib") for prefix in prefixes}
     for path in sys.path:
         resolved = Path(path).resolve()
-        inside = resolved.name in ("site-packages", "dist-packages") or any(
-            resolved.is_relative_to(prefix / "lib") for prefix in prefixes
+        inside = (
+            resolved.name in ("site-packages", "dist-packages")
+            or any(resolved.is_relative_to(prefix / "lib") for prefix in prefixes)
+            or any(resolved.glob("*.dist-info"))  # packages were installed there, as by `pip install --target`
         )
         # A folder of the user's own may be on the path: its packages are found by name, its other files are not read.
         yield Path(path), _READ_FILE | _READ_DIR if inside else _READ_DIR

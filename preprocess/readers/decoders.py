@@ -12,6 +12,7 @@ from PIL.GifImagePlugin import GifImageFile
 from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
 from PIL.PsdImagePlugin import PsdImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
@@ -22,7 +23,7 @@ from preprocess.readers import svg
 
 def _heif(file: BinaryIO) -> ImageFile.ImageFile:
     with needs("pictures", "a HEIC or HEIF picture"):
-        from pillow_heif.as_plugin import HeifImageFile  # only such pictures need it
+        from pi_heif.as_plugin import HeifImageFile  # only such pictures need it
     return cast(ImageFile.ImageFile, HeifImageFile(file))
 
 
@@ -42,6 +43,7 @@ DECODERS: dict[str, Callable[[BinaryIO], ImageFile.ImageFile]] = {
     "heif": _heif,
     "jpegxl": _jpegxl,
     "png": PngImageFile,
+    "pnm": PpmImageFile,
     "raw": JpegImageFile,
     "psd": PsdImageFile,
     "svg": svg.decode,

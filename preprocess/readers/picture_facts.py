@@ -25,19 +25,30 @@ _ISO, _FOCAL_LENGTH, _LENS = 0x8827, 0x920A, 0xA434
 _IPTC_TITLE, _IPTC_KEYWORDS, _IPTC_BYLINE, _IPTC_CITY, _IPTC_COUNTRY, _IPTC_CAPTION = 5, 25, 80, 90, 101, 120
 
 
-def facts_of(picture: Image.Image, size: tuple[int, int]) -> dict[str, Any]:
+Tags = Mapping[int, Any]
+NO_TAGS: tuple[Tags, Tags, Tags] = ({}, {}, {})
+"""Of a picture that lies in no raw file."""
+
+
+def facts_of(picture: Image.Image, size: tuple[int, int], around: tuple[Tags, Tags, Tags] = NO_TAGS) -> dict[str, Any]:
     """An opened picture of (width, height) as it is stored -> its metadata. Damaged parts are left out.
 
-    EXIF comes before XMP, and that before IPTC, where several say the same.
+    EXIF comes before XMP, and that before IPTC, where several say the same. `around` are the tags of EXIF (IFD0, EXIF,
+    GPS) of a raw file that the picture lies in.
     """
-    if picture.format == "JPEG" and not picture.info.keys() & _SPEAKING:  # as most of the web's pictures are
+    if (
+        not any(around) and picture.format == "JPEG" and not picture.info.keys() & _SPEAKING
+    ):  # as most of the web's pictures are
         return {"width": size[0], "height": size[1]}
     if OWN_WORDS in picture.info:  # the size of its raster is no fact of a drawing
         return bounded(picture.info[OWN_WORDS])
     exif: dict[str, Any] = {}
     # Damage in these is no reason to refuse sound pixels, and Pillow raises what it likes.
     with contextlib.suppress(Exception):
-        exif = _from_exif(picture.getexif())
+        own = picture.getexif()
+        exif = _from_exif(own, own.get_ifd(_EXIF), own.get_ifd(_GPS))
+    with contextlib.suppress(Exception):
+        exif = _from_exif(*around) | exif
     orientation = exif.get("orientation", 1)
     width, height = size[::-1] if orientation in (5, 6, 7, 8) else size
     found = {"width": width, "height": height}
@@ -50,10 +61,9 @@ def facts_of(picture: Image.Image, size: tuple[int, int]) -> dict[str, Any]:
     return bounded(found | exif)
 
 
-def _from_exif(exif: Image.Exif) -> dict[str, Any]:
+def _from_exif(exif: Tags, inner: Tags, gps: Tags) -> dict[str, Any]:
     if not exif:
         return {}
-    inner, gps = exif.get_ifd(_EXIF), exif.get_ifd(_GPS)
     taken = moment(_text(inner.get(_TAKEN)), _text(inner.get(_TAKEN_OFFSET))) or moment(
         _text(inner.get(_DIGITISED)), _text(inner.get(_DIGITISED_OFFSET))
     )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
-from typing import BinaryIO
+from collections.abc import Mapping
+from typing import Any, BinaryIO
 
+from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from preprocess.source import MediaError, Source
@@ -19,6 +21,12 @@ _MOST_JPEGS = 64
 """Beginnings of JPEGs that are looked at. Cameras write a handful; the other ones are chance in the sensor's data."""
 _LEAST_BYTES = 500
 """No JPEG is shorter with its tables; what is shorter is chance in the sensor's data."""
+_HEAD_BYTES = 2**21
+"""Bytes from the beginning in which the directories of EXIF lie."""
+_EXIF, _GPS = 0x8769, 0x8825
+"""The tags of IFD0 that lead to the other directories (EXIF 3.0, section 4.6.3)."""
+_NEARLY_TIFF = {b"IIRO": b"II*\0", b"IIRS": b"II*\0", b"MMOR": b"MM\0*", b"IIU\0": b"II*\0"}
+"""The first bytes of Olympus' and Panasonic's files -> those of TIFF, which all others of them are."""
 
 
 def preview(source: Source, file: BinaryIO) -> bytes:
@@ -42,6 +50,39 @@ def preview(source: Source, file: BinaryIO) -> bytes:
             source.name, "is a raw file without a picture in it that can be shown; develop it to JPEG or TIFF"
         )
     return best
+
+
+def tags(file: BinaryIO) -> tuple[Mapping[int, Any], Mapping[int, Any], Mapping[int, Any]]:
+    """A raw file -> its tags of EXIF in IFD0, in the EXIF IFD and in the GPS IFD, where it is laid out as TIFF or CR3.
+
+    Others have them in the JPEG that `preview` finds. Damaged parts are left out. Its place is then its beginning.
+    """
+    file.seek(0)
+    head = file.read(_HEAD_BYTES)
+    file.seek(0)
+    head = _NEARLY_TIFF.get(head[:4], head[:4]) + head[4:]
+    try:
+        if head[:4] in (b"II*\0", b"MM\0*"):
+            exif = _exif(head)
+            return exif, exif.get_ifd(_EXIF), exif.get_ifd(_GPS)
+        if head[4:12] == b"ftypcrx ":  # the boxes of Canon's, each with a TIFF of its own
+            return _exif(_box(head, b"CMT1")), _exif(_box(head, b"CMT2")), _exif(_box(head, b"CMT4"))
+    except Exception:  # Pillow raises what it likes
+        pass
+    return {}, {}, {}
+
+
+def _exif(tiff: bytes) -> Image.Exif:
+    exif = Image.Exif()
+    if tiff:
+        exif.load(b"Exif\0\0" + tiff)
+    return exif
+
+
+def _box(head: bytes, kind: bytes) -> bytes:
+    """The content of the first box of a kind; b"" where there is none."""
+    at = head.find(kind)
+    return head[at + 4 : at - 4 + int.from_bytes(head[at - 4 : at])] if at >= 4 else b""
 
 
 def _end_of(data: bytes, start: int) -> int:

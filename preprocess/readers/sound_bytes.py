@@ -5,7 +5,13 @@ from __future__ import annotations
 import io
 from typing import Any, BinaryIO
 
+from preprocess.audio_frames import behind_tags
 from preprocess.formats import Format
+
+_FIRST_FRAME_BYTES = 256
+"""Bytes of an MP3's first frame in which the mark of its number of frames lies."""
+_LENGTHS = (b"Xing", b"Info", b"VBRI")
+"""The marks under which encoders (LAME, FFmpeg, Fraunhofer) write the number of frames."""
 
 
 class _View(io.RawIOBase):
@@ -58,6 +64,15 @@ def from_its_beginning(file: BinaryIO, found: Format) -> tuple[BinaryIO, tuple[s
         return _View(file, 0, head), (note,)  # type: ignore[return-value]
     file.seek(0)
     return file, ()
+
+
+def announces_length(file: BinaryIO) -> bool:
+    """Whether the first frame of an MP3 says how many there are. The place in the file is its beginning afterwards."""
+    file.seek(behind_tags(file))
+    head = file.read(_FIRST_FRAME_BYTES)
+    file.seek(0, 2)  # out of what is buffered: libsndfile goes on where the descriptor stands
+    file.seek(0)
+    return any(mark in head for mark in _LENGTHS)
 
 
 def _closed_header(file: BinaryIO) -> bytes:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from preprocess.encodings import encoding_of
+from preprocess.encodings import encoding_of, spelled
 from preprocess.source import Limits, MediaError, Plan, Segment, Source
 
 MAX_CHARACTERS = 1_000_000  # a long book; some 3,000 windows of 77 tokens
@@ -32,7 +32,8 @@ def shape(config: TextConfig) -> tuple[int]:
 def read(source: Source, config: TextConfig, limits: Limits, plan: Plan) -> list[Segment]:
     """A string in memory, or text as a path or bytes -> one segment whose views (1,) hold the text (dtype U).
 
-    Files are UTF-8 or UTF-16, with or without a byte order mark, else Windows-1252; a note tells where it is not UTF-8.
+    Files are UTF-8 or UTF-16, with or without a byte order mark, else in an encoding that
+    `preprocess.encodings` tells; a note says which where it is not UTF-8.
     Raises MediaError for text that is empty or blank, of another encoding, with NUL characters or lone surrogates,
     or longer than `MAX_CHARACTERS`.
     """
@@ -98,5 +99,4 @@ def _decode(source: Source, limits: Limits) -> tuple[str, tuple[str, ...]]:
         ) from None
     if encoding.startswith("utf-8"):
         return text, ()
-    name = "Windows-1252" if encoding == "cp1252" else "UTF-16"
-    return text, (f"is not UTF-8: read as {name}",)
+    return text, (f"is not UTF-8: read as {spelled(encoding)}",)

@@ -16,7 +16,7 @@ import soundfile
 
 from preprocess.formats import sniff
 from preprocess.metadata import of_container
-from preprocess.readers.sound_bytes import from_its_beginning
+from preprocess.readers.sound_bytes import announces_length, from_its_beginning
 from preprocess.source import Limits, MediaError, Source
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 SILENT = "has no sound track"
 """Why a film is no sound; whoever also reads its pictures need not tell this."""
-# libsndfile knows the exact length and seeks to the exact sample; libav takes what it cannot read.
+# libsndfile knows the exact length and seeks to the exact sample; libav takes what it cannot read. The length of an MP3
+# that does not announce it libsndfile guesses from the bits of its first frame, and stops there.
 _LIBSNDFILE = frozenset({"wav", "flac", "ogg", "mp3", "aiff", "caf", "au", "w64", "sphere", "voc"})
 # Names of FFmpeg's demuxers, where they are others.
 _DEMUXERS = {"sphere": "nistsphere", "wavpack": "wv"}
@@ -122,7 +123,7 @@ def _encoded(source: Source, limits: Limits, mix: Mix) -> Iterator[Track]:
         most = _FREE_SAMPLES + _SAMPLES_FOR_EACH_BYTE * whole.seek(0, 2)
         file, notes = from_its_beginning(whole, found)
         sound = None
-        if found.name in _LIBSNDFILE:
+        if found.name in _LIBSNDFILE and not (found.name == "mp3" and not announces_length(file)):
             try:
                 # By the descriptor of a file: calls back into Python would take a quarter of the time.
                 sound = soundfile.SoundFile(

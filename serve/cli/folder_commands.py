@@ -41,6 +41,21 @@ if TYPE_CHECKING:
 
 Verbose = Annotated[bool, typer.Option("--verbose", help="List also what earlier runs skipped.")]
 
+Positions = Annotated[
+    bool | None,
+    typer.Option(help="Store where pictures and films were taken, or leave that out; remembered.", show_default=False),
+]
+Ocr = Annotated[
+    bool | None,
+    typer.Option(help="Read the words in pictures, for the search for words; remembered.", show_default=False),
+]
+Speech = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL", help="Hear words in speech, with a folder's model or `en-us`; remembered. '' for none."
+    ),
+]
+
 
 @app.command()
 def index(
@@ -68,17 +83,9 @@ def index(
         bool,
         typer.Option("--allow-removal", help="Forget the files of a folder that is missing, empty or mostly gone."),
     ] = False,
-    positions: Annotated[
-        bool | None,
-        typer.Option(
-            help="Store where pictures and films were taken, or leave that out; remembered.", show_default=False
-        ),
-    ] = None,
-    ocr: Annotated[bool, typer.Option("--ocr", help="Read the words in pictures, for the search for words.")] = False,
-    speech: Annotated[
-        str | None,
-        typer.Option(metavar="MODEL", help="Hear the words in speech, with this folder's model, or `en-us`."),
-    ] = None,
+    positions: Positions = None,
+    ocr: Ocr = None,
+    speech: Speech = None,
     watch: Annotated[bool, typer.Option("--watch", help="Go on until Ctrl-C, as the folder changes.")] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 where files were skipped that no earlier run named.")
@@ -127,7 +134,9 @@ def roots(library: ExistingLibrary, as_json: Json = False) -> None:
         rules = "".join(f", exclude {one!r}" for one in root.exclude) + "".join(
             f", include {x!r}" for x in root.include
         )
-        print(f"{root.path}: {root.files} files, {root.skipped} skipped, {state}, last run {root.last_run}{rules}")
+        words = (", ocr" if root.ocr else "") + (f", speech {root.speech}" if root.speech else "")
+        counts = f"{root.files} files, {root.skipped} skipped, {state}"
+        print(f"{root.path}: {counts}, last run {root.last_run}{rules}{words}")
     if elsewhere > 0:
         print(f"{elsewhere} files are uploads, or of folders that were indexed before roots were remembered")
 

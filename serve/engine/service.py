@@ -235,15 +235,13 @@ class Service:
     async def add(self, content: IO[bytes], name: str, metadata: Mapping[str, Any]) -> list[Item]:
         """Copies a file into the library and makes it searchable -> its items.
 
-        Raises MediaError for a file that cannot be used, and Busy when too much work is waiting or another process
-        writes.
+        Raises MediaError for a file that cannot be used, and Busy for too much work, or while another process writes.
         """
 
         def add() -> list[Item]:
-            embed, positions = self._embed_for_adding, self.settings.positions
-            return self.written(
-                self.library.add, content, name, metadata, self.limits, embed=embed, positions=positions
-            )
+            kept: dict[str, Any] = {"positions": self.settings.positions, "words": self.settings.words}
+            add_to = functools.partial(self.library.add, embed=self._embed_for_adding, **kept)
+            return self.written(add_to, content, name, metadata, self.limits)
 
         try:
             return await stopped_after(self.settings.add_deadline_s, self._adding.run, add)

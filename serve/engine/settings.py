@@ -85,6 +85,9 @@ class Settings(BaseSettings):
     )
     read_only: bool = Field(False, description="Nothing can be added or deleted.")
     positions: bool = Field(True, description="It is stored where uploaded pictures and films were taken.")
+    words: bool = Field(
+        True, description="Words in uploads are read as in the library's folders (`crossbind index --ocr --speech`)."
+    )
     page: bool = Field(True, description="The web page on /, beside the API.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
     max_body_mb: Megabytes = Field(64.0, description="The largest request, in MiB.")

@@ -13,10 +13,11 @@ from typing import IO, TYPE_CHECKING, Any
 from bind.model.pipeline import Embedded, Failed
 from preprocess.source import Limits, MediaError, Source
 from serve.engine import thumbnails
-from serve.library import model_change, uploads
+from serve.library import model_change, reading, roots, uploads
 from serve.library.catalogue import Catalogue
 from serve.library.errors import LibraryError, UnknownItemError
 from serve.library.indexing import Embed, Run
+from serve.library.reading import Channel
 from serve.library.records import FileRow
 from serve.library.roots import Scope
 from serve.library.uploads import Uploads
@@ -76,13 +77,46 @@ class Changes:
         *,
         embed: Embed | None = None,
         positions: bool = True,
+        words: bool = True,
     ) -> list[Item]:
         """Adds a file -> its items; see `Library.add`.
 
         With `embed`, a first pass only records what is to be embedded, so that others may write during the embedding; a
-        second pass stores the results.
+        second pass stores the results. Words are read last, while others may write.
         """
         limits = limits or Limits()
+        items = self._embedded(content, name, metadata, limits, embed, positions)
+        for channel in self._channels() if words else ():
+            self._read_words(items[0].path, channel, limits)
+        return items
+
+    def _channels(self) -> list[Channel]:
+        """What is read in an upload: what is read in any root."""
+        known = roots.of(self._catalogue)
+        speech = next((root.speech for root in known if root.speech), "")
+        return reading.channels(any(root.ocr for root in known), speech)[0]
+
+    def _read_words(self, path: str, channel: Channel, limits: Limits) -> None:
+        """Reads the words of an upload by one channel, and stores them."""
+        with self._catalogue.write() as writer:
+            missing = reading.missing(writer, self._catalogue.folder, channel, (path,), retry=False)
+        with reading.pool(channel) as pool:
+            done = [one for unread in missing if (one := reading.read(pool, channel, unread, limits))]
+        with self._changing, self._catalogue.write() as writer:
+            with writer.transaction():
+                for one in done:
+                    reading.store(writer, channel, one)
+            self._index.follow(writer, save=False)
+
+    def _embedded(
+        self,
+        content: IO[bytes],
+        name: str,
+        metadata: Mapping[str, Any] | None,
+        limits: Limits,
+        embed: Embed | None,
+        positions: bool,
+    ) -> list[Item]:
         if embed is None:
             return self._add(content, name, metadata, limits, None, positions)
         deferred = _DeferredEmbedding()

@@ -15,7 +15,6 @@ from serve.library import reading, removal, roots, watching
 from serve.library.catalogue import Catalogue
 from serve.library.errors import LibraryError
 from serve.library.indexing import Progress, Run
-from serve.library.reading import Channel
 from serve.library.reports import IndexReport
 from serve.library.roots import Root, RootState, Scope
 from serve.library.rules import Rules, remembered
@@ -47,7 +46,7 @@ class Folders:
         include: Sequence[str] | None = None,
         allow_removal: bool = False,
         positions: bool | None = None,
-        ocr: bool = False,
+        ocr: bool | None = None,
         speech: str | os.PathLike[str] | None = None,
     ) -> IndexReport:
         """Brings the library up to date with a folder (or a file): idempotent, and resumable after any interruption.
@@ -67,8 +66,8 @@ class Folders:
             allow_removal: The folder may be missing or empty, or most of its files may be gone: they leave the
                 library. Otherwise that is an error, because a drive may not be mounted.
             positions: Whether it is stored where pictures were taken. None: as in the last run, at first yes.
-            ocr: Words in pictures are read, in all pictures of the folder that no run has read so.
-            speech: Words are heard in sounds and films that way, with the model in this folder, or `en-us`.
+            ocr: Words in pictures are read, in all that no run has read so. None: as in the last run, at first not.
+            speech: Words are heard in sounds and films that way, with the model in this folder, or `en-us`; "": not.
 
         Returns:
             The numbers of added, updated, removed and unchanged files, and each skipped file with its reason.
@@ -82,7 +81,7 @@ class Folders:
             >>> library.index("media", exclude=["*.tmp", "/private/"]).unchanged
             3
         """
-        channels = _channels(ocr, speech)
+        chosen = reading.chosen(ocr, speech)
         place = self._place(folder)
         root = roots.containing(roots.of(self._catalogue), place)
         if root is not None and root.path != place and (exclude is not None or include is not None):
@@ -91,9 +90,9 @@ class Folders:
         rules = Rules(remembered(exclude, known.exclude), remembered(include, known.include))
         places = None if known.path == place else (place,)
         self._refuse_missing(place, allow_removal)
-        kept = known.positions if positions is None else positions
-        scope = Scope(known.path, rules, places, follow_links, allow_removal, True, kept)
-        return self._run(scope, limits, batch_size, retry, progress, channels)
+        kept = _kept(known) | chosen | ({} if positions is None else {"positions": positions})
+        scope = Scope(known.path, rules, places, follow_links, allow_removal, **kept)
+        return self._run(scope, limits, batch_size, retry, progress)
 
     def watch(
         self,
@@ -108,7 +107,7 @@ class Folders:
         include: Sequence[str] | None = None,
         allow_removal: bool = False,
         positions: bool | None = None,
-        ocr: bool = False,
+        ocr: bool | None = None,
         speech: str | os.PathLike[str] | None = None,
     ) -> None:
         """Indexes a folder, then keeps the library in step with it until `stop` is set: within a few seconds.
@@ -135,7 +134,7 @@ class Folders:
             LibraryError: The folder cannot be watched, or the library cannot be written.
         """
         place = self._place(folder)
-        channels = _channels(ocr, speech)
+        reading.chosen(ocr, speech)
         if not os.path.isdir(place):
             raise LibraryError(f"{place}: expected a folder to watch")
 
@@ -146,8 +145,10 @@ class Folders:
 
         def index_places(places: Iterable[str]) -> IndexReport:
             root = roots.containing(roots.of(self._catalogue), place) or Root(place)
-            scope = Scope(root.path, root.rules, tuple(places), follow_links, allow_removal, True, root.positions, True)
-            return self._run(scope, limits, batch_size, False, None, channels)
+            scope = Scope(
+                root.path, root.rules, tuple(places), follow_links, allow_removal, **_kept(root), is_watched=True
+            )
+            return self._run(scope, limits, batch_size, False, None)
 
         watching.watch(
             place, self.folder, lambda: self.index(place, **whole), index_places, report or (lambda _: None), stop
@@ -179,7 +180,7 @@ class Folders:
         for root, paths in groups.items():
             places = tuple(paths) if root.path != paths[0] else None
             known = root.last_run != ""
-            scope = Scope(root.path, root.rules, places, False, True, is_remembered=known, positions=root.positions)
+            scope = Scope(root.path, root.rules, places, False, True, is_remembered=known, **_kept(root))
             total.join(self._run(scope, limits, 64, retry=True, progress=progress))
         return total
 
@@ -189,7 +190,7 @@ class Folders:
         Raises as `index` does.
         """
         root = roots.containing(roots.of(self._catalogue), path) or Root(path)
-        scope = Scope(path, is_remembered=False, positions=root.positions)
+        scope = Scope(path, is_remembered=False, **_kept(root))
         report = self._run(scope, None, 64, retry=False, progress=None)
         with self._catalogue.write() as writer, writer.transaction():
             writer.set_folder(path, folder)
@@ -219,7 +220,6 @@ class Folders:
         batch_size: int,
         retry: bool,
         progress: Progress | None,
-        channels: Sequence[Channel] = (),
     ) -> IndexReport:
         with self._catalogue.write() as writer:
             run = Run(
@@ -237,6 +237,8 @@ class Folders:
             except removal.RemovalError:
                 self._live_index.follow(writer)
                 raise
+            channels, problems = reading.channels(scope.ocr, scope.speech)
+            report.wordless += [(scope.root, problem) for problem in problems]
             for channel in channels:
                 places = scope.places or (scope.root,)
                 report.join(reading.run(writer, self.folder, channel, places, limits or Limits(), retry))
@@ -247,7 +249,6 @@ class Folders:
         return report
 
 
-def _channels(ocr: bool, speech: str | os.PathLike[str] | None) -> list[Channel]:
-    """The channels that are wanted. Raises MissingExtra, and ValueError for a folder that is no model of speech."""
-    pictures = [reading.words_in_pictures()] if ocr else []
-    return pictures if speech is None else [*pictures, reading.words_in_speech(speech)]
+def _kept(root: Root) -> dict[str, Any]:
+    """What is remembered of a root beside its rules."""
+    return {"positions": root.positions, "ocr": root.ocr, "speech": root.speech}

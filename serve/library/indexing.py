@@ -22,6 +22,7 @@ from preprocess.metadata import POSITIONS
 from preprocess.readers import tracks
 from preprocess.source import Limits, MediaError, Source
 from serve.library import removal, roots, scan
+from serve.library.dates import date_of
 from serve.library.places import place_of
 from serve.library.records import ContentKey, FileRow, NewFile, NewSegment
 from serve.library.reports import IndexReport
@@ -321,7 +322,7 @@ class Run:
         else:
             self._report.unchanged += 1
         found = probed.found
-        date, source = scan.date_of(probed, media_facts)
+        date, source = date_of(probed, media_facts)
         file = NewFile(found.path, found.folder, _stamp(found), content, date, caption, free, date_source=source)
         self._seen.add(self._writer.put_file(file))
 

@@ -29,7 +29,7 @@ class Item:
     `also` are the other files with the same content. Times are None for an item without times. `metadata` is what the
     medium says of itself (see `preprocess.metadata`) and the free keys of its sidecars, `caption` among them; a
     sidecar's word counts more. `at` is the part of a picture or document (`page 3`), `notes` say what was assumed or
-    repaired, `date_source` where the `date` is from (see `serve.library.scan.date_of`).
+    repaired, `date_source` where the `date` is from (see `serve.library.dates.date_of`).
     """
 
     item_id: int

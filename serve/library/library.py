@@ -238,10 +238,9 @@ class Library(Finding, Browsing):
         *,
         embed: Embed | None = None,
         positions: bool = True,
+        words: bool = True,
     ) -> list[Item]:
-        """Copies a file into the library and makes it searchable -> its items. Adding it again changes nothing.
-
-        Afterwards all of the file is in the library or, also after a power cut, nothing of it.
+        """Copies a file into the library, wholly or (after a power cut) not at all -> its items; again changes nothing.
 
         Args:
             content: The open file. With `embed` it is read twice, so it must be seekable.
@@ -250,6 +249,7 @@ class Library(Finding, Browsing):
             limits: Bounds on the file.
             embed: Reads and encodes in place of `pipeline.embed`; others may write meanwhile.
             positions: Whether it is stored where a picture or film was taken.
+            words: Whether words in pictures and speech are read where `index` reads them in one of the folders.
 
         Raises:
             MediaError: The file cannot be used.
@@ -262,7 +262,7 @@ class Library(Finding, Browsing):
             >>> item.modality, item.metadata["caption"]
             ('image', 'a cat')
         """
-        return self._changes.add(content, name, metadata, limits, embed=embed, positions=positions)
+        return self._changes.add(content, name, metadata, limits, embed=embed, positions=positions, words=words)
 
     def remove(self, item_id: int) -> list[Item]:
         """Removes the file that an item belongs to, with all its items -> those items.

@@ -38,9 +38,9 @@ def check_space(folder: Path, facts: Mapping[str, Any], name: str, model: BindMo
             raise OtherModelError(
                 facts["space"],
                 model.space,
-                f"{folder}: this library was made with another revision of the preprocessing ({changed}), so that its "
-                "vectors and new ones cannot be compared; index your folders into a new library, or go on with the "
-                "version of Crossbind that made it",
+                f"{folder}: this library was made with another revision of the preprocessing ({changed}): its "
+                f"vectors and new ones cannot be compared; `crossbind migrate {folder} --model {name}` embeds its "
+                "files again, or go on with the version of Crossbind that made it",
             )
         if facts["model"] == model.origin:
             clip = ""

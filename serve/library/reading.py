@@ -34,6 +34,8 @@ _AHEAD = 4
 """Files that are read before their turn, one for each of a few cores."""
 _OCR_CPU_S = 60.0
 """Seconds of processor time for one medium: finding words takes much longer than decoding."""
+_OFF = {"ocr": "--no-ocr", "speech": "--speech ''"}
+"""Kind of a channel -> the option that switches it off."""
 _SPEECH_BYTES_PER_S = 4000.0
 """A recording of 32 kbit/s may take as long as it lasts."""
 
@@ -72,6 +74,40 @@ def words_in_speech(model: str | os.PathLike[str]) -> Channel:
     return Channel("speech", recogniser, ("audio", "video"), speech.read, config, limits, readable)
 
 
+def chosen(ocr: bool | None, model: str | os.PathLike[str] | None) -> dict[str, Any]:
+    """What a caller chose of `ocr` and the model of `speech` -> the fields of a root that it changes.
+
+    Raises MissingExtra, and ValueError for a folder that is no model of speech.
+    """
+    found: dict[str, Any] = {}
+    if ocr is not None:
+        found["ocr"] = ocr
+        if ocr:
+            words_in_pictures()
+    if model is not None:
+        found["speech"] = _whole(os.fspath(model))
+        if found["speech"]:
+            words_in_speech(found["speech"])
+    return found
+
+
+def _whole(model: str) -> str:
+    return model if model in ("", speech.BUNDLED) else os.path.abspath(os.path.expanduser(model))
+
+
+def channels(ocr: bool, model: str) -> tuple[list[Channel], list[str]]:
+    """The channels of remembered choices, and why one of them cannot be had (any more)."""
+    found, problems = [], []
+    makers = {"ocr": words_in_pictures if ocr else None, "speech": partial(words_in_speech, model) if model else None}
+    for kind, make in makers.items():
+        try:
+            if make is not None:
+                found.append(make())
+        except ValueError as error:
+            problems.append(f"{kind}: {error}; {_OFF[kind]} switches it off")
+    return found, problems
+
+
 def run(
     writer: Writer, library: Path, channel: Channel, places: Sequence[str], limits: Limits, retry: bool
 ) -> IndexReport:
@@ -81,44 +117,78 @@ def run(
     """
     report = IndexReport(words={channel.kind: 0})
     waiting: deque[tuple[Unread, str, Future[list[Segment]]]] = deque()
-    ready: list[tuple[int, Sequence[Segment], str]] = []
-    missing = texts.unread(
-        writer.connection, library, channel.kind, channel.recogniser, channel.modalities, places, retry
-    )
-    if not missing:
+    ready: list[Reading] = []
+    wanted = missing(writer, library, channel, places, retry)
+    if not wanted:
         return report
     committed_at = time.monotonic()
 
     def commit() -> None:
         with writer.transaction():
-            for content, segments, note in ready:
-                writer.put_lines(
-                    content, channel.kind, channel.recogniser, unpacked(segments) if segments else (), note
-                )
+            for one in ready:
+                store(writer, channel, one)
         ready.clear()
 
-    with DecodePool(readable=channel.readable) as pool:
+    with pool(channel) as workers:
         try:
-            for number, unread in enumerate(missing):
+            for number, unread in enumerate(wanted):
                 if (path := _path(unread)) is not None:
-                    source = Source(Path(path), path, Hints(**json.loads(unread.hints)))
-                    future = pool.submit(channel.read, source, channel.config, channel.limits(limits), "whole")
-                    waiting.append((unread, path, future))
-                while waiting and (len(waiting) > _AHEAD or number == len(missing) - 1):
-                    unread, path, future = waiting.popleft()
-                    found = _found(future)
-                    if _path(unread) != path:
-                        continue  # it changed while it was read: the next run takes its new content
-                    ready.append((unread.content, *found))
-                    report.words[channel.kind] += bool(found[0])
-                    if not found[0] and found[1] != tracks.SILENT:
-                        report.wordless.append((path, f"{channel.kind}: {found[1]}"))
+                    waiting.append((unread, path, _submit(workers, channel, unread, path, limits)))
+                while waiting and (len(waiting) > _AHEAD or number == len(wanted) - 1):
+                    if (one := _taken(*waiting.popleft())) is None:
+                        continue
+                    ready.append(one)
+                    report.words[channel.kind] += bool(one.segments)
+                    if not one.segments and one.note != tracks.SILENT:
+                        report.wordless.append((one.path, f"{channel.kind}: {one.note}"))
                     if time.monotonic() - committed_at > _COMMIT_S:
                         commit()
                         committed_at = time.monotonic()
         finally:
             commit()
     return report
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read of a content: its segment of lines and the notes on it, or none and why."""
+
+    content: int
+    path: str
+    segments: Sequence[Segment]
+    note: str
+
+
+def missing(writer: Writer, library: Path, channel: Channel, places: Sequence[str], retry: bool) -> list[Unread]:
+    """The contents of some folders (or files) that lack a channel; with `retry` also those that could not be read."""
+    return texts.unread(writer.connection, library, channel.kind, channel.recogniser, channel.modalities, places, retry)
+
+
+def pool(channel: Channel) -> DecodePool:
+    """Workers in which a channel reads."""
+    return DecodePool(readable=channel.readable)
+
+
+def read(workers: DecodePool, channel: Channel, unread: Unread, limits: Limits) -> Reading | None:
+    """Reads one content; None where its files changed meanwhile, so that a later run takes them."""
+    path = _path(unread)
+    return None if path is None else _taken(unread, path, _submit(workers, channel, unread, path, limits))
+
+
+def store(writer: Writer, channel: Channel, one: Reading) -> None:
+    """Stores what was read, inside of a transaction."""
+    lines = unpacked(list(one.segments)) if one.segments else ()
+    writer.put_lines(one.content, channel.kind, channel.recogniser, lines, one.note)
+
+
+def _submit(workers: DecodePool, channel: Channel, unread: Unread, path: str, limits: Limits) -> Future[list[Segment]]:
+    source = Source(Path(path), path, Hints(**json.loads(unread.hints)))
+    return workers.submit(channel.read, source, channel.config, channel.limits(limits), "whole")
+
+
+def _taken(unread: Unread, path: str, future: Future[list[Segment]]) -> Reading | None:
+    found = _found(future)
+    return Reading(unread.content, path, *found) if _path(unread) == path else None
 
 
 def _found(future: Future[list[Segment]]) -> tuple[list[Segment], str]:

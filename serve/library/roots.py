@@ -27,7 +27,8 @@ FACT = "roots"
 class Root:
     """A folder (or file) that was indexed: its absolute path, its patterns, and when a run over it last ended (UTC).
 
-    `positions` says whether it is stored where its pictures and films were taken.
+    `positions` says whether it is stored where its pictures and films were taken, `ocr` whether words in its pictures
+    are read, and `speech` with which model words in its sounds and films are ("" for not).
     """
 
     path: str
@@ -35,6 +36,8 @@ class Root:
     include: tuple[str, ...] = ()
     last_run: str = ""
     positions: bool = True
+    ocr: bool = False
+    speech: str = ""
 
     @property
     def rules(self) -> Rules:
@@ -64,6 +67,10 @@ class Scope:
     """The root is recorded after a run over all of it."""
     positions: bool = True
     """It is stored where pictures and films were taken."""
+    ocr: bool = False
+    """Words in pictures are read."""
+    speech: str = ""
+    """The model with which words in sounds and films are read; "" for not."""
     is_watched: bool = False
     """The places are what has changed just now: nothing is done that takes time for all of a library."""
 
@@ -72,7 +79,16 @@ def stored(value: object) -> list[Root]:
     """The fact, as the catalogue has it -> the roots. Catalogues that are older than roots have none."""
     rows = json.loads(value) if isinstance(value, str) else []
     return [
-        Root(row["path"], tuple(row["exclude"]), tuple(row["include"]), row["last_run"], row.get("positions", True))
+        Root(
+            row["path"],
+            tuple(row["exclude"]),
+            tuple(row["include"]),
+            row["last_run"],
+            # Earlier versions remembered less.
+            row.get("positions", True),
+            row.get("ocr", False),
+            row.get("speech", ""),
+        )
         for row in rows
     ]
 
@@ -100,7 +116,9 @@ def record(writer: Writer, scope: Scope) -> None:
         and (os.path.lexists(root.path) or next(writer.files_below(root.path), None) is not None)
     ]
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    _write(writer, [*kept, Root(scope.root, scope.rules.exclude, scope.rules.include, now, scope.positions)])
+    rules = scope.rules
+    root = Root(scope.root, rules.exclude, rules.include, now, scope.positions, scope.ocr, scope.speech)
+    _write(writer, [*kept, root])
 
 
 def states(catalogue: Catalogue) -> list[RootState]:

@@ -7,23 +7,23 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 from bind import modalities
 from preprocess import companions, sidecar
-from preprocess.decoding.protocol import stands_for
+from preprocess.decoding.protocol import others_of, stands_for
 from preprocess.files import IrregularFileError, open_regular
 from preprocess.source import Hints, Limits, MediaError, Source
 from serve.library.places import place_of
 from serve.library.rules import BY_NAME, IGNORE_FILE, NO_MEDIA, FolderRules, Rules, relative
 
 _HAS_PROC = os.path.isdir("/proc/self/fd")  # Linux names the real path of an open file
-_LAST_SECOND = 253_402_300_799  # of the year 9999; file systems can store later ones, datetime cannot
+_TABLES = (".csv", ".tsv", ".parquet")
+"""Ends of names of files that may be read as one with others beside them."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Found:
     """A file as its folder lists it. `path` is absolute, bytes that are no UTF-8 in it as surrogate escapes.
 
     `folder` is relative to the indexed one ('' for that itself). The stamp of `size_bytes`, `mtime_ns` and `sidecar`
-    (those of `NAME.json` and other files that describe it, '' without one) tells whether it changed. Where links out of
-    a folder are left out, `inside` is that folder's real path.
+    (those of `NAME.json` and other files that describe it or are read with it, '' without one) tells if it changed.
+    Where links out of a folder are left out, `inside` is that folder's real path.
     """
 
     path: str
@@ -75,7 +75,8 @@ class Unfollowed:
 
 @dataclass(frozen=True)
 class Probed:
-    """What a file is: the SHA-256 of its bytes, its modality, the hints and free metadata of its sidecars.
+    """What a file is: the SHA-256 of its bytes and of the files that are read with it, its modality, the hints and free
+    metadata of its sidecars.
 
     `others` of the metadata are from the sidecars of other programs; `notes` say what was left out or assumed.
     `identity` (device, inode, time of change in ns) is that of the file that was hashed.
@@ -222,6 +223,9 @@ def probe(found: Found, limits: Limits) -> Probed:
             )
         try:
             digest = hashlib.file_digest(file, "sha256").digest()
+            for part in _parts(found.path):
+                with _open(part, found.inside) as other:
+                    digest = hashlib.sha256(digest + hashlib.file_digest(other, "sha256").digest()).digest()
         except OSError as error:
             raise TemporaryError(found.path, f"could not be read: {error.strerror}") from None
         identity = _identity(os.fstat(file.fileno()))
@@ -242,23 +246,6 @@ def changed(probed: Probed) -> str | None:
         if now == found and _identity(status) == probed.identity
         else "changed while it was read; index again once it is complete"
     )
-
-
-def date_of(probed: Probed, media_facts: Mapping[str, Any]) -> tuple[str, str]:
-    """The date of a file as ISO 8601, and the source of that date. The sources are tried in this order:
-
-    `sidecar` (our `date`, as it is there), `exif` or `xmp` (local time, with its offset where it is known),
-    `container` (of a film or of sound), `takeout` or `xmp` (of a file beside it), `file` (of its last change, in UTC).
-    `said` is what the medium says of itself.
-    """
-    date = probed.metadata.get("date")
-    if isinstance(date, str):
-        return date, "sidecar"
-    for facts in (media_facts, probed.others):
-        if facts.get("taken"):
-            return facts["taken"], facts.get("taken_from", "")
-    seconds = min(max(probed.found.mtime_ns // 10**9, 0), _LAST_SECOND)
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), "file"
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -329,13 +316,20 @@ def _entry(
 def _found(path: str, folder: str, status: os.stat_result | None = None, inside: str | None = None) -> Found:
     status = status or os.stat(path)
     stamps = []
-    for place, other in enumerate((path + ".json", *companions.beside(path))):
+    for place, other in enumerate((path + ".json", *companions.beside(path), *_parts(path))):
         with contextlib.suppress(OSError):
             side = os.stat(other)
             if not _leads_out(other, inside):
                 name = f"{os.path.basename(other)}:" if place else ""
                 stamps.append(f"{name}{side.st_mtime_ns}:{side.st_size}")
     return Found(path, folder, status.st_size, status.st_mtime_ns, "|".join(stamps), inside)
+
+
+def _parts(path: str) -> list[str]:
+    """The other files of the recording that a file belongs to by its name."""
+    if not path.lower().endswith(_TABLES):
+        return []
+    return [part for spec in modalities.specs().values() for part in others_of(spec.read, path)]
 
 
 def _leads_out(path: str, inside: str | None) -> bool:

@@ -39,6 +39,7 @@ _MOST_SEGMENTS_A_HIT = 64
 _FETCHED_FOR_A_FILTER = 4  # as a multiple of the wanted number, before all items that pass a filter are listed
 _WIDENED = 4  # as a multiple of the depth, where what was there before has moved up behind a cursor
 _KEPT_SNAPSHOTS = 8
+"""Snapshots that are remembered for pages to come; an older one is made again."""
 
 
 @dataclass(frozen=True)

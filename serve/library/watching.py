@@ -29,8 +29,8 @@ ALL_S = 3600.0
 """All of the folder is looked at again after this time: some network drives do not report every change."""
 _BACK_S = 1.0
 """Seconds between two looks at whether a drive is back."""
-_SIDECARS = (".json", ".xmp", ".txt")
-"""A change of one of these may be a change of another file of its folder."""
+_SIDECARS = (".json", ".xmp", ".txt", ".csv", ".tsv", ".parquet")
+"""A change of one of these, which describe others or are read with them, may be a change of another file beside it."""
 
 Stamp = tuple[int, int] | None
 """Size in bytes and time of change in ns; None where there is nothing."""

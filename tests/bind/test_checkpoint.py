@@ -139,8 +139,9 @@ def test_weights_and_configuration_make_the_space(tiny: BindModel, saved: Path) 
 
 def test_the_revision_of_the_preprocessing_is_a_part_of_the_space(monkeypatch: pytest.MonkeyPatch) -> None:
     described = description.parse(TINY, "tiny")
+    known = {name: replace(spec, revision=1) for name, spec in modalities.specs().items()}
+    monkeypatch.setattr(modalities, "specs", lambda: known)
     assert described.space({"all": "x"}) == "f83c6d6dc42b571c"  # as before there were revisions
-    known = modalities.specs()
     monkeypatch.setattr(modalities, "specs", lambda: known | {"imu": replace(known["imu"], revision=2)})
     assert described.space({"all": "x"}) != "f83c6d6dc42b571c"
     assert modalities.revisions(["depth", "imu"]) == {"depth": 1, "imu": 2}

@@ -42,3 +42,11 @@ def test_damaged_package_file_is_refused(tmp_path: Path) -> None:
 
 def test_has_every_modality(small: BindModel) -> None:
     assert set(small.modalities) == set(modalities.specs())
+
+
+def test_the_calibration_is_of_the_shipped_space(small: BindModel) -> None:
+    """After any change of its weights or of how media are read, `small` has to be calibrated anew."""
+    assert small.calibration is not None
+    assert small.calibration.space == small.space
+    own = {"image", "text", "audio", "depth", "thermal", "imu"}
+    assert {target for query, target in small.calibration.pairs if query == "text"} == own

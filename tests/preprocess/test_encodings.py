@@ -32,3 +32,25 @@ def test_what_is_no_text_has_no_encoding(content: bytes) -> None:
 def test_tables_and_prose_are_recognised_in_every_encoding(encoding: str) -> None:
     assert sniff(Source(WORDS.encode(encoding), "log.csv"), Limits()).name == "csv"
     assert sniff(Source(WORDS.encode(encoding), "words.txt"), Limits()).name == "text"
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("Сегодня я видел собаку на пляже у моря.", "cp1251"),  # noqa: RUF001
+        ("Сегодня я видел собаку на пляже у моря.", "koi8_r"),  # noqa: RUF001
+        ("Ένας σκύλος τρέχει στην παραλία δίπλα στη θάλασσα.", "cp1253"),
+        ("海のそばの浜辺で犬が走っています。今日は天気がいいです。", "cp932"),
+        ("海のそばの浜辺で犬が走っています。今日は天気がいいです。", "euc_jp"),
+        ("今天我在海边的沙滩上看到一只狗。天气很好。", "gb18030"),
+        ("今天我在海邊的沙灘上看到一隻狗。天氣很好。", "big5"),
+        ("오늘 바닷가 모래사장에서 개 한 마리를 보았다.", "cp949"),
+        ("วันนี้ฉันเห็นสุนัขตัวหนึ่งบนชายหาด", "cp874"),
+        ("היום ראיתי כלב על החוף ליד הים.", "cp1255"),
+        ("رأيت اليوم كلبا على الشاطئ بجانب البحر.", "cp1256"),
+        ("Ein süßes Hündchen überquert die Straße.", "cp1252"),
+        ("J'ai vu un chien très âgé à la plage près de la forêt.", "cp1252"),
+    ],
+)
+def test_scripts_of_earlier_days(text: str, encoding: str) -> None:
+    assert encoding_of(text.encode(encoding)) == encoding

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -82,6 +83,36 @@ PACKET = """<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF><rdf:Description rdf:ab
 <dc:title><rdf:Alt><rdf:li xml:lang="x-default">Rain &amp; sun</rdf:li></rdf:Alt></dc:title>
 <dc:subject><rdf:Bag><rdf:li>bridge</rdf:li><rdf:li>river</rdf:li></rdf:Bag></dc:subject>
 <photoshop:City>München</photoshop:City></rdf:Description></rdf:RDF></x:xmpmeta>"""
+
+
+SHORT = (
+    '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" xmlns:dc="http://purl.org/dc/elements/1.1/">'
+    '<rdf:Description exif:DateTimeOriginal="2019-06-15T10:20:30+02:00"><dc:subject><rdf:Bag><rdf:li>lake</rdf:li>'
+    "</rdf:Bag></dc:subject></rdf:Description></rdf:RDF>"
+)
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        SHORT.encode(),
+        SHORT.encode("utf-8-sig"),
+        SHORT.encode("utf-16"),
+        SHORT.replace('"', "'").encode(),
+        SHORT.replace("lake", "<![CDATA[lake]]>").encode(),
+        SHORT.replace("dc:", "dublin:").replace(":dc=", ":dublin=").encode(),
+    ],
+)
+def test_xmp_in_other_words(packet: bytes) -> None:
+    found = {"keywords": ["lake"], "taken": "2019-06-15T10:20:30+02:00", "taken_from": "xmp"}
+    assert xmp.facts_of(packet) == found
+
+
+def test_xmp_without_ends_costs_little() -> None:
+    started = time.process_time()
+    for piece in (b"<![CDATA[", b" exif:GPSLatitude='", b"<dc:subject>", b" xmlns:a='", b"<rdf:li>"):
+        xmp.facts_of(b"rdf:Description" + piece * (2**20 // len(piece)))
+    assert time.process_time() - started < 5
 
 
 def test_xmp() -> None:

@@ -10,10 +10,10 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from preprocess.encodings import encoding_of
+from preprocess.encodings import encoding_of, spelled
 from preprocess.formats import csv_delimiter
 from preprocess.readers.imu.clock import is_clock
 from preprocess.readers.imu.layouts import (
@@ -29,7 +29,7 @@ from preprocess.source import MediaError
 
 _HEAD_BYTES = 1 << 16
 """The header of a table lies in its first 64 KiB; the rest of the file is read in pieces of that size."""
-_MOST_LINES = 100  # before the header; ActiGraph has ten
+_MOST_LINES = 120  # before the header; ActiGraph has ten, GENEActiv a hundred
 _MOST_ROWS_OF_WORDS = 4  # between the header and the numbers; Shimmer has two
 _COMMENT = re.compile(r"\s*(?:#|//|%|;)+\s?")
 """The marks that begin a line of comment in the files of loggers."""
@@ -41,6 +41,8 @@ _RATE = re.compile(
 """A rate in Hz in a comment: `Sample Rate: 100 Hz`, `sampling frequency 50`, `... at 30 Hz`."""
 _MOST_FIELDS = 10_000
 """Columns of a line that are looked at, far more than any logger writes."""
+_MINUS = "\N{MINUS SIGN}"
+"""How spreadsheets in Sweden, Norway and elsewhere write it."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,13 @@ class Head:
 
 
 class _Recoded(io.RawIOBase):
-    """A text file in any encoding, as UTF-8 and without some characters; it can be read from its beginning only."""
+    """A text file in any encoding, as UTF-8, with plain signs of minus and without some characters.
+
+    It can be read from its beginning only.
+    """
 
     def __init__(self, file: BinaryIO, encoding: str, without: str = "") -> None:
-        self._file, self._encoding, self._without = file, encoding, str.maketrans("", "", without)
+        self._file, self._encoding, self._without = file, encoding, str.maketrans(_MINUS, "-", without)
         self._decoder = codecs.getincrementaldecoder(encoding)("replace")
         self._ready = b""
 
@@ -84,8 +89,10 @@ class _Recoded(io.RawIOBase):
 
 def _as_utf8(file: BinaryIO, encoding: str, without: str = "") -> BinaryIO:
     file.seek(0)
-    if encoding.startswith("utf-8") and not without:
+    if encoding.startswith("utf-8") and not without and _MINUS.encode() not in file.read(_HEAD_BYTES):
+        file.seek(0)
         return file
+    file.seek(0)
     return io.BufferedReader(_Recoded(file, encoding, without), _HEAD_BYTES)
 
 
@@ -94,12 +101,14 @@ def look(file: BinaryIO, name: str) -> Head:
     encoding = encoding_of(file.read(_HEAD_BYTES))
     if encoding is None:
         raise MediaError(name, "is no text: a table has numbers in letters")
-    notes = () if encoding.startswith("utf-8") else (f"its text is {_spelling(encoding)}",)
+    notes = () if encoding.startswith("utf-8") else (f"its text is {spelled(encoding)}",)
     raw = _as_utf8(file, encoding).read(_HEAD_BYTES)
     # Lines end as Arrow sees it; `str.splitlines` knows more marks.
     lines = [line.decode("utf-8", "replace") for line in raw.splitlines(keepends=True)]
     begin, delimiter, columns, titles, preamble = _find_columns(lines, name)
     begin, first, columns = _first_numbers(lines, begin, delimiter, columns, name)
+    if columns.time is None and (at := next((i for i, text in enumerate(first) if is_clock(text)), None)) is not None:
+        columns = replace(columns, time=at, time_unit="")  # whatever its title is
     # WISDM closes its rows with a semicolon.
     closed = delimiter != ";" and lines[begin].rstrip().endswith(";")
     if closed:
@@ -122,10 +131,6 @@ def look(file: BinaryIO, name: str) -> Head:
         rates[0] if rates else None,
         notes,
     )
-
-
-def _spelling(encoding: str) -> str:
-    return {"cp1252": "Windows-1252 or Latin-1"}.get(encoding, encoding.upper().removesuffix("-LE").removesuffix("-BE"))
 
 
 def _count(titles: Sequence[str], first: Sequence[str]) -> int:
@@ -151,14 +156,22 @@ def _find_columns(lines: Sequence[str], name: str) -> tuple[int, str, Columns, l
             fields = _fields(bare, delimiter)
             if columns := match_header(fields, name, "\n".join(preamble)):
                 return number + 1, delimiter, columns, fields, [*preamble, text]
-            if columns := match_row([*fields[:-1], fields[-1].rstrip().removesuffix(";")]):
+            row = [*fields[:-1], fields[-1].rstrip().removesuffix(";")]
+            if not _has_titles(preamble, delimiter, row) and (columns := match_row(row, "\n".join(preamble))):
                 return number, delimiter, columns, fields, preamble
         preamble.append(text)
-    # The first line that is no comment was meant as the header.
-    header = next((text for text in preamble if not _COMMENT.match(text)), "")
-    if not header or len([text for text in preamble if not _COMMENT.match(text)]) < 2:
+    # The first line that has as many fields as any was meant as the header, also in a comment.
+    rows = [_fields(_COMMENT.sub("", text, count=1), csv_delimiter(text)) for text in preamble]
+    header = next((fields for fields in rows if len(fields) == max(map(len, rows))), [])
+    if len(rows) < 2:
         raise MediaError(name, f"has no rows below a header line; {COLUMN_HELP}")
-    raise no_layout(_fields(header, csv_delimiter(header)), name)
+    raise no_layout(header, name)
+
+
+def _has_titles(preamble: Sequence[str], delimiter: str, row: Sequence[str]) -> bool:
+    """Whether a line above a row names its columns, in words that are not known."""
+    titles = [fields for text in preamble if len(fields := _fields(text, delimiter)) == len(row) > 1]
+    return any(not any(is_number(text) for text in fields) for fields in titles)
 
 
 def _lines(lines: Sequence[str]) -> Iterator[tuple[int, str]]:

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from preprocess.readers.imu.layouts import BY_UNITS
 from preprocess.readers.imu.units import (
     STANDARD_GRAVITY,
     Measured,
     Table,
     acceleration_in_si,
+    lacks_gravity,
     period_of,
     rotation_in_si,
     times,
@@ -37,17 +39,36 @@ def assemble(tables: Sequence[Table], source: Source, notes: list[str]) -> tuple
     if base is not tables[0]:
         notes.append(f"its acceleration is that of {_base(base.name)}")
     time_s, origin_s = times(base, source, notes)
+    has_gravity = kind == "acceleration"
+    if has_gravity and base.layout in _SAYING_LITTLE and lacks_gravity(base.groups[kind], period_of(time_s)):
+        kind, has_gravity = "linear", False
+        base.groups[kind] = base.groups.pop("acceleration")
     values = np.zeros((len(time_s), 6), dtype=np.float32)
     values[:, :3], unit = acceleration_in_si(
-        base.groups[kind], kind == "acceleration", base.layout, period_of(time_s), source, notes
+        base.groups[kind], has_gravity, base.layout, period_of(time_s), source, notes
     )
     at = (time_s, origin_s, base)
-    if kind == "linear":
+    if not has_gravity:
         _add_gravity(values, tables, at, source, notes)
     _add_rotation(values, tables, at, unit, source, notes)
+    if _takes_turns(base):
+        own = np.isfinite(values[:, :3]).all(axis=1)
+        return time_s[own], values[own]
     return time_s, values
 
 
+def _takes_turns(table: Table) -> bool:
+    """Whether rows have acceleration or rotation, and few have both, as where the events of sensors are written."""
+    kinds = [group for name, group in table.groups.items() if name in ("acceleration", "linear")]
+    rotation = table.groups.get("rotation")
+    if rotation is None or not kinds:
+        return False
+    moved, turned = (np.isfinite(group.values).all(axis=1) for group in (kinds[0], rotation))
+    return bool(moved.any() and turned.any() and (moved & turned).sum() < _LEAST_COMMON * turned.sum())
+
+
+_SAYING_LITTLE = ("any", "one sensor a file", BY_UNITS)
+"""Layouts whose titles of acceleration do not say whether gravity is in it."""
 _Moments = tuple[np.ndarray, float, Table]
 """The times that others are brought to: from the first row on, the first one, and whose they are."""
 
@@ -56,7 +77,10 @@ def _add_gravity(values: np.ndarray, tables: Sequence[Table], at: _Moments, sour
     base = at[2]
     for table in tables:
         if (group := table.groups.get("gravity")) is not None:
-            gravity, _ = acceleration_in_si(group, True, table.layout, 0.0, source, [])
+            gravity, unit = acceleration_in_si(group, True, table.layout, 0.0, source, [])
+            linear = base.groups["linear"]
+            if unit == "g" and table is base and not (linear.unit or linear.usual):  # one program, one unit
+                values[:, :3] *= np.float32(STANDARD_GRAVITY)
             if (found := _brought(gravity, table, at, source, notes)) is not None:
                 values[:, :3] += found
                 notes.append(f"{base.layout}: gravity, recorded apart from the acceleration, was added to it")
@@ -88,7 +112,7 @@ def _add_rotation(
 def _brought(values: np.ndarray, table: Table, at: _Moments, source: Source, notes: list[str]) -> np.ndarray | None:
     """Values (T', 3) of a table at the moments of another (T, 3); None, and a note, where it covers other times."""
     time_s, origin_s, base = at
-    if table is base:
+    if table is base and not _takes_turns(table):
         return values
     own_s, own_origin_s = times(table, source, [])
     if table.is_clock == base.is_clock and not (table.time is None or base.time is None):

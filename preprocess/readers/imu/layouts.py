@@ -7,7 +7,7 @@ import re
 import tomllib
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,20 @@ COLUMN_HELP = (
     "(units in it: acc_x [g], gyro_x [deg/s], time [ms]), or the hint rate_hz in place of the time column"
 )
 """The end of each error about columns: what a table without a known layout has to look like."""
+BY_UNITS = "titles with units"
+"""The layout of columns that only end in x, y, z and a unit, in whatever language they begin."""
 _CLOCK = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}[T ]+\d{1,2}[:-]\d{2}.*")
 """A date and a time in any of the orders in which loggers write them; only its shape is looked at."""
 _NOT_A_LETTER = re.compile(r"[\W_]+")
 """What titles of columns have between their words."""
+_WITH_UNIT = re.compile(r"(.*?)(?<![a-z])([xyz])(?:_axis)?_(.+)")
+"""A title that ends in an axis and a unit."""
+_MAGNETIC = re.compile(r"mag|compass|field")
+"""How titles of magnetometers begin, whose gauss (G) look like the g of acceleration."""
+_WORDS = re.compile(r"[A-Z][a-z]*")
+"""The words of the end of a file's name (`LinearAcceleration`)."""
+_AXES = {"0": "x", "1": "y", "2": "z"}
+"""The axes of drones' logs, which number them."""
 
 Titles = tuple[tuple[re.Pattern[str], str], ...]
 """(a title with its unit as the last group, the unit where none is stated), the best first."""
@@ -106,17 +116,18 @@ def _layout(row: Mapping[str, Any]) -> Layout:
 
 def _titles(entries: Mapping[str, str]) -> Titles:
     return tuple(
-        (re.compile(rf"(?:{title.replace('AXIS', '([xyz])')})(?:_(.+))?"), unit) for title, unit in entries.items()
+        (re.compile(rf"(?:{title.replace('AXIS', '([xyz])').replace('INDEX', '([012])')})(?:_(.+))?"), unit)
+        for title, unit in entries.items()
     )
 
 
 def match_header(header: Sequence[str], name: str, preamble: str = "") -> Columns | None:
     """Titles -> the columns by the first layout that knows x, y and z of something, with a time if one does.
 
-    Raises MediaError where two columns are called alike.
+    Where none does, the units in the titles tell. Raises MediaError where two columns are called alike.
     """
     keys = [key_of(title) for title in header]
-    timeless = None
+    timeless = turnless = None
     for layout in layouts():
         if layout.row or layout.preamble not in preamble:
             continue
@@ -127,16 +138,57 @@ def match_header(header: Sequence[str], name: str, preamble: str = "") -> Column
             continue
         time, unit = _time(layout, keys)
         columns = Columns(layout.name, groups, time, unit)
-        if time is not None:
+        if turnless and "rotation" in groups:
+            return replace(turnless, groups={"rotation": groups["rotation"], **turnless.groups})
+        if turnless or (time is None and not layout.preamble):
+            timeless = timeless or columns
+        elif "rotation" in groups or layout.files:
             return columns
-        timeless = timeless or columns
-    return timeless
+        else:
+            turnless = columns  # another layout may know what rotation is called
+    united = _by_units(keys)
+    if turnless:
+        return replace(turnless, groups={**united.groups, **turnless.groups} if united else turnless.groups)
+    best = timeless or united
+    return None if best is None else replace(best, **_any_time(keys))
 
 
-def match_row(fields: Sequence[str]) -> Columns | None:
+def _by_units(keys: Sequence[str]) -> Columns | None:
+    """Titles that end in x, y and z with a unit of acceleration, or of rotation -> the first three of each."""
+    found: dict[tuple[str, str, str], dict[str, int]] = {}
+    for position, key in enumerate(keys):
+        match = _WITH_UNIT.fullmatch(key)
+        if match and not _MAGNETIC.match(match[1]) and (unit := unit_key(match[3])):
+            for group in ("acceleration", "rotation"):
+                if is_unit(unit, group):
+                    found.setdefault((group, match[1], unit), {})[match[2]] = position
+    groups: dict[str, Group] = {}
+    for (group, _, unit), axes in found.items():
+        if len(axes) == 3:
+            groups.setdefault(group, Group((axes["x"], axes["y"], axes["z"]), unit))
+    return Columns(BY_UNITS, groups) if "acceleration" in groups else None
+
+
+def _any_time(keys: Sequence[str]) -> dict[str, Any]:
+    """The column of time by any word for it, else by its unit."""
+    place, unit = _time(layouts()[-1], keys, any_unit=True)
+    if place is None:
+        for position, key in enumerate(keys):
+            unit = unit_key(key.rpartition("_")[2])
+            if "_" in key and unit and is_unit(unit, "time") and not _WITH_UNIT.fullmatch(key):
+                return {"time": position, "time_unit": unit}
+    return {"time": place, "time_unit": unit}
+
+
+def match_row(fields: Sequence[str], preamble: str = "") -> Columns | None:
     """The first row of a table without a header -> its columns, where a layout has such rows."""
     for layout in layouts():
-        if layout.row and len(layout.row) == len(fields) and all(map(_fits, layout.row, fields)):
+        if (
+            layout.row
+            and layout.preamble in preamble
+            and len(layout.row) == len(fields)
+            and all(map(_fits, layout.row, fields))
+        ):
             place = {what: position for position, what in enumerate(layout.row)}
             groups = {}
             for group, first in (("acceleration", 0), ("rotation", 3)):
@@ -189,6 +241,7 @@ def _three(titles: Titles, header: Sequence[str], keys: Sequence[str], name: str
         for position, key in enumerate(keys):
             if (match := pattern.fullmatch(key)) and is_unit(unit := unit_key(match.groups()[-1] or ""), group):
                 axis = next(axis for axis in match.groups()[:-1] if axis)
+                axis = _AXES.get(axis, axis)
                 if axis in found:
                     both = f"{header[found[axis][0]]!r} and {header[position]!r}"
                     what = CHANNELS["xyz".index(axis) + 3 * (group == "rotation")]
@@ -204,11 +257,15 @@ def _three(titles: Titles, header: Sequence[str], keys: Sequence[str], name: str
     return Group(()) if some else None
 
 
-def _time(layout: Layout, keys: Sequence[str]) -> tuple[int | None, str]:
-    for pattern, usual in layout.titles.get("time", ()):
-        for position, key in enumerate(keys):
-            if (match := pattern.fullmatch(key)) and is_unit(unit := unit_key(match.groups()[-1] or ""), "time"):
-                return position, unit or usual
+def _time(layout: Layout, keys: Sequence[str], any_unit: bool = False) -> tuple[int | None, str]:
+    """The position of the time and its unit; with `any_unit`, also where the title goes on with something else."""
+    for known in (True, False) if any_unit else (True,):
+        for pattern, usual in layout.titles.get("time", ()):
+            for position, key in enumerate(keys):
+                if match := pattern.fullmatch(key):
+                    unit = unit_key(match.groups()[-1] or "")
+                    if is_unit(unit, "time") or not known:
+                        return position, (unit if known else "") or usual
     return None, ""
 
 
@@ -237,8 +294,14 @@ def _is_a_part(layout: Layout, name: str) -> bool:
 
 def _end_of(layout: Layout, name: str) -> str:
     """How a file's name ends, of the ends that a layout knows; '' where it is none of them."""
-    stem = re.sub(r"[\W_]+", "", os.path.splitext(os.path.basename(name))[0]).lower()
-    return max((end for end in layout.files if stem.endswith(end.lower())), key=len, default="")
+    return max((end for end in layout.files if _match_end(end, name)), key=len, default="")
+
+
+def _match_end(end: str, name: str) -> re.Match[str] | None:
+    """A name that ends so, in any spelling, before numbers (`Accelerometer_100.000Hz_1.5.4`): (begin, end, numbers)."""
+    words = r"[\W_]*".join(_WORDS.findall(end))
+    stem = os.path.splitext(os.path.basename(name))[0]
+    return re.fullmatch(rf"(.*?)({words})((?:[\W_]*t?\d[\d.]*(?:[\W_]*hz)?)*[\W_]*)", stem, re.IGNORECASE)
 
 
 def recording_of(path: str | os.PathLike[str]) -> list[str]:
@@ -248,20 +311,29 @@ def recording_of(path: str | os.PathLike[str]) -> list[str]:
     """
     path = os.fspath(path)
     folder, file = os.path.split(path)
-    stem, suffix = os.path.splitext(file)
+    suffix = os.path.splitext(file)[1]
     for layout in layouts():
         end = _end_of(layout, file)
-        # Its spelling here (`accelerometer`, `Accelerometer`) is that of the others.
-        if not end or not stem.lower().endswith(end.lower()):
+        match = _match_end(end, file) if end else None
+        if match is None:
             continue
-        begin, own = stem[: len(stem) - len(end)], stem[len(stem) - len(end) :]
-        spell = str.lower if own.islower() else str.upper if own.isupper() else str
-        names = [own if other == end else spell(other) for other in layout.files]
-        others = [os.path.join(folder, begin + name + suffix) for name in names]
-        found = [other for other in others if other == path or _is_file(other)]
+        begin, own, tail = match.groups()
+        found = []
+        for other in layout.files:
+            spelled = [path] if other == end else [f"{begin}{name}{tail}{suffix}" for name in _spellings(other, own)]
+            candidates = (one if one == path else os.path.join(folder, one) for one in spelled)
+            found += [one for one in candidates if one == path or _is_file(one)][:1]
         if len(found) > 1:
             return found
     return [path]
+
+
+def _spellings(end: str, like: str) -> list[str]:
+    """`LinearAcceleration` as another file is spelled: small or large letters, its words apart or together."""
+    words = _WORDS.findall(end)
+    if like.islower() or like.isupper():
+        words = [word.lower() if like.islower() else word.upper() for word in words]
+    return [mark.join(words) for mark in (("", "_", " ", "-") if len(words) > 1 else ("",))]
 
 
 def _is_file(path: str) -> bool:

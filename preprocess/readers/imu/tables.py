@@ -57,6 +57,7 @@ def read_csv(file: BinaryIO, name: str, limits: Limits) -> Table:
                 column_types=types,
                 include_columns=[str(i) for i in columns.used],
                 decimal_point="," if head.decimal_comma else ".",
+                null_values=[*arrow_csv.ConvertOptions().null_values, "-", "--", "None", "none", "n/a", "NONE", "?"],
             ),
         ) as reader:
             for batch in reader:

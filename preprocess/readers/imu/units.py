@@ -17,27 +17,43 @@ SHORTEST_S = 0.5
 """Seconds of motion that a recording needs at least: a tenth of the window of 5 s for which ImageBind's encoder was
 made."""
 _ACCELERATION_UNITS = {
-    **dict.fromkeys(("ms2", "mps2", "msec2", "mss", "mpss"), 1.0),
-    **dict.fromkeys(("g", "gs", "gn"), STANDARD_GRAVITY),
+    **dict.fromkeys(("ms2", "mps2", "mss", "mpss"), 1.0),
+    "cms2": 1e-2,
+    "mms2": 1e-3,
+    "fts2": 0.3048,
+    **dict.fromkeys(("g", "gs", "gn", "gforce"), STANDARD_GRAVITY),
     **dict.fromkeys(("mg", "millig"), STANDARD_GRAVITY / 1000),
 }
 """Unit, as `_plain` writes it -> m/s2 in one of it."""
 _ROTATION_UNITS = {
-    **dict.fromkeys(("rads", "rads1", "radps", "radsec", "radsec1", "radianss", "radianspersecond"), 1.0),
-    **dict.fromkeys(("degs", "degs1", "degps", "degsec", "degreess", "degreespersecond", "dps", "ds"), math.pi / 180),
+    **dict.fromkeys(("rads", "rads1", "radps"), 1.0),
+    "mrads": 1e-3,
+    **dict.fromkeys(("degs", "degs1", "degps", "dps", "ds"), math.pi / 180),
     **dict.fromkeys(("mdps", "mdegs"), math.pi / 180_000),
 }
 """Unit, as `_plain` writes it -> rad/s in one of it."""
 _TIME_UNITS = {
-    **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1.0),
-    **dict.fromkeys(("ms", "msec", "msecs", "millis", "milliseconds"), 1e-3),
-    **dict.fromkeys(("us", "usec", "usecs", "micros", "microseconds"), 1e-6),
-    **dict.fromkeys(("ns", "nsec", "nsecs", "nanos", "nanoseconds"), 1e-9),
+    "s": 1.0,
+    **dict.fromkeys(("ms", "millis"), 1e-3),
+    **dict.fromkeys(("us", "micros"), 1e-6),
+    **dict.fromkeys(("ns", "nanos"), 1e-9),
     "100us": 1e-4,
 }
 """Unit, as `_plain` writes it -> seconds in one of it."""
 _UNITS = {"rotation": _ROTATION_UNITS, "time": _TIME_UNITS}
 """Kind of column -> its units; columns of any other kind hold acceleration."""
+_WORDS = (
+    (re.compile("milli(?=[a-z])"), "m"),
+    (re.compile("micro(?=[a-z])"), "u"),
+    (re.compile("nano(?=[a-z])"), "n"),
+    (re.compile("met(?:er|re)s?"), "m"),
+    (re.compile("sec(?:ond)?s?"), "s"),
+    (re.compile("deg(?:ree)?s?(?!$)"), "deg"),
+    (re.compile("rad(?:ian)?s?(?=.*s)"), "rad"),
+    (re.compile("squared"), "2"),
+    (re.compile("per"), ""),
+)
+"""Units in words -> as they are written in short."""
 _CYRILLIC = str.maketrans("мсрадг", "msradg")
 """The letters of the Russian units for m/s2, rad/s and g, in Latin ones."""
 
@@ -52,6 +68,10 @@ _STEADY_S = 2.0
 _ENOUGH_ROWS = 50_000
 _LASTS_IN_G = (0.5, 1.6)
 _PULLS_IN_G = (0.8, 2.0)
+_MOST_LASTING = 100.0
+"""In m/s2: what lasts is gravity, so that no number without a unit may last above it."""
+_LARGEST_COUNT = 2.0**24
+"""What no converter of 24 bits counts up to; larger numbers are damage, and their rows are left out."""
 _TURNS = {"m/s2": (2 * math.pi, 35.0), "g": (5.5, 25.0)}
 """Unit of the acceleration -> median and 99th percentile above which rotation is in deg/s."""
 
@@ -91,7 +111,10 @@ class Table:
 def unit_key(unit: str) -> str:
     """A unit as a header writes it (`m/s^2`) -> its key in the tables of units (`ms2`)."""
     unit = re.sub("[°˚º]", "deg", re.sub("[µμ]", "u", unit.strip().lower())).replace("²", "2")
-    return re.sub(r"[^a-z0-9]", "", unit.translate(_CYRILLIC))  # phyphox writes them in Cyrillic letters too
+    unit = unit.translate(_CYRILLIC)  # phyphox writes them in Cyrillic letters too
+    for word, short in _WORDS:
+        unit = word.sub(short, unit)
+    return re.sub(r"[^a-z0-9]", "", unit)
 
 
 def is_unit(unit: str, group: str) -> bool:
@@ -119,6 +142,15 @@ def acceleration_in_si(
         if _LASTS_IN_G[0] < steady < _LASTS_IN_G[1] and _PULLS_IN_G[0] < pull < _PULLS_IN_G[1]:
             notes.append(f"acceleration has no unit and a lasting magnitude of {steady:.2f}: taken as g")
             factor = STANDARD_GRAVITY
+        elif 1000 * _LASTS_IN_G[0] < steady < 1000 * _LASTS_IN_G[1] and 800 < pull < 2000:
+            notes.append(f"acceleration has no unit and a lasting magnitude of {steady:.0f}: taken as mg")
+            factor = STANDARD_GRAVITY / 1000
+        elif _MOST_LASTING < steady < _LARGEST_COUNT:
+            raise MediaError(
+                source.name,
+                f"its acceleration has no unit and a lasting magnitude of {steady:,.0f}: counts of a sensor? "
+                "Divide them by those of 1 g, or write the unit into the header",
+            )
     elif not stated and group.usual and units[group.usual] != 1.0:
         notes.append(f"acceleration has no unit: taken as {group.usual}, as {layout} writes it")
     elif has_gravity and factor == 1.0 and 0.8 < pull < 1.25:
@@ -149,6 +181,15 @@ def rotation_in_si(group: Measured, beside: str, layout: str, source: Source, no
         notes.append(f"rotation, taken as rad/s, reaches {turn:.0f}: deg/s? Set rotation_unit")
     with np.errstate(over="ignore", invalid="ignore"):
         return group.values * np.float32(factor)
+
+
+def lacks_gravity(group: Measured, period_s: float) -> bool:
+    """Whether acceleration of a known unit is so small, in all and in what lasts, that gravity was removed from it."""
+    unit = group.unit or group.usual
+    if not unit or not len(usable := _usable(group.values)):
+        return False
+    in_g = _ACCELERATION_UNITS[unit] / STANDARD_GRAVITY
+    return _steady(group.values, period_s) * in_g < 0.3 and _median_length(usable) * in_g < 0.7
 
 
 def _usable(values: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -390,3 +391,34 @@ def test_workers_end_with_a_parent_that_was_killed() -> None:
 def test_the_memory_of_the_parent_is_hidden() -> None:
     libc = ctypes.CDLL(None)
     assert libc.prctl(3, 0, 0, 0, 0) == 0  # PR_GET_DUMPABLE, once a pool was made
+
+
+def test_packages_in_a_folder_of_their_own_can_be_imported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As of `pip install --target`, where a folder has packages; another folder of the user's is only listed."""
+    installed, own = tmp_path / "installed", tmp_path / "own"
+    (installed / "some-1.0.dist-info").mkdir(parents=True)
+    own.mkdir()
+    monkeypatch.setattr(sys, "path", [*sys.path, str(installed), str(own)])
+    rights = dict(sandbox.readable_paths([]))
+    assert rights[installed] & sandbox._READ_FILE
+    assert not rights[own] & sandbox._READ_FILE
+
+
+def test_readers_work_where_their_packages_lie_in_a_folder_of_the_user(tmp_path: Path) -> None:
+    """Each package by its name, also what it imports itself, without anything that says that it was installed."""
+    place = tmp_path / "packages"
+    place.mkdir()
+    for name in ("soundfile", "_soundfile", "_soundfile_data", "cffi", "_cffi_backend", "soxr"):
+        for found in sandbox._places_of(name):
+            target = place / found.name
+            if not target.exists():
+                shutil.copytree(found, target) if found.is_dir() else shutil.copy(found, target)
+    close = "import os; from preprocess.decoding import sandbox; sandbox.close(os.getppid(), [])"
+    code = f"{close}; import soundfile; print(soundfile.__file__)"
+    root = Path(sandbox.__file__).resolve().parents[2]
+    path = os.pathsep.join([str(place), str(root), *(p for p in sys.path if p.endswith("site-packages"))])
+    environment = {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == str(place / "soundfile.py"), done.stderr

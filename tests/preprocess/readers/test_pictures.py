@@ -67,6 +67,8 @@ FILES = {
     "x.jxl": jxl,
     "x.psd": psd,
     "x.dng": dng,
+    "x.mrw": lambda: b"\0MRM" + bytes(500) + jpeg(256),
+    "x.ppm": lambda: b"P6\n256 256\n255\n" + quarters().tobytes(),
     "x.cr3": lambda: b"\0\0\0\x18ftypcrx \0\0\0\1crx isom" + bytes(500) + jpeg(64) + bytes(20) + jpeg(256),
     "x.raf": lambda: b"FUJIFILMCCD-RAW 0201" + bytes(500) + jpeg(256),
 }
@@ -87,7 +89,35 @@ def test_the_picture_is_seen_from_within_the_sandbox(name: str) -> None:
         assert segment.metadata["camera"] == "Google Pixel 4a"
         wanted = COLOURS[[2, 0, 3, 1]]
     assert np.abs(seen(segment) - wanted).max() <= 6
-    assert any("raw file" in note for note in segment.notes) == (name in ("x.dng", "x.cr3", "x.raf"))
+    assert any("raw file" in note for note in segment.notes) == (name in ("x.dng", "x.cr3", "x.raf", "x.mrw"))
+
+
+@pytest.mark.parametrize("magic", [b"II*\0", b"IIRO", b"IIU\0", b"MM\0*"])
+def test_a_raw_file_has_its_date_camera_and_which_side_is_up(magic: bytes) -> None:
+    """They lie in the directories of the raw file; its JPEG often has none."""
+    exif = Image.Exif()
+    exif.endian = ">" if magic[:1] == b"M" else "<"
+    exif[0x0110], exif[0x0112] = "NIKON D90", 6
+    exif.get_ifd(0x8769)[0x9003] = "2019:06:15 10:20:30"
+    tiff = exif.tobytes().removeprefix(b"Exif\0\0")
+    source = Source(magic + tiff[4:] + bytes(100) + jpeg(256), "x.nef")
+    (segment,) = read_here(read, source, CONFIG, LIMITS, "whole")
+    assert segment.metadata["camera"] == "NIKON D90"
+    assert segment.metadata["taken"] == "2019-06-15T10:20:30"
+    assert np.abs(seen(segment) - COLOURS[[2, 0, 3, 1]]).max() <= 6
+
+
+def test_the_boxes_of_canon_are_read() -> None:
+    exif, inner = Image.Exif(), Image.Exif()
+    exif[0x0110], inner[0x9003] = "Canon EOS R5", "2021:01:02 03:04:05"
+    boxes = b"".join(
+        (len(tiff) + 8).to_bytes(4) + kind + tiff
+        for kind, one in ((b"CMT1", exif), (b"CMT2", inner))
+        for tiff in [one.tobytes().removeprefix(b"Exif\0\0")]
+    )
+    content = b"\0\0\0\x18ftypcrx \0\0\0\1crx isom" + boxes + bytes(500) + jpeg(256)
+    (segment,) = read_here(read, Source(content, "x.cr3"), CONFIG, LIMITS, "whole")
+    assert (segment.metadata["camera"], segment.metadata["taken"]) == ("Canon EOS R5", "2021-01-02T03:04:05")
 
 
 def test_a_raw_file_without_a_picture_says_so() -> None:

@@ -104,3 +104,14 @@ def test_the_default_track_of_a_film_is_heard(default: int) -> None:
     _, pitch_hz, loudness = heard(data, "x.mkv")
     assert loudness == pytest.approx(0.0 if default == 0 else 0.354, abs=0.01)
     assert default == 0 or pitch_hz == pytest.approx((0, HZ, 500)[default], abs=1)
+
+
+def test_the_length_of_an_mp3_that_announces_none_is_not_guessed() -> None:
+    """A guess by its size counts the tag too, and so finds the sound cut off."""
+    whole = sound([tone(HZ, seconds=4)], "mp3", "libmp3lame")
+    begin = max(whole.find(b"Xing"), whole.find(b"Info"))
+    frames = whole[whole.index(b"\xff", begin) :]
+    tag = b"ID3\4\0\0" + bytes(((30_000 >> 7 * (3 - i)) & 127) for i in range(4)) + bytes(30_000)
+    segment, hz, _ = heard(tag + frames, "x.mp3")
+    assert segment.end_s == pytest.approx(4, abs=0.15)
+    assert hz == pytest.approx(HZ, abs=2)

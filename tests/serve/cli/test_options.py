@@ -385,7 +385,7 @@ def test_the_tutorials_decode_line_asks_for_the_gpu(place: Path, monkeypatch: py
 def test_a_library_of_another_revision_says_which_and_what_to_do(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = modalities.specs()
     monkeypatch.setattr(modalities, "specs", lambda: known | {"image": replace(known["image"], revision=2)})
-    with pytest.raises(OtherModelError, match=r"image: revision 1, now 2.*into a new library"):
+    with pytest.raises(OtherModelError, match=r"image: revision 1, now 2.*crossbind migrate"):
         Library.open(place / "library", tiny.model())
     monkeypatch.undo()
     Library.open(place / "library", tiny.model()).close()

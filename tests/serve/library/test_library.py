@@ -63,6 +63,19 @@ def test_files_of_one_recording_are_one_item(tmp_path: Path) -> None:
     assert [(Path(path).name, reason) for path, reason in report.skipped] == [
         ("Gyroscope.csv", "is a part of the recording Accelerometer.csv, with which it is read")
     ]
+    assert (again := library.index(media)).unchanged == 1 and not again.embedded
+    rows = "\n".join(f"{i / 100},{i / 100},{i % 5},0,0" for i in range(600))
+    (media / "Gyroscope.csv").write_text(f"time,seconds_elapsed,x,y,z\n{rows}\n")
+    changed = library.index(media)
+    assert (changed.updated, changed.embedded) == (1, 1)
+    (media / "Gyroscope.csv").unlink()
+    assert library.index(media).embedded == 1
+    (media / "Accelerometer.csv").rename(media / "Accelerometer.txt.bak")
+    (media / "Gyroscope.csv").write_text(f"time,seconds_elapsed,x,y,z\n{rows}\n")
+    report = library.index(media, allow_removal=True)
+    assert [reason for path, reason in report.skipped if path.endswith("Gyroscope.csv")] == [
+        "has no acceleration among its columns, and no file beside it has"
+    ]
 
 
 def test_a_library_keeps_its_way_to_search(tmp_path: Path) -> None:

@@ -11,10 +11,7 @@ from typing import Any
 import pytest
 
 from bind.model.model import BindModel
-from preprocess.decoding.protocol import returns
-from preprocess.readers import lines
-from preprocess.readers.lines import Line
-from preprocess.source import Limits, MediaError, Plan, Segment, Source
+from preprocess.source import Limits
 from serve.library import backup, check, reading
 from serve.library.catalogue import Catalogue
 from serve.library.errors import DamagedError
@@ -23,26 +20,7 @@ from serve.library.reading import Channel
 from serve.library.schema import sign
 from serve.library.where import EVERYTHING
 from tests.serve import tiny
-
-WORDS = {
-    "0.png": (
-        Line("Quarterly revenue", 0.9, (0.1, 0.2, 0.6, 0.3)),
-        Line("Zugabteil für Frauen", 0.8, (0.1, 0.7, 0.6, 0.8)),
-    ),
-    "1.png": (Line("新宿駅の出口", 0.9, (0.0, 0.0, 1.0, 0.1)), Line("revenue and costs of revenue", 0.9)),
-    "2.png": (),
-}
-HEARD = (Line("one two three", start_s=65.0, end_s=66.0),)
-
-
-@returns(lines.declare)
-def read(source: Source, config: Any, limits: Limits, plan: Plan) -> list[Segment]:
-    """A recogniser that knows the words by the file's name."""
-    name = os.path.basename(source.name)
-    if name == "3.png":
-        raise MediaError(source.name, "is too dark")
-    return lines.packed(WORDS.get(name, HEARD))
-
+from tests.serve.words import WORDS, read
 
 PICTURES = Channel("ocr", "names", ("image",), read, None)
 SPEECH = Channel("speech", "names", ("audio", "video"), read, None)
@@ -80,6 +58,49 @@ def test_words_are_added_later_once_and_nothing_is_embedded_for_them(library: Li
     assert retried.words == {"ocr": 0} and len(retried.wordless) == 1
     tiny.picture(media / "new" / "0.png", 7)
     assert library.index(media, ocr=True).words == {"ocr": 1}
+
+
+def test_a_root_remembers_what_is_read_in_it_until_it_is_switched_off(library: Library, media: Path) -> None:
+    library.index(media, ocr=True, speech="en-us")
+    tiny.picture(media / "new" / "0.png", 7)
+    tiny.sound(media / "talk.wav", 3)
+    assert library.index(media).words == {"ocr": 1, "speech": 1}
+    (root,) = library.roots()
+    assert (root.ocr, root.speech) == (True, "en-us")
+    tiny.picture(media / "new" / "1.png", 8)
+    assert library.index(media, ocr=False).words == {"speech": 0}
+    assert library.index(media, speech="").words == {}
+    assert library.index(media).words == {}
+    assert set(found(library, "revenue")) == {"0.png", "1.png"}  # what was read stays
+
+
+def test_a_remembered_reader_that_is_gone_is_told_and_stops_nothing(
+    library: Library, media: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library.index(media, speech="en-us")
+
+    def gone(name: str) -> Channel:
+        raise ValueError(f"{name}: no model")
+
+    monkeypatch.setattr(reading, "words_in_speech", gone)
+    tiny.picture(media / "9.png", 9)
+    report = library.index(media)
+    assert report.added == 1
+    assert report.wordless == [(str(media), "speech: en-us: no model; --speech '' switches it off")]
+    with pytest.raises(ValueError, match="no model"):
+        library.index(media, speech="other")
+
+
+def test_words_of_an_upload_are_read_as_in_the_folders(library: Library, media: Path, tmp_path: Path) -> None:
+    def upload(name: str, seed: int, **how: Any) -> int:
+        with tiny.picture(tmp_path / "up" / name, seed).open("rb") as file:
+            return library.add(file, name, **how)[0].item_id
+
+    assert library.lines(upload("0.png", 30)) == ()
+    library.index(media, ocr=True)
+    assert library.lines(upload("0.png", 31)) == WORDS["0.png"]
+    assert library.lines(upload("0.png", 32, words=False)) == ()
+    assert len([name for name in found(library, "quarterly") if name == "0.png"]) == 2
 
 
 def test_a_hit_shows_the_words_and_where_they_are(library: Library, media: Path) -> None:
