@@ -9,6 +9,7 @@ POLICY = (
 """The content security policy of the form."""
 WRONG = '<p id="wrong" role="alert">That is not a key of this server.</p>'
 """What the form says below a wrong key."""
+# The drawing on the form, and the one in the browser's tab.
 _MARK = (
     '<svg viewBox="0 0 32 32" width="44" height="44" aria-hidden="true" fill="none" stroke="currentColor" '
     'stroke-width="2.6" stroke-linecap="round"><path d="M9 4c0 10 14 14 14 24M23 4C23 14 9 18 9 28"/>'
