@@ -144,10 +144,34 @@ def locate(table: Mapping[str, Any]) -> Path:
             file = timm.download(place)
         except ValueError as error:
             raise CheckpointError(str(error)) from None
+    elif kind in ("folder", "st"):
+        return _folder(kind, place, table.get("sha256"))
     else:
-        raise CheckpointError(f"source {table['source']!r}: expected package:..., file:... or timm:...")
+        raise CheckpointError(
+            f"source {table['source']!r}: expected package:..., file:..., timm:..., folder:... or st:..."
+        )
     if not file.is_file():
         raise CheckpointError(f"{file} with this model's weights is missing")
     if (found_sum := sha256(file)) != table.get("sha256"):
         raise CheckpointError(f"{file}: its SHA-256 is {found_sum}, expected {table.get('sha256')}")
     return file
+
+
+def _folder(kind: str, place: str, expected: str | None) -> Path:
+    """The folder of a published model, after its content was checked."""
+    from bind.encoders import sentence_transformers as published
+    from bind.zoo import hub
+
+    if kind == "folder":
+        folder = Path(place)
+        if not folder.is_dir():
+            raise CheckpointError(f"{folder} with this model's weights is missing")
+    else:
+        repository, _, revision = place.partition("@")
+        try:
+            folder = hub.snapshot(repository, revision or None)
+        except ValueError as error:
+            raise CheckpointError(str(error)) from None
+    if (found := published.digest(folder)) != expected:
+        raise CheckpointError(f"{folder}: the digest of its files is {found}, expected {expected}; files were changed")
+    return folder

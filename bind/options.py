@@ -25,6 +25,7 @@ class LoadOptions:
     device: str = "cpu"
     dtype: str = "float32"
     modalities: Collection[str] | None = None
+    trust_remote_code: bool = False
 
     def check(self) -> None:
         """Raises ValueError for an unknown type and a missing device, before anything is loaded or created."""
@@ -39,4 +40,6 @@ class LoadOptions:
         """The loaded model; `default` where no model is named. Raises what `bind.load` raises."""
         from bind import zoo  # importing the zoo imports torch
 
-        return zoo.load(self.model or default, self.weights, self.device, self.dtype, self.modalities)
+        return zoo.load(
+            self.model or default, self.weights, self.device, self.dtype, self.modalities, self.trust_remote_code
+        )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -40,12 +41,13 @@ class Tokenizer:
 
 @cache
 def load(name: str) -> Tokenizer:
-    """The name of a tokenizer -> the tokenizer: `clip`, `minilm`, `universal`, or `open_clip:TAG` as open_clip takes
-    TAG.
+    """The name of a tokenizer -> the tokenizer: `clip`, `minilm`, `universal`, `characters`, or `open_clip:TAG` as
+    open_clip takes TAG.
 
-    The first three come with their packages. Tags that use CLIP's own tokenizer and local folders (`local-dir:/path`)
-    need no network; open_clip fetches the others from a hub. Raises ValueError for an unknown name, and RuntimeError
-    that names what is missing.
+    `characters` has a token for each character, for encoders that bring a tokenizer of their own; `spelled` is its
+    inverse. The first three come with their packages. Tags that use CLIP's own tokenizer and local folders
+    (`local-dir:/path`) need no network; open_clip fetches the others from a hub. Raises ValueError for an unknown name,
+    and RuntimeError that names what is missing.
     """
     if name == "clip":
         return _from_bpe(_open_clip_tokenizer_module().SimpleTokenizer())
@@ -53,9 +55,21 @@ def load(name: str) -> Tokenizer:
         return _minilm()
     if name == "universal":
         return _universal()
+    if name == "characters":
+        return Tokenizer(_characters, (), (), -1)
     if name.startswith(_OPEN_CLIP):
         return _from_open_clip(name.removeprefix(_OPEN_CLIP))
-    raise ValueError(f"tokenizer {name!r}: expected clip, minilm, universal or {_OPEN_CLIP}TAG")
+    raise ValueError(f"tokenizer {name!r}: expected clip, minilm, universal, characters or {_OPEN_CLIP}TAG")
+
+
+def _characters(text: str) -> list[list[int]]:
+    """A text -> the numbers of its characters, a list for each word and the space before it."""
+    return [[ord(letter) for letter in word] for word in re.findall(r"\s*\S+|\s+\Z", text)]
+
+
+def spelled(row: Iterable[int]) -> str:
+    """Tokens of `characters`, with padding -> the text."""
+    return "".join(chr(number) for number in row if number >= 0)
 
 
 def _open_clip_tokenizer_module() -> ModuleType:

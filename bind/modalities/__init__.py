@@ -51,7 +51,7 @@ class ModalitySpec:
         config: the frozen dataclass of preprocessing constants; every model has its own values.
         read: a source -> segments of raw views, without torch. It runs in a decode worker, unless `isolated` is False.
         prepare: raw views (K, ...) -> the (K, *shape) tensor that an encoder takes.
-        shape: the constants -> the shape of one prepared view.
+        shape: the constants -> the shape of one prepared view; None in it stands for any length.
         families: the content families that `read` takes (see `preprocess.formats.Format`).
         default_for: the families that are taken for this modality where nothing else names one.
         name_hints: words in the name of a file or its folder that select this modality (`x.depth.png`).
@@ -90,7 +90,7 @@ class ModalitySpec:
     config: type[Any]
     read: Read
     prepare: Callable[[np.ndarray, Any], torch.Tensor]
-    shape: Callable[[Any], tuple[int, ...]]
+    shape: Callable[[Any], tuple[int | None, ...]]
     families: frozenset[str]
     default_for: frozenset[str] = frozenset()
     name_hints: tuple[str, ...] = ()

@@ -20,13 +20,21 @@ def prepare(views: np.ndarray, config: text.TextConfig) -> torch.Tensor:
 
     A text longer than the context gives several windows, so that nothing is cut off and K may exceed the number of
     texts. `tokenizer` may name several tokenizers, joined by `+`, for encoders side by side; each has an equal part of
-    a row. Raises ValueError for an unknown tokenizer and for a context without room for a token.
+    a row. With `roles` a row begins with 1 where its text is a document and with 0 where it is a query. Raises
+    ValueError for an unknown tokenizer and for a context without room for a token.
     """
     import torch  # listing the modalities needs no torch
 
     parts = [tokenizers.load(name) for name in config.tokenizer.split("+")]
     length = config.context_length // len(parts)
-    return torch.tensor([row for view in views for row in _rows(str(view), parts, length)])
+    if not config.roles:
+        return torch.tensor([row for view in views for row in _rows(str(view), parts, length)])
+    rows = []
+    for view in views:
+        content = str(view).removeprefix(text.DOCUMENT)
+        role = int(content != str(view))
+        rows += [[role, *row] for row in _rows(content, parts, length - 1)]
+    return torch.tensor(rows)
 
 
 def _rows(content: str, parts: Sequence[tokenizers.Tokenizer], length: int) -> list[list[int]]:

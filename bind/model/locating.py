@@ -53,6 +53,8 @@ _SAME = 0.5
 """Of two boxes whose intersection over union is higher, only the better one stays."""
 _LEAST_HEAT = 1e-4
 """Where the heat of all places differs less, there is no place to point at."""
+_RAW_SIDE = 448
+"""The pixels a side of a window for an encoder of pictures of any size."""
 _BATCH = 16
 """Windows that are encoded at once, which bounds memory for large pictures."""
 
@@ -240,12 +242,8 @@ def _windowed(model: BindModel, picture: Picture, query: np.ndarray) -> list[Ten
         for x0, y0, x1, y1 in _panels(picture.view):
             across, down = (x1 - x0) / parts, (y1 - y0) / parts
             corners = [(x0 + i * across / 2, y0 + j * down / 2) for j in range(count) for i in range(count)]
-            views = np.stack(
-                [
-                    _cut(picture.view, (x, y, x + across, y + down), model.config(picture.modality).size)
-                    for x, y in corners
-                ]
-            )
+            side = _side(model, picture)
+            views = np.stack([_cut(picture.view, (x, y, x + across, y + down), side) for x, y in corners])
             vectors = _encode(model, picture.modality, views)[:, : len(query)]
             cosines = F.normalize(torch.from_numpy(vectors), dim=1) @ torch.from_numpy(query)
             over = cosines.view(1, count, count)
@@ -277,9 +275,15 @@ def _vectors(model: BindModel, picture: Picture, boxes: Sequence[Sequence[float]
     if not boxes:
         return np.zeros((0, model.dim), np.float32)
     across, down = picture.view.shape[1] / picture.width, picture.view.shape[0] / picture.height
-    side = model.config(picture.modality).size
+    side = _side(model, picture)
     scaled = [(x0 * across, y0 * down, x1 * across, y1 * down) for x0, y0, x1, y1 in boxes]
     return _encode(model, picture.modality, np.stack([_cut(picture.view, box, side) for box in scaled]))
+
+
+def _side(model: BindModel, picture: Picture) -> int:
+    """The pixels a side of a window: what the encoder takes, where it takes any size (`raw`) `_RAW_SIDE` at most."""
+    config = model.config(picture.modality)
+    return min(int(config.size), _RAW_SIDE) if getattr(config, "raw", False) else int(config.size)
 
 
 def _encode(model: BindModel, modality: str, views: np.ndarray) -> np.ndarray:

@@ -94,8 +94,10 @@ class BindModel(nn.Module):
             torch.Size([8, 384])
         """
         shape = modalities.spec(modality).shape(self.config(modality))
-        if x.ndim != 2 + len(shape) or tuple(x.shape[2:]) != shape or x.shape[1] == 0:
-            raise ValueError(f"{modality}: expected (B, K, {', '.join(map(str, shape))}), got {tuple(x.shape)}")
+        fits = all(side is None or side == length for side, length in zip(shape, x.shape[2:], strict=False))
+        if x.ndim != 2 + len(shape) or not fits or x.shape[1] == 0:
+            sides = ", ".join("*" if side is None else str(side) for side in shape)
+            raise ValueError(f"{modality}: expected (B, K, {sides}), got {tuple(x.shape)}")
         views = self.encode_views(modality, x.flatten(0, 1))
         return mean_of_views(views, [x.shape[1]] * len(x))
 

@@ -227,11 +227,12 @@ def _encode(model: Encoder, modality: str, entries: list[_Pending], batch_size: 
     # Raw views of one shape are prepared together. The views of one source have one shape and stay in their order.
     entries = sorted(entries, key=lambda entry: entry.views.shape[1:])
     groups = [list(group) for _, group in itertools.groupby(entries, key=lambda entry: entry.views.shape[1:])]
-    views = torch.cat([_together(model, modality, [entry.views for entry in group]) for group in groups])
-    if len(views) <= batch_size:
-        unit = model.encode_views(modality, views)
-    else:
-        unit = torch.cat([model.encode_views(modality, part) for part in views.split(batch_size)])
+    prepared = [_together(model, modality, [entry.views for entry in group]) for group in groups]
+    # Views that still differ in shape (those of encoders with a preprocessing of their own) are encoded group by group.
+    same = itertools.groupby(prepared, key=lambda views: views.shape[1:])
+    batches = [part for _, alike in same for part in torch.cat(list(alike)).split(batch_size)]
+    encoded = [model.encode_views(modality, part) for part in batches]
+    unit = encoded[0] if len(encoded) == 1 else torch.cat(encoded)
     counts = [len(entry.views) for entry in entries]
     vectors = unit if len(counts) == len(unit) else mean_of_views(unit, counts)  # a single view is its own mean
     if not vectors.is_cuda:

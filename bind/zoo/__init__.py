@@ -15,6 +15,7 @@ from bind.files import sha256
 from bind.modalities import specs
 from bind.model import loading
 from bind.model.model import BindModel
+from bind.zoo import hub
 
 if TYPE_CHECKING:
     from bind.encoders.openclip import Settings
@@ -29,8 +30,8 @@ def names() -> list[str]:
 
 
 def describe(name: str) -> Description:
-    """The description of a named model, of `clip-MODEL` and `clip-MODEL:TAG` for any model of open_clip, or of
-    `timm:MODEL` for any model of timm.
+    """The description of a named model, of `clip-MODEL` and `clip-MODEL:TAG` for any model of open_clip, of
+    `timm:MODEL` for any model of timm, or of `st:NAME` for any model of sentence-transformers.
 
     TAG names published weights, whose settings are used. Raises ValueError for other names.
     """
@@ -41,9 +42,12 @@ def describe(name: str) -> Description:
         return _any_clip(name)
     if name.startswith("timm:"):
         return _any_timm(name)
+    if name.startswith(hub.PREFIX):
+        return hub.describe(name)[0]
     raise ValueError(
         f"no model {name!r}; known: {', '.join(names())}, clip-MODEL or clip-MODEL:TAG for any open_clip "
-        "model, timm:MODEL for the pictures of any timm model, or a checkpoint folder"
+        "model, timm:MODEL for the pictures of any timm model, st:NAME or st:FOLDER for any model of "
+        "sentence-transformers, or a checkpoint folder"
     )
 
 
@@ -53,18 +57,21 @@ def load(
     device: str = "cpu",
     dtype: str = "float32",
     modalities: Collection[str] | None = None,
+    trust_remote_code: bool = False,
 ) -> BindModel:
     """A named model or a checkpoint folder -> BindModel, in evaluation mode.
 
     Args:
         name: a name that `bind.names()` lists, `clip-MODEL` (or `clip-MODEL:TAG`, with published weights) for any model
-            of open_clip, `timm:MODEL` for the pictures of any model of timm, or a checkpoint folder.
+            of open_clip, `timm:MODEL` for the pictures of any model of timm, `st:NAME` or `st:FOLDER` for any model of
+            sentence-transformers, or a checkpoint folder.
         weights: None (as the model's description says), "random" (right shapes, no file is read), a tag of open_clip's
             or timm's hub, a file (the official ImageBind `.pth`, a checkpoint of open_clip or timm) or a checkpoint
             folder.
         device: "cpu", "cuda", "cuda:1" or "mps".
         dtype: the type of the weights: "float32", "bfloat16" or "float16".
         modalities: the only modalities to load; None loads all of them.
+        trust_remote_code: whether an `st:NAME@COMMIT` may run code of its own, with all rights of this process.
 
     Raises:
         ValueError: the model, a modality, the device or the type is unknown.
@@ -86,6 +93,15 @@ def load(
         model = loading.load(Path(name), device, number, modalities)
         model.origin = os.path.abspath(name)
         return model
+    if os.fspath(name).startswith(hub.PREFIX):
+        if weights is not None:
+            raise ValueError(f"{name} brings its own weights; leave out weights=")
+        found, published = hub.describe(os.fspath(name), trust_remote_code)
+        model = loading.load_described(found, _HERE / "none", device, number, modalities)
+        del published  # it was kept, so that the towers share it
+        return model
+    if trust_remote_code:
+        raise ValueError(f"{name}: trust_remote_code is for models of {hub.PREFIX}NAME@COMMIT only")
     found = describe(os.fspath(name))
     if weights == "random":
         return loading.random(found, device, number, modalities)

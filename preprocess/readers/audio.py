@@ -31,6 +31,8 @@ class AudioConfig:
 
     `frames` is the width the log-mel picture is padded or cut to, `mean` and `std` normalise it as (x - mean) / std.
     `cut` says where plan "segments" cuts: every `segment_s`, or where sound begins behind a pause (`dsp.pauses`).
+    With `raw` a prepared view is the wave itself, (samples,) in -1..1, for encoders that bring the preprocessing of
+    their makers; of a sound that is shorter than a clip it is as long as the sound.
     """
 
     rate_hz: int = 16_000
@@ -42,6 +44,7 @@ class AudioConfig:
     std: float = 9.138
     segment_s: float = 10.0
     cut: Literal["fixed", "pauses"] = field(default="fixed", metadata={"added": True})
+    raw: bool = field(default=False, metadata={"added": True})
 
 
 def _declare(config: AudioConfig, limits: Limits, plan: Plan) -> Returns:
@@ -78,7 +81,7 @@ def read(source: Source, config: AudioConfig, limits: Limits, plan: Plan) -> lis
             raise MediaError(source.name, f"has {count / config.rate_hz * 1000:g} ms of sound, 25 ms are the least")
         shortest = round(config.clip_s * config.rate_hz)
         notes = (*track.notes, *mix.notes)
-        if count < shortest:
+        if count < shortest and not config.raw:
             notes = (*notes, f"shorter than a clip of {config.clip_s:g} s: padded")
         edges = [0, count]
         if plan == "segments":
@@ -108,7 +111,9 @@ def prepare(views: np.ndarray, config: AudioConfig) -> torch.Tensor:
 
 
 def prepare_tensor(waveforms: torch.Tensor, config: AudioConfig) -> torch.Tensor:
-    """(K, samples) float32 on any device -> (K, 1, num_mel_bins, frames) there, as `prepare`."""
+    """(K, samples) float32 on any device -> (K, 1, num_mel_bins, frames) there, as `prepare`; raw ones as they are."""
+    if config.raw:
+        return waveforms
     energies = log_mel(waveforms - waveforms.mean(1, keepdim=True), config.rate_hz, config.num_mel_bins)
     pictures = energies.new_zeros(len(energies), config.num_mel_bins, config.frames)
     filled = pictures[..., : energies.shape[1]]
@@ -116,9 +121,9 @@ def prepare_tensor(waveforms: torch.Tensor, config: AudioConfig) -> torch.Tensor
     return pictures.sub_(config.mean).div_(config.std).unsqueeze(1)
 
 
-def shape(config: AudioConfig) -> tuple[int, ...]:
-    """(1, num_mel_bins, frames), the shape of one prepared view."""
-    return (1, config.num_mel_bins, config.frames)
+def shape(config: AudioConfig) -> tuple[int | None, ...]:
+    """(1, num_mel_bins, frames), the shape of one prepared view; (None,) of a raw one, whose length differs."""
+    return (None,) if config.raw else (1, config.num_mel_bins, config.frames)
 
 
 def clip_starts(count: int, config: AudioConfig) -> list[int]:

@@ -33,7 +33,9 @@ _MOST_PARTS = 32
 class ImageConfig:
     """Short side to `resize` pixels, the centre `size` x `size`, then (value / 255 - mean) / std for R, G, B.
 
-    With the `resize_mode` "squash" both sides become `resize` pixels, whatever the picture's proportions are.
+    With the `resize_mode` "squash" both sides become `resize` pixels, whatever the picture's proportions are. With
+    `raw` a view is the whole picture (H, W, 3) uint8 in its proportions, smaller only where its long side has more
+    than `size` pixels: for encoders that bring the preprocessing of their makers.
     Defaults are ImageBind's (imagebind/data.py), which are CLIP's. Raises ValueError when `resize` < `size`.
     """
 
@@ -43,6 +45,7 @@ class ImageConfig:
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
     resize_mode: Literal["shortest", "squash"] = field(default="shortest", metadata={"added": True})
+    raw: bool = field(default=False, metadata={"added": True})
 
     def __post_init__(self) -> None:
         if self.resize < self.size:
@@ -50,16 +53,19 @@ class ImageConfig:
 
 
 def _declare(config: ImageConfig, limits: Limits, plan: Plan) -> Returns:
-    return Returns("uint8", (config.size, config.size, 3), views=1, segments=1 if plan == "whole" else MOST_PAGES)
+    segments = 1 if plan == "whole" else MOST_PAGES
+    if config.raw:
+        return Returns("uint8", (None, None, 3), views=1, segments=segments, elements=3 * config.size**2)
+    return Returns("uint8", (config.size, config.size, 3), views=1, segments=segments)
 
 
 @returns(_declare)
 def read(source: Source, config: ImageConfig, limits: Limits, plan: Plan) -> list[Segment]:
-    """Picture -> one segment with views (1, size, size, 3) uint8 RGB.
+    """Picture -> one segment with views (1, size, size, 3) uint8 RGB, of a raw config (1, H, W, 3).
 
-    The view is the centre of the picture. Plan "segments" adds, for a panorama or a long screenshot beyond 2:1, a
-    segment for each square part of it, whose `at` says which (`0.00 to 0.33 of its width`). The pages of a PDF are
-    segments too (`page 3`), up to `document.MOST_PAGES`; of plan "whole" its first page.
+    The view is the centre of the picture, of a raw config all of it. Plan "segments" adds, for a panorama or a long
+    screenshot beyond 2:1, a segment for each square part of it, whose `at` says which (`0.00 to 0.33 of its width`).
+    The pages of a PDF are segments too (`page 3`), up to `document.MOST_PAGES`; of plan "whole" its first page.
 
     In memory: a PIL image, or a uint8 array (H, W), (H, W, 3) or (H, W, 4). Turned upright by EXIF; alpha laid on
     white; of animations the first frame; grey of 16 or 32 bits as `raster.to_rgb` says. Raises MediaError.
@@ -79,11 +85,17 @@ def read(source: Source, config: ImageConfig, limits: Limits, plan: Plan) -> lis
         notes = (*notes, raw.NOTE)
     if raster.has_film(picture):
         notes = (*notes, jpeg.FILM_NOTE)
+    whole = Segment(np.array(_fitted(rgb, config))[None], notes=notes, metadata=facts)
+    return [whole] if plan == "whole" else [whole, *_parts(rgb, config)]
+
+
+def _fitted(rgb: Image.Image, config: ImageConfig, squash: bool = True) -> Image.Image:
+    """A picture -> the view of it; parts of pictures are never squashed."""
     resample = Image.Resampling[config.interpolation.upper()]
-    fit = raster.resize_squashed if config.resize_mode == "squash" else raster.resize_kept
-    view = fit(rgb, config.resize, config.size, resample)
-    whole = Segment(np.array(view)[None], notes=notes, metadata=facts)
-    return [whole] if plan == "whole" else [whole, *_parts(rgb, config, resample)]
+    if config.raw:
+        return raster.fit_within(rgb, config.size, resample)
+    fit = raster.resize_squashed if squash and config.resize_mode == "squash" else raster.resize_kept
+    return fit(rgb, config.resize, config.size, resample)
 
 
 def _declare_whole(config: ImageConfig, limits: Limits, plan: Plan) -> Returns:
@@ -116,41 +128,48 @@ def read_whole(source: Source, config: ImageConfig, limits: Limits, plan: Plan) 
 
 
 def prepare(views: np.ndarray, config: ImageConfig) -> torch.Tensor:
-    """(K, size, size, 3) uint8 RGB -> (K, 3, size, size) float32. Raises ValueError for other views."""
+    """(K, size, size, 3) uint8 RGB -> (K, 3, size, size) float32, raw views as they are.
+
+    Raises ValueError for other views.
+    """
     import torch  # not at module level: decode workers do without it
 
+    if config.raw:
+        raster.check_views(views, (*views.shape[1:3], 3), np.uint8, "preprocess.readers.image.read")
+        return torch.tensor(views)
     raster.check_views(views, (config.size, config.size, 3), np.uint8, "preprocess.readers.image.read")
     return prepare_tensor(torch.tensor(views), config)
 
 
 def prepare_tensor(views: torch.Tensor, config: ImageConfig) -> torch.Tensor:
-    """(K, size, size, 3) uint8 RGB on any device -> (K, 3, size, size) float32 there."""
+    """(K, size, size, 3) uint8 RGB on any device -> (K, 3, size, size) float32 there, raw views as they are."""
     import torch  # see prepare
 
+    if config.raw:
+        return views
     values = views.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
     mean, std = (torch.tensor(constants).view(3, 1, 1) for constants in (config.mean, config.std))
     return values.sub_(mean.to(views.device)).div_(std.to(views.device))
 
 
-def shape(config: ImageConfig) -> tuple[int, ...]:
-    """The shape (3, size, size) of one prepared view."""
-    return 3, config.size, config.size
+def shape(config: ImageConfig) -> tuple[int | None, ...]:
+    """The shape (3, size, size) of one prepared view; (None, None, 3) of a raw one, whose sides differ."""
+    return (None, None, 3) if config.raw else (3, config.size, config.size)
 
 
 def _pages(source: Source, config: ImageConfig, limits: Limits, plan: Plan) -> list[Segment]:
     """The pages of a document; of plan "whole" the first."""
     document = Document(source, limits)
-    resample = Image.Resampling[config.interpolation.upper()]
     found, texts = [], []
     for page in document.pages(_DRAFT_FACTOR * config.resize, 1 if plan == "whole" else MOST_PAGES):
-        view = raster.resize_kept(page.picture, config.resize, config.size, resample)
+        view = _fitted(page.picture, config, squash=False)
         found.append(Segment(np.array(view)[None], at=f"page {page.number}"))
         texts.append(page.text)
     facts = document.metadata("\n".join(texts))
     return [replace(found[0], metadata=facts, notes=tuple(document.notes)), *found[1:]]
 
 
-def _parts(picture: Image.Image, config: ImageConfig, resample: Image.Resampling) -> list[Segment]:
+def _parts(picture: Image.Image, config: ImageConfig) -> list[Segment]:
     """The square parts of a picture beyond 2:1, evenly spaced from one end to the other; none of others."""
     width, height = picture.size
     short, long = min(width, height), max(width, height)
@@ -160,7 +179,7 @@ def _parts(picture: Image.Image, config: ImageConfig, resample: Image.Resampling
     parts = []
     for start in np.linspace(0, long - short, min(math.ceil(long / short), _MOST_PARTS)).round().astype(int).tolist():
         box = (start, 0, start + short, short) if width > height else (0, start, short, start + short)
-        view = raster.resize_kept(picture.crop(box), config.resize, config.size, resample)
+        view = _fitted(picture.crop(box), config, squash=False)
         at = f"{start / long:.2f} to {(start + short) / long:.2f} of its {side}"
         parts.append(Segment(np.array(view)[None], at=at))
     return parts

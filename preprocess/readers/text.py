@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -11,17 +11,21 @@ from preprocess.encodings import encoding_of, spelled
 from preprocess.source import Limits, MediaError, Plan, Segment, Source
 
 MAX_CHARACTERS = 1_000_000  # a long book; some 3,000 windows of 77 tokens
+DOCUMENT = "\0"
+"""The first character of a view whose text comes from a file, where the config has `roles`; no text has it."""
 
 
 @dataclass(frozen=True)
 class TextConfig:
     """Preprocessing constants: a tokenizer of `bind.tokenizers` and the tokens an encoder takes at once.
 
-    The default is CLIP's (arXiv 2103.00020, section 2.4), which ImageBind took over.
+    The default is CLIP's (arXiv 2103.00020, section 2.4), which ImageBind took over. With `roles` the encoder is told
+    which texts are documents: those that come from files; a string is a query.
     """
 
     tokenizer: str = "clip"
     context_length: int = 77
+    roles: bool = field(default=False, metadata={"added": True})
 
 
 def shape(config: TextConfig) -> tuple[int]:
@@ -48,6 +52,8 @@ def read(source: Source, config: TextConfig, limits: Limits, plan: Plan) -> list
         text.encode()
     except UnicodeEncodeError as error:
         raise MediaError(source.name, f"is not valid Unicode: character {error.start:,} is half a pair") from None
+    if config.roles and source.is_encoded:
+        text = DOCUMENT + text
     return [Segment(np.array([text]), notes=notes)]
 
 

@@ -23,6 +23,7 @@ from serve.cli.options import (
     Json,
     LibraryFolder,
     LibraryModel,
+    TrustRemoteCode,
     Weights,
     failure,
     limits_of,
@@ -65,6 +66,7 @@ def index(
     weights: Weights = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
+    trust_remote_code: TrustRemoteCode = False,
     factory: Factory = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     retry: Annotated[bool, typer.Option("--retry", help="Try files again that failed before.")] = False,
@@ -95,13 +97,12 @@ def index(
     as_json: Json = False,
 ) -> None:
     """Make a folder searchable; again brings the library up to date, also after an interruption."""
-    limits = limits_of(decode, device)
     if not folder.expanduser().exists() and not _is_known(library, folder):
         usage_error(f"{folder}: there is no such folder or file{similar(folder.expanduser().absolute())}")
-    patterns: dict[str, Any] = {"exclude": exclude, "include": include, "allow_removal": allow_removal}
-    patterns |= {"positions": positions, "ocr": ocr, "speech": speech}
-    options: dict[str, Any] = {"batch_size": batch_size, "limits": limits, "follow_links": follow_links} | patterns
-    loading = load_options(model, weights, device, dtype)
+    options: dict[str, Any] = {"batch_size": batch_size, "follow_links": follow_links, "ocr": ocr}
+    options |= {"exclude": exclude, "include": include, "allow_removal": allow_removal}
+    options |= {"positions": positions, "speech": speech, "limits": limits_of(decode, device)}
+    loading = load_options(model, weights, device, dtype, None, trust_remote_code)
     if not as_json:
         say(f"{folder} is indexed; the model is loaded first, which takes some seconds")
     with open_library(library, loading, factory) as opened:
@@ -174,6 +175,7 @@ def skipped(
     weights: Weights = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
     """List the files that a library could not use, with the reasons."""
@@ -182,7 +184,7 @@ def skipped(
         found = catalogue.skipped()
     if retry and found:
         with (
-            open_library(library, load_options(model, weights, device, dtype), None) as opened,
+            open_library(library, load_options(model, weights, device, dtype, None, trust_remote_code), None) as opened,
             show_progress() as progress,
         ):
             try:

@@ -19,6 +19,7 @@ from serve.cli.options import (
     Json,
     LibraryFolder,
     LibraryModel,
+    TrustRemoteCode,
     Weights,
     failure,
     load_options,
@@ -56,6 +57,7 @@ def search(
     weights: Weights = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
+    trust_remote_code: TrustRemoteCode = False,
     thumbnails: Annotated[
         bool, typer.Option("--thumbnails", help="Make small pictures of the hits, print paths.")
     ] = False,
@@ -75,7 +77,7 @@ def search(
         needed = modalities_of(query)
     except ValueError as error:
         usage_error(str(error))
-    with open_library(library, load_options(model, weights, device, dtype, needed), None) as opened:
+    with open_library(library, load_options(model, weights, device, dtype, needed, trust_remote_code), None) as opened:
         try:
             hits = opened.search(
                 query,
@@ -121,13 +123,14 @@ def check(
     weights: Weights = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
     """Compare all of a library with its checksums: catalogue, vectors, index, kept files, thumbnails."""
     from serve.library import check as checks
     from serve.library.library import Library
 
-    options = load_options(model, weights, device, dtype)
+    options = load_options(model, weights, device, dtype, None, trust_remote_code)
     try:
         report = checks.check(library, repair, lambda: Library.open(library, options))
     except (ValueError, OSError) as error:
@@ -157,6 +160,7 @@ def migrate(
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     device: Device = "cpu",
     dtype: Dtype = "float32",
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
     """Change a library's model without a stop: searching goes on, and an interrupted run goes on where it was."""
@@ -164,7 +168,7 @@ def migrate(
     from serve.library.errors import LibraryError
     from serve.library.library import Library
 
-    options = load_options(model, weights, device, dtype)
+    options = load_options(model, weights, device, dtype, None, trust_remote_code)
     if not (library / "catalogue.sqlite").exists():
         usage_error(f"there is no library in {library}")  # said before a model is loaded
     with show_progress() as progress:

@@ -15,6 +15,7 @@ from serve.cli.options import (
     Dtype,
     Json,
     Model,
+    TrustRemoteCode,
     Weights,
     failure,
     load_model,
@@ -31,6 +32,7 @@ def locate(
     weights: Weights = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
+    trust_remote_code: TrustRemoteCode = False,
     out: Annotated[Path | None, typer.Option("--out", help="The picture to write: heat and boxes over it.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -39,7 +41,7 @@ def locate(
 
     if out is not None and (out.suffix.lower() not in Image.registered_extensions() or not out.parent.is_dir()):
         usage_error(f"--out: expected a picture in a folder that exists, such as overlay.png, got {out}")
-    loaded = load_model(load_options(model, weights, device, dtype))
+    loaded = load_model(load_options(model, weights, device, dtype, None, trust_remote_code))
     from bind.model import locating
     from bind.model.model import source_of
     from bind.query import QueryError

@@ -21,6 +21,7 @@ from serve.cli.options import (
     Dtype,
     Json,
     Model,
+    TrustRemoteCode,
     Weights,
     failure,
     limits_of,
@@ -31,6 +32,7 @@ from serve.cli.options import (
 
 _PATTERNS = {
     "clip-MODEL": "image, text and video of any open_clip model; clip-vit-l-14:TAG, or --weights FILE",
+    "st:NAME": "any model of sentence-transformers, by name or folder: its modalities, prompts and preprocessing",
     "timm:MODEL": "image and video by any timm backbone; timm:resnet18 --weights TAG or FILE",
 }
 """Names that stand for the models of a whole package -> what they are."""
@@ -45,6 +47,7 @@ def embed(
     modality: Annotated[str | None, typer.Option(help="What all of them are; recognised when left out.")] = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
+    trust_remote_code: TrustRemoteCode = False,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     decode: Decode = "isolated",
     as_json: Json = False,
@@ -55,7 +58,7 @@ def embed(
     if not out.parent.is_dir():
         usage_error(f"--out: there is no folder {out.parent}")
     limits = limits_of(decode, device)
-    loaded = load_model(load_options(model, weights, device, dtype))
+    loaded = load_model(load_options(model, weights, device, dtype, None, trust_remote_code))
     if modality is not None and modality not in loaded.modalities:
         usage_error(f"--modality: model {model} has {', '.join(loaded.modalities)}, not {modality}")
     import numpy as np
@@ -221,13 +224,14 @@ def evaluate(
     weights: Weights = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
+    trust_remote_code: TrustRemoteCode = False,
     out: Annotated[Path | None, typer.Option(help="A folder for scores.txt, scores.json and scores.svg.")] = None,
     as_json: Json = False,
 ) -> None:
     """Measure a model: retrieval between all pairs of modalities, zero-shot, few-shot, each with its interval."""
     if bool(manifests) == (suite is not None) or (suite is None) != (data is None):
         usage_error("expected either manifests, or --suite with --data")
-    loaded = load_model(load_options(model, weights, device, dtype))
+    loaded = load_model(load_options(model, weights, device, dtype, None, trust_remote_code))
     from train.evaluate import evaluation
     from train.evaluate import report as reports
     from train.small import suite as suites

@@ -23,6 +23,9 @@ DEFAULT_MODEL = "small"
 Model = Annotated[str, typer.Option("--model", help="A name from `crossbind models`, or a checkpoint folder.")]
 Weights = Annotated[str | None, typer.Option(help="Weights file, folder or tag for that model; `random` for none.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Let a model st:NAME@COMMIT run code of its own, with your rights.")
+]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
 Decode = Annotated[
     Literal["isolated", "gpu"],
@@ -55,12 +58,17 @@ def usage_error(message: str) -> NoReturn:
 
 
 def load_options(
-    model: str | None, weights: str | None, device: str, dtype: str, modalities: Collection[str] | None = None
+    model: str | None,
+    weights: str | None,
+    device: str,
+    dtype: str,
+    modalities: Collection[str] | None = None,
+    trust_remote_code: bool = False,
 ) -> LoadOptions:
     """The options of a command for its model. Ends with a usage error before anything is loaded or created."""
     from bind.options import LoadOptions
 
-    options = LoadOptions(model, weights, device, dtype, modalities)
+    options = LoadOptions(model, weights, device, dtype, modalities, trust_remote_code)
     try:
         options.check()
     except ValueError as error:

@@ -32,6 +32,7 @@ from serve.cli.options import (
     LibraryFolder,
     LibraryModel,
     Port,
+    TrustRemoteCode,
     Weights,
     failure,
     load_model,
@@ -53,6 +54,7 @@ def serve(
     weights: Weights = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
+    trust_remote_code: TrustRemoteCode = False,
     factory: Factory = None,
     settings_file: Annotated[Path | None, typer.Option(help="A TOML file with settings, as `max_terms = 100`.")] = None,
     api_keys_file: Annotated[
@@ -71,7 +73,7 @@ def serve(
         settings = Settings.load(settings_file, **context.obj, **({"api_keys": keys} if keys else {}))
     except SettingsError as error:
         usage_error(str(error))
-    options = load_options(model, weights, device, dtype)
+    options = load_options(model, weights, device, dtype, None, trust_remote_code)
     if not create:
         refuse_no_library(library, "--create")
     listening = _listen(settings)

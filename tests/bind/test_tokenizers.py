@@ -149,7 +149,7 @@ def test_open_clip_folders_with_another_tokenizer_equal_open_clip(tmp_path):
 
 
 def test_unknown_tokenizers_are_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="expected clip, minilm, universal or open_clip:TAG"):
+    with pytest.raises(ValueError, match="expected clip, minilm, universal, characters or open_clip:TAG"):
         tokenizers.load("bert")
     with pytest.raises(ValueError, match="knows no model 'ViT-Z-1'"):
         tokenizers.load("open_clip:ViT-Z-1")
@@ -167,3 +167,10 @@ def test_the_clip_tokenizer_comes_without_the_models():
         "assert not loaded, loaded"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_characters_are_spelled_back_with_their_spaces():
+    found = tokenizers.load("characters")
+    text = "  Ein Fluß\n fließt 🌍  "
+    assert tokenizers.spelled([*found.encode(text), -1, -1]) == text
+    assert [tokenizers.spelled(word) for word in found.words("a  b c")] == ["a", "  b", " c"]

@@ -21,7 +21,7 @@ _ERASED = (0.02, 1 / 3)
 """
 
 
-def is_picture(shape: tuple[int, ...]) -> bool:
+def is_picture(shape: tuple[int | None, ...]) -> bool:
     """Whether views of this shape are pictures: their last two sizes are equal (those of a spectrogram differ)."""
     return len(shape) >= 3 and shape[-1] == shape[-2]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -101,7 +102,13 @@ class Side:
             name |= {"augment": {key: getattr(settings, key) for key in keys}, "type": dtype}
         kind: type[np.generic] = np.float32 if part.encode else _STORED.get(part.modality, np.float16)
         folder = Path(cache.folder) / table_name(part.modality, name)
-        self._table = Table(folder, (part.width,) if part.encode else shape, np.dtype(kind))
+        lengths = (part.width,) if part.encode else tuple(length for length in shape if length is not None)
+        if not part.encode and len(lengths) < len(shape):
+            raise DataError(
+                f"{part.modality}: views of raw media differ in shape, so their encoder can be frozen only; "
+                "leave it out of `train`, or choose another encoder"
+            )
+        self._table = Table(folder, lengths, np.dtype(kind))
 
     def fill(self, sources: Mapping[bytes, Source], ranks: Ranks, title: str) -> dict[bytes, MediaError]:
         """Contents by digest -> those that cannot be used. Each rank does its share of what the table lacks."""
@@ -191,13 +198,14 @@ class Side:
         if not self.part.encode:
             return [_stored(views) for views in items]
         counts = [len(views) for views in items]
-        x = torch.cat(items)
+        # Views of raw media differ in shape: what is alike and side by side is encoded together.
+        alike = [torch.cat(list(part)) for _, part in itertools.groupby(items, key=lambda views: views.shape[1:])]
         if self._variants > 1:
             each = augment.variants(digests, variants, self._settings)
             each = each.repeat_interleave(torch.tensor(counts), 0)
-            x = augment.jitter(augment.crop(x, each), each)
+            alike = [augment.jitter(augment.crop(torch.cat(alike), each), each)]
         with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=self._autocast):
-            parts = [self.part.encode(views.to(self._device)) for views in x.split(_ENCODED_AT_ONCE)]
+            parts = [self.part.encode(views.to(self._device)) for x in alike for views in x.split(_ENCODED_AT_ONCE)]
         rows = torch.cat(parts).float()
         of_items = mean_of_views(rows, counts).split(1) if self.part.pooled else rows.split(counts)
         return [rows.cpu().numpy() for rows in of_items]

@@ -50,7 +50,7 @@ def _declare(config: VideoConfig, limits: Limits, plan: Plan) -> Returns:
         clips = math.ceil((config.segment_s + config.clip_s) / (2 * config.clip_s)) + 1
         segments = 1 + math.ceil(limits.max_duration_s / config.segment_s)
     if config.stack_frames:
-        shape_of_view: tuple[int | None, ...] = (config.frames_per_clip, None, None, 3)
+        shape_of_view: tuple[int | None, ...] = (None if config.raw else config.frames_per_clip, None, None, 3)
         return Returns("uint8", shape_of_view, clips, segments, 3 * config.frames_per_clip * limits.max_pixels, True)
     return Returns("uint8", (None, None, 3), clips * config.frames_per_clip, segments, 3 * limits.max_pixels, True)
 
@@ -94,6 +94,8 @@ def read(source: Source, config: VideoConfig, limits: Limits, plan: Plan) -> lis
 def prepare(views: np.ndarray, config: VideoConfig) -> torch.Tensor:
     """uint8 views as `read` returns them -> (K * crops, *shape(config)) float32, scaled to 0..1 and normalised.
 
+    Raw views stay as they are.
+
     A view's crops follow each other: left, centre, right, or top, centre, bottom of an upright picture; only the
     centre when `crops` is 1. Raises ValueError for views of another shape.
     """
@@ -103,6 +105,8 @@ def prepare(views: np.ndarray, config: VideoConfig) -> torch.Tensor:
     if views.ndim != ndim or views.dtype != np.uint8 or len(views) == 0 or views.shape[-1] != 3:
         wanted = "(K, frames, H, W, 3)" if config.stack_frames else "(K, H, W, 3)"
         raise ValueError(f"video: expected views {wanted} uint8, got {views.shape} {views.dtype}; use video.read")
+    if config.raw:
+        return torch.tensor(views)
     height, width = views.shape[-3:-1]
     if min(height, width) != config.size or (config.stack_frames and views.shape[1] != config.frames_per_clip):
         raise ValueError(
@@ -113,7 +117,7 @@ def prepare(views: np.ndarray, config: VideoConfig) -> torch.Tensor:
     corners = _corners(height, width, config)
     to_channels = (-1, *[1] * (ndim - 2))
     mean, std = (torch.tensor(constants).view(to_channels) for constants in (config.mean, config.std))
-    prepared = torch.empty(len(views), len(corners), *shape(config))
+    prepared = torch.empty(len(views), len(corners), 3, *views.shape[1:-3], size, size)
     (top, left), (bottom, right) = corners[0], corners[-1]
     for view, crops in zip(views, prepared, strict=True):  # one by one they stay in the processor's cache
         seen = np.array(view[..., top : bottom + size, left : right + size, :], order="C")
@@ -149,7 +153,7 @@ def _segments(frames: Frames, source: Source, config: VideoConfig, limits: Limit
             break
         views = np.stack([pixels[w] for w in wanted])
         if config.stack_frames:
-            views = views.reshape(clips, config.frames_per_clip, *views.shape[1:])
+            views = views.reshape(clips, len(views) // clips, *views.shape[1:])
         facts = {} if segments else frames.metadata
         segments.append(Segment(views, low_s, min(high_s, frames.duration_s), tuple(frames.notes), facts))
         frames.notes.clear()

@@ -61,7 +61,10 @@ def target_size(size: tuple[int, int], source: Source, config: VideoConfig, limi
     """(width, height) of a frame -> those it is resized to. Raises MediaError above `max_pixels`."""
     # pytorchvideo.transforms.functional.short_side_scale: the long side is rounded down
     width, height = size
-    if config.resize_mode == "squash":
+    if config.raw:
+        share = min(1.0, config.size / min(width, height))
+        target = max(1, round(width * share)), max(1, round(height * share))
+    elif config.resize_mode == "squash":
         target = config.size, config.size
     elif width < height:
         target = config.size, math.floor(height / width * config.size)

@@ -18,7 +18,10 @@ class VideoConfig:
     A whole video is seen as `clips` clips of `clip_s` seconds, evenly spaced from its start to its end, and
     `frames_per_clip` frames of each, the first and last included. With `stack_frames` a view is a clip,
     (3, frames_per_clip, size, size); without, every frame is a view, (3, size, size), for encoders of pictures. With
-    the `resize_mode` "squash" both sides of a frame are resized to `size`, and nothing is cut off.
+    the `resize_mode` "squash" both sides of a frame are resized to `size`, and nothing is cut off. With `raw` a view
+    is a clip (T, H, W, 3) uint8 of whole frames, T = `frames_per_clip` of them at the constant rate
+    `frames_per_clip` / `clip_s` (fewer of a video that is shorter), whose short side is `size` at most: for encoders
+    that bring the preprocessing of their makers.
     """
 
     size: int = 224
@@ -32,10 +35,20 @@ class VideoConfig:
     segment_s: float = 10.0
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     resize_mode: Literal["shortest", "squash"] = field(default="shortest", metadata={"added": True})
+    raw: bool = field(default=False, metadata={"added": True})
+
+    def __post_init__(self) -> None:
+        if self.raw and (not self.stack_frames or self.crops != 1):
+            raise ValueError("raw: expected stack_frames = true and crops = 1 beside it, as nothing is cut off")
 
 
-def shape(config: VideoConfig) -> tuple[int, ...]:
-    """The shape of one prepared view: (3, frames_per_clip, size, size), or (3, size, size) without `stack_frames`."""
+def shape(config: VideoConfig) -> tuple[int | None, ...]:
+    """The shape of one prepared view: (3, frames_per_clip, size, size), or (3, size, size) without `stack_frames`.
+
+    Of a raw one it is (None, None, None, 3), as clips differ in frames and size.
+    """
+    if config.raw:
+        return None, None, None, 3
     frames = (config.frames_per_clip,) if config.stack_frames else ()
     return (3, *frames, config.size, config.size)
 
@@ -68,16 +81,22 @@ def stretch(source: Source, duration_s: float, limits: Limits) -> tuple[float, f
 
 
 def wanted_frames(start_s: float, end_s: float, clips: int, config: VideoConfig) -> list[WantedFrame]:
-    """`clips` x `frames_per_clip` wanted frames, clip by clip.
+    """`clips` x `frames_per_clip` wanted frames, clip by clip; equally many of each clip.
 
     pytorchvideo's ConstantClipsPerVideoSampler and UniformTemporalSubsample, by time instead of frame number, which
-    is the same at a constant rate: the first frame of a clip is the first in it, the last the last in it.
+    is the same at a constant rate: the first frame of a clip is the first in it, the last the last in it. Raw clips
+    have their frames every `clip_s` / `frames_per_clip` seconds from the first one on.
     """
     spacing_s = max(0.0, end_s - start_s - config.clip_s) / max(1, clips - 1)
     wanted = []
     for clip in range(clips):
         low_s = start_s + clip * spacing_s
         high_s = min(low_s + config.clip_s, end_s)
+        if config.raw:
+            step_s = config.clip_s / config.frames_per_clip
+            count = max(1, min(config.frames_per_clip, math.ceil((high_s - low_s) / step_s - TOLERANCE_S)))
+            wanted += [WantedFrame(low_s + i * step_s, low_s + (i + 1) * step_s) for i in range(count)]
+            continue
         wanted.append(WantedFrame(low_s, high_s))
         for i in range(1, config.frames_per_clip):
             at_s = low_s + (high_s - low_s) * i / (config.frames_per_clip - 1)
