@@ -144,11 +144,11 @@ def locate(table: Mapping[str, Any]) -> Path:
             file = timm.download(place)
         except ValueError as error:
             raise CheckpointError(str(error)) from None
-    elif kind in ("folder", "st"):
+    elif kind in ("folder", "hub"):
         return _folder(kind, place, table.get("sha256"))
     else:
         raise CheckpointError(
-            f"source {table['source']!r}: expected package:..., file:..., timm:..., folder:... or st:..."
+            f"source {table['source']!r}: expected package:..., file:..., timm:..., folder:... or hub:..."
         )
     if not file.is_file():
         raise CheckpointError(f"{file} with this model's weights is missing")
@@ -159,7 +159,7 @@ def locate(table: Mapping[str, Any]) -> Path:
 
 def _folder(kind: str, place: str, expected: str | None) -> Path:
     """The folder of a published model, after its content was checked."""
-    from bind.encoders import sentence_transformers as published
+    from bind import published
     from bind.zoo import hub
 
     if kind == "folder":

@@ -21,8 +21,8 @@ class ModalityTable(BaseModel):
 
     `shares` names the modality whose encoder this modality uses. It uses that modality's head too, unless it has a
     `head` of its own. `encoder.source` says where the makers' weights lie (`package:PATH` inside an installed package,
-    `file:PATH`, `folder:PATH`, `timm:NAME` of timm's hub, or `st:REPOSITORY@COMMIT`). The weights of an encoder without
-    a source lie in the checkpoint folder.
+    `file:PATH`, `folder:PATH`, `timm:NAME` of timm's hub, or `hub:REPOSITORY@COMMIT`). The weights of an encoder
+    without a source lie in the checkpoint folder.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

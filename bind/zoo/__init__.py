@@ -31,7 +31,8 @@ def names() -> list[str]:
 
 def describe(name: str) -> Description:
     """The description of a named model, of `clip-MODEL` and `clip-MODEL:TAG` for any model of open_clip, of
-    `timm:MODEL` for any model of timm, or of `st:NAME` for any model of sentence-transformers.
+    `timm:MODEL` for any model of timm, or of a published folder (`st:NAME`, `clap:NAME`, `pe-av:NAME`, see
+    `bind.zoo.hub`).
 
     TAG names published weights, whose settings are used. Raises ValueError for other names.
     """
@@ -42,7 +43,7 @@ def describe(name: str) -> Description:
         return _any_clip(name)
     if name.startswith("timm:"):
         return _any_timm(name)
-    if name.startswith(hub.PREFIX):
+    if hub.is_name(name):
         return hub.describe(name)[0]
     raise ValueError(
         f"no model {name!r}; known: {', '.join(names())}, clip-MODEL or clip-MODEL:TAG for any open_clip "
@@ -64,7 +65,7 @@ def load(
     Args:
         name: a name that `bind.names()` lists, `clip-MODEL` (or `clip-MODEL:TAG`, with published weights) for any model
             of open_clip, `timm:MODEL` for the pictures of any model of timm, `st:NAME` or `st:FOLDER` for any model of
-            sentence-transformers, or a checkpoint folder.
+            sentence-transformers (`clap:` and `pe-av:` for CLAP and PE-AV), or a checkpoint folder.
         weights: None (as the model's description says), "random" (right shapes, no file is read), a tag of open_clip's
             or timm's hub, a file (the official ImageBind `.pth`, a checkpoint of open_clip or timm) or a checkpoint
             folder.
@@ -93,7 +94,7 @@ def load(
         model = loading.load(Path(name), device, number, modalities)
         model.origin = os.path.abspath(name)
         return model
-    if os.fspath(name).startswith(hub.PREFIX):
+    if hub.is_name(os.fspath(name)):
         if weights is not None:
             raise ValueError(f"{name} brings its own weights; leave out weights=")
         found, published = hub.describe(os.fspath(name), trust_remote_code)
@@ -101,7 +102,7 @@ def load(
         del published  # it was kept, so that the towers share it
         return model
     if trust_remote_code:
-        raise ValueError(f"{name}: trust_remote_code is for models of {hub.PREFIX}NAME@COMMIT only")
+        raise ValueError(f"{name}: trust_remote_code is for models of st:NAME@COMMIT only")
     found = describe(os.fspath(name))
     if weights == "random":
         return loading.random(found, device, number, modalities)

@@ -1,70 +1,83 @@
-"""Models of sentence-transformers by name, `st:NAME_OR_FOLDER`, and the folders of a hub's repositories."""
+"""Folders of models that others publish, by name: `st:`, `clap:` and `pe-av:`, and the repositories of a hub."""
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 from typing import Any
 
-from bind import description
+from bind import description, published
 from bind.description import Description
 from preprocess.extras import needs
 
-PREFIX = "st:"
+KINDS = {
+    "st:": "sentence_transformers",
+    "clap:": "clap",
+    "pe-av:": "pe_av",
+}
+"""The beginning of a model's name -> the encoder that reads its folder."""
+_ABOUT = {
+    "sentence_transformers": "a model of sentence-transformers, frozen",
+    "clap": "CLAP (arXiv 2211.06687) in the form of transformers, frozen",
+    "pe_av": "Perception Encoder Audiovisual in the form of transformers, frozen",
+}
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_LONGEST_PX = 2048
-"""Pictures with a longer side are reduced before a model's own preprocessing sees them."""
-_FILM_PX = 448
-_CLIP_S = 10.0
-_MOST_CHARACTERS = 16_384
-"""The most characters of a text that a model gets at once; a longer text is cut into such parts first."""
-_CHARACTERS_PER_TOKEN = 8
 _UNNEEDED = ("*.md", "*.png", "*.jpg", "*.onnx", "onnx/*", "openvino/*", "*.gguf", "*.msgpack", "*.h5", "*.ot")
 
 
+def is_name(name: str) -> bool:
+    """Whether a model's name is one of a published folder."""
+    return name.startswith(tuple(KINDS))
+
+
 def describe(name: str, trust_remote_code: bool = False) -> tuple[Description, Any]:
-    """`st:FOLDER`, `st:REPOSITORY` or `st:REPOSITORY@REVISION` -> the description, and the model, which is loaded.
+    """`st:FOLDER`, `st:REPOSITORY` or `st:REPOSITORY@REVISION`, and so on for `KINDS` -> the description, and the
+    model, which is loaded.
 
-    What lies in the hub's local cache is taken from there, without a network. Raises ValueError where there is no such
-    model, it cannot be had, it is damaged, or it has code of its own that is not trusted.
+    `pe-av:NAME#audio` chooses the head of its texts, see `bind.encoders.pe_av`. What lies in the hub's local cache is
+    taken from there, without a network. Raises ValueError where there is no such model, it cannot be had, it is
+    damaged, or it has code of its own that is not trusted.
     """
-    with needs("st", "a sentence-transformers model"):
-        from bind.encoders import sentence_transformers as published
-
-    wanted = name.removeprefix(PREFIX)
+    prefix = next(one for one in KINDS if name.startswith(one))
+    kind = KINDS[prefix]
+    wanted, _, texts = name.removeprefix(prefix).partition("#") if prefix == "pe-av:" else (name[len(prefix) :], "", "")
+    if trust_remote_code and prefix != "st:":
+        raise ValueError(f"{name}: trust_remote_code is for models of st:NAME@COMMIT only")
     if Path(wanted).is_dir():
         folder, source = Path(wanted).resolve(), f"folder:{Path(wanted).resolve()}"
-        name = f"{PREFIX}{folder}"
+        name = f"{prefix}{folder}" + (f"#{texts}" if texts else "")
     else:
         repository, _, revision = wanted.partition("@")
         if trust_remote_code and not _COMMIT.fullmatch(revision):
             raise ValueError(
-                f"{name}: code of others is trusted at a pinned revision only; name the commit, {PREFIX}{repository}"
+                f"{name}: code of others is trusted at a pinned revision only; name the commit, {prefix}{repository}"
                 "@ and its 40 hexadecimal digits"
             )
         folder = snapshot(repository, revision or None)
-        source = f"st:{repository}@{folder.name}"
-    model = published.opened(folder, trust_remote_code)
-    encoder: dict[str, Any] = {"module": "sentence_transformers", "source": source}
-    encoder["sha256"] = published.digest(folder)
+        source = f"hub:{repository}@{folder.name}"
+    with needs("st", f"the model {name}"):
+        module: Any = importlib.import_module(f"bind.encoders.{kind}")
+        model = module.opened(folder, trust_remote_code)
+    encoder: dict[str, Any] = {"module": kind, "source": source, "sha256": published.digest(folder)}
     if trust_remote_code:
         encoder["remote_code"] = True
     tables = {
         modality: {
-            "encoder": encoder | {"modality": modality},
+            "encoder": encoder | {"modality": modality} | ({"text": texts} if texts and modality == "text" else {}),
             "head": {"type": "identity"},
-            "preprocess": _preprocess(model, modality),
+            "preprocess": module.preprocess(model, modality),
         }
-        for modality in published.modalities(model)
+        for modality in module.modalities(model)
     }
     table = {
         "format": 1,
         "name": name,
-        "dim": published.width(model),
+        "dim": module.width(model),
         "license": "see the weights",
-        "about": "a model of sentence-transformers, frozen",
-        "shorter": published.shorter(model),
+        "about": _ABOUT[kind],
+        "shorter": module.shorter(model),
         "modalities": tables,
     }
     return description.parse(table, name), model
@@ -77,7 +90,7 @@ def snapshot(repository: str, revision: str | None = None) -> Path:
     Raises ValueError for what is no name of a repository, and where it cannot be fetched.
     """
     if not _REPOSITORY.fullmatch(repository):
-        raise ValueError(f"no model {PREFIX}{repository}: there is no such folder, and it is no name of a repository")
+        raise ValueError(f"no model {repository!r}: there is no such folder, and it is no name of a repository")
     with needs("st", "a model of the hub"):
         from huggingface_hub import snapshot_download
     options: dict[str, Any] = {"revision": revision, "ignore_patterns": _UNNEEDED}
@@ -88,23 +101,7 @@ def snapshot(repository: str, revision: str | None = None) -> Path:
     try:
         return Path(snapshot_download(repository, **options))
     except Exception as error:  # each version of the hub's client has errors of its own
-        cause = str(error).strip().splitlines()
         raise ValueError(
-            f"{PREFIX}{repository}: the model could not be fetched; get its folder where there is a network and name "
-            f"{PREFIX}FOLDER ({type(error).__name__}: {cause[0][:200] if cause else ''})"
+            f"{repository}: the model could not be fetched; get its folder where there is a network and name the "
+            f"folder in its place ({published.first_line(error)})"
         ) from None
-
-
-def _preprocess(model: Any, modality: str) -> dict[str, Any]:
-    from bind.encoders import sentence_transformers as published
-
-    if modality == "text":
-        most = published.context(model)
-        length = _MOST_CHARACTERS if most is None else min(_MOST_CHARACTERS, _CHARACTERS_PER_TOKEN * most)
-        return {"tokenizer": "characters", "context_length": length + 1, "roles": True}
-    if modality == "image":
-        return {"raw": True, "size": _LONGEST_PX, "resize": _LONGEST_PX}
-    if modality == "audio":
-        return {"raw": True, "rate_hz": published.rate_hz(model), "clip_s": _CLIP_S, "segment_s": _CLIP_S}
-    frames = round(_CLIP_S * published.FRAMES_HZ)
-    return {"raw": True, "size": _FILM_PX, "clips": 3, "clip_s": _CLIP_S, "frames_per_clip": frames, "crops": 1}

@@ -33,6 +33,8 @@ from serve.cli.options import (
 _PATTERNS = {
     "clip-MODEL": "image, text and video of any open_clip model; clip-vit-l-14:TAG, or --weights FILE",
     "st:NAME": "any model of sentence-transformers, by name or folder: its modalities, prompts and preprocessing",
+    "clap:NAME": "audio and text of a CLAP in the form of transformers, by name or folder",
+    "pe-av:NAME": "audio, video and text of a PE-AV; pe-av:NAME#audio and #video choose the head of its texts",
     "timm:MODEL": "image and video by any timm backbone; timm:resnet18 --weights TAG or FILE",
 }
 """Names that stand for the models of a whole package -> what they are."""

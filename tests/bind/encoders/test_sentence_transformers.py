@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import bind
 from bind import checkpoint, zoo
-from bind.encoders import sentence_transformers as published
+from bind.encoders import sentence_transformers as encoder
 from bind.zoo import hub
 from preprocess.source import Hints, Source
 from tests.bind.encoders import tiny_models
@@ -138,14 +138,14 @@ def test_long_texts_are_windows_of_whole_words(folders: dict[str, Path]) -> None
     words = [f"word{number}" for number in range(30)]
     text = " ".join(words)
     overhead = len("search: ") + 2  # the prompt and the two tokens around a text; a letter is a token
-    windows = published._windows(own, text, "query")
+    windows = encoder.SentenceTransformerTower(own, "text", 32)._cut(text, "query")
     assert " ".join(windows).split() == words and len(windows) > 3
     assert max(map(len, windows)) <= 64 - overhead
     mean = unit(own.encode_query(windows)).mean(0, keepdims=True)
     found = model.embed([f"text:{text}"]).vectors
     assert cosines(found, mean).min() >= ENOUGH
     assert cosines(found, own.encode_query([text])).max() < ENOUGH  # the library leaves out the end
-    assert published._windows(own, "short", "query") == ["short"]
+    assert encoder.SentenceTransformerTower(own, "text", 32)._cut("short", "query") == ["short"]
 
 
 def test_a_text_is_never_taken_for_the_path_of_a_picture(
@@ -264,7 +264,7 @@ def test_what_the_hubs_cache_holds_needs_no_network(
     monkeypatch.setattr("huggingface_hub.file_download.get_hf_file_metadata", lambda *_, **__: asked.append("file"))
     model = bind.load("st:someone/bert")
     assert model.space == bind.load(f"st:{folders['bert']}").space and not asked
-    assert model.description.modalities["text"].encoder["source"] == f"st:someone/bert@{commit}"  # type: ignore[index]
+    assert model.description.modalities["text"].encoder["source"] == f"hub:someone/bert@{commit}"  # type: ignore[index]
     model.save(tmp_path / "saved")
     assert bind.load(tmp_path / "saved").space == model.space
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
@@ -278,8 +278,8 @@ def test_it_is_listed_and_described(folders: dict[str, Path]) -> None:
     with pytest.raises(ValueError, match="st:NAME or st:FOLDER"):
         zoo.describe("no-such-model")
     with pytest.raises(ValueError, match="have no random weights"):
-        published.build({"modality": "text"})
+        encoder.build({"modality": "text"})
     with pytest.raises(ValueError, match="takes text, not image"):
-        published.load({"modality": "image"}, folders["bert"])
-    one, other = (published.load({"modality": "text"}, folders["bert"]) for _ in range(2))
+        encoder.load({"modality": "image"}, folders["bert"])
+    one, other = (encoder.load({"modality": "text"}, folders["bert"]) for _ in range(2))
     assert one.model is other.model

@@ -252,3 +252,93 @@ def neomme(folder: Path, seed: int = 0) -> Path:
     )
     model.save(str(folder), create_model_card=False)
     return folder
+
+
+def clap(folder: Path, seed: int = 0, fusion: bool = False) -> Path:
+    """A CLAP, with or without the fusion of several parts of a long sound."""
+    torch.manual_seed(seed)
+    words = tokenizer(length=62)
+    config = transformers.ClapConfig(
+        text_config={
+            "vocab_size": 300,
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 48,
+            "max_position_embeddings": 66,
+            "initializer_factor": 20.0,
+            "pad_token_id": 0,
+        },
+        audio_config={
+            "depths": [1, 1],
+            "num_attention_heads": [2, 2],
+            "patch_embeds_hidden_size": 16,
+            "hidden_size": 32,
+            "spec_size": 256,
+            "window_size": 8,
+            "patch_size": 4,
+            "num_mel_bins": 64,
+            "enable_fusion": fusion,
+            "initializer_factor": 20.0,
+            "drop_path_rate": 0.0,
+        },
+        projection_dim=24,
+    )
+    transformers.ClapModel(config).eval().save_pretrained(folder)
+    sounds = transformers.ClapFeatureExtractor(truncation="fusion" if fusion else "rand_trunc")
+    transformers.ClapProcessor(sounds, words).save_pretrained(folder)
+    return folder
+
+
+def pe_av(folder: Path, seed: int = 0) -> Path:
+    """A PE-AV: sound, films and texts."""
+    torch.manual_seed(seed)
+    words = tokenizer()
+    small = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "head_dim": 16,
+        "initializer_range": 0.2,
+    }
+    codec = {"downsampling_ratios": [2, 8, 10, 12], "encoder_hidden_size": 4, "codebook_dim": 16, "n_codebooks": 1}
+    films = {
+        "vision_config": {
+            "architecture": "vit_pe_core_tiny_patch16_384",
+            "model_args": {"img_size": 32, "dynamic_img_size": False},
+            "do_pooling": True,
+            "num_classes": 32,
+            "global_pool": "map",
+        }
+    }
+    words_config = {
+        "model_type": "modernbert",
+        "vocab_size": 300,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 64,
+        "pad_token_id": 0,
+        "initializer_range": 0.2,
+    }
+    config = transformers.PeAudioVideoConfig(
+        text_config=words_config,
+        audio_video_config=small | {"audio_config": small | {"dac_config": codec}, "video_config": small | films},
+    )
+    transformers.PeAudioVideoModel(config).eval().save_pretrained(folder)
+    transformers.PeAudioVideoProcessor(
+        transformers.PeAudioFeatureExtractor(),
+        transformers.PeVideoVideoProcessor(
+            size={"height": 32, "width": 32},
+            do_resize=True,
+            do_rescale=True,
+            do_normalize=True,
+            do_convert_rgb=True,
+            image_mean=[0.5, 0.5, 0.5],
+            image_std=[0.5, 0.5, 0.5],
+        ),
+        words,
+    ).save_pretrained(folder)
+    return folder

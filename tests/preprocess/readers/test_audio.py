@@ -431,3 +431,15 @@ def test_the_mean_over_any_number_of_channels(channels):
     np.testing.assert_allclose(mixed, block.astype(np.float64).mean(1), atol=1e-6)
     mixed[:] = 0  # a copy: the block stays as it was
     assert block.any()
+
+
+def test_raw_views_are_the_wave_itself() -> None:
+    config = AudioConfig(raw=True, rate_hz=8000, clip_s=2.0, clips=2)
+    wave = np.random.default_rng(0).normal(0, 0.1, 12_000).astype(np.float32)
+    (short,) = read(Source(wave, "x"), config, Limits(), "whole")
+    assert short.views.shape == (2, 12_000) and not short.notes
+    assert np.array_equal(prepare(short.views, config).numpy(), np.stack([wave, wave]))
+    long = np.tile(wave, 4)
+    (clips,) = read(Source(long, "x"), config, Limits(), "whole")
+    assert np.array_equal(prepare(clips.views, config).numpy(), np.stack([long[:16_000], long[-16_000:]]))
+    assert shape(config) == (None,)

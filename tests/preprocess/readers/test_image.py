@@ -312,3 +312,17 @@ def test_wrong_views_and_configs_are_value_errors() -> None:
         prepare(np.zeros((1, 3, 224, 224), np.uint8), CONFIG)
     with pytest.raises(ValueError, match="padding"):
         ImageConfig(size=224, resize=200)
+
+
+def test_raw_views_are_the_whole_picture_in_its_proportions() -> None:
+    config = ImageConfig(raw=True, size=64, resize=64)
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 256, (30, 50, 3), dtype=np.uint8)
+    (whole,) = read_here(read, Source(small, "x"), config, LIMITS, "whole")
+    assert np.array_equal(whole.views[0], small)  # nothing is resized, cut or normalised
+    assert torch.equal(prepare(whole.views, config), torch.from_numpy(small)[None])
+    assert shape(config) == (None, None, 3)
+    wide = rng.integers(0, 256, (40, 400, 3), dtype=np.uint8)
+    first, *parts = read_here(read, Source(wide, "x"), config, LIMITS, "segments")
+    assert first.views.shape == (1, 6, 64, 3) and len(parts) == 10
+    assert {part.views.shape for part in parts} == {(1, 40, 40, 3)}

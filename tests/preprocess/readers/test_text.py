@@ -122,3 +122,13 @@ def test_other_encodings_are_read_with_a_note(content, note):
     assert "\ufeff" not in str(segment.views[0])
     assert segment.notes == (() if note is None else (f"is not UTF-8: read as {note}",))
     assert sniff(Source(content, "a.txt"), Limits()).family == "text"
+
+
+def test_with_roles_a_text_of_a_file_is_a_document() -> None:
+    config = TextConfig(roles=True)
+    contents = {"words": "words", b"words": "\0words"}
+    for content, view in contents.items():
+        (segment,) = read(Source(content, "x"), config, Limits(), "whole")
+        assert list(segment.views) == [view]
+    (plain,) = read(Source(b"words", "x"), TextConfig(), Limits(), "whole")
+    assert list(plain.views) == ["words"]

@@ -511,3 +511,21 @@ def test_prepare_refuses_other_views(views: np.ndarray, config: VideoConfig) -> 
 def test_in_memory_file_objects_are_not_values() -> None:
     with pytest.raises(MediaError, match="expected a path, bytes or a uint8 array"):
         read_here(video.read, Source(io.BytesIO(), "x"), VideoConfig(), Limits(), "whole")
+
+
+def test_raw_views_are_whole_frames_at_a_constant_rate() -> None:
+    config = VideoConfig(raw=True, size=20, clips=2, clip_s=4.0, frames_per_clip=4, crops=1)
+    film = np.random.default_rng(0).integers(0, 256, (40, 16, 24, 3), dtype=np.uint8)  # ten seconds
+    source = Source(film, "x", Hints(rate_hz=4.0))
+    (whole,) = video.read(source, config, Limits(), "whole")
+    assert np.array_equal(whole.views, np.stack([film[0:16:4], film[24:40:4]]))  # nothing is enlarged or cut off
+    assert torch.equal(video.prepare(whole.views, config), torch.from_numpy(whole.views))
+    short = Source(film[:6], "x", Hints(rate_hz=4.0))
+    (clips,) = video.read(short, config, Limits(), "whole")
+    assert np.array_equal(clips.views, np.stack([film[[0, 4]], film[[0, 4]]]))
+    large = Source(np.repeat(np.repeat(film, 3, 1), 3, 2), "x", Hints(rate_hz=4.0))
+    (reduced,) = video.read(large, config, Limits(), "whole")
+    assert reduced.views.shape == (2, 4, 20, 30, 3)
+    assert video.shape(config) == (None, None, None, 3)
+    with pytest.raises(ValueError, match="crops = 1"):
+        VideoConfig(raw=True)

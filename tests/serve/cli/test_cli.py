@@ -107,7 +107,9 @@ def test_models_and_doctor() -> None:
     listed = json.loads(crossbind("models", "--json").stdout)
     assert listed[0]["name"] == "small", "the default comes first"
     assert {entry["name"] for entry in listed if entry["kind"] == "model"} == set(bind.names())
-    assert {entry["name"] for entry in listed if entry["kind"] == "pattern"} == {"clip-MODEL", "timm:MODEL"}
+    assert {entry["name"] for entry in listed if entry["kind"] == "pattern"} == {
+        *("clip-MODEL", "st:NAME", "clap:NAME", "pe-av:NAME", "timm:MODEL")
+    }
     shown = crossbind("models").stdout
     assert shown.startswith("small  (384 dimensions")
     assert "clip-vit-b32" in shown and "timm:MODEL" in shown

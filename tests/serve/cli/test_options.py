@@ -131,8 +131,8 @@ def test_every_commands_options_reach_the_loader(
 ) -> None:
     asked: list[LoadOptions] = []
 
-    def load(model: Any, weights: Any, device: str, dtype: str, modalities: Any) -> BindModel:
-        asked.append(LoadOptions(model, weights, device, dtype, modalities))
+    def load(model: Any, weights: Any, device: str, dtype: str, modalities: Any, trust: bool) -> BindModel:
+        asked.append(LoadOptions(model, weights, device, dtype, modalities, trust))
         raise ValueError("seen")
 
     monkeypatch.setattr(zoo, "load", load)
@@ -165,7 +165,7 @@ def test_the_device_reaches_model_and_index(place: Path, monkeypatch: pytest.Mon
             devices["index"] = device
             raise ValueError("seen")
 
-    def load(model: Any, weights: Any, device: str, dtype: str, modalities: Any) -> BindModel:
+    def load(model: Any, weights: Any, device: str, dtype: str, modalities: Any, trust: bool) -> BindModel:
         devices["model"] = device
         return tiny.model()
 
@@ -289,13 +289,18 @@ def _tiny_or_refused(load: Any) -> Any:
     """`bind.load`, with all that it refuses, and a small model in the end."""
 
     def loaded(
-        name: Any = "small", weights: Any = None, device: str = "cpu", dtype: str = "float32", modalities: Any = None
+        name: Any = "small",
+        weights: Any = None,
+        device: str = "cpu",
+        dtype: str = "float32",
+        modalities: Any = None,
+        trust: bool = False,
     ) -> Any:
         LoadOptions(name, weights, device, dtype, modalities).check()
         return (
             tiny.model()
             if name in ("small", "tiny-0") and weights is None
-            else load(name, weights, device, dtype, modalities)
+            else load(name, weights, device, dtype, modalities, trust)
         )
 
     return loaded
@@ -370,7 +375,7 @@ def test_the_tutorials_decode_line_asks_for_the_gpu(place: Path, monkeypatch: py
     (line,) = re.findall(r"`crossbind (index [^`]*--decode gpu)`", tutorial)
     seen: dict[str, Any] = {}
 
-    def load(model: Any, weights: Any, device: str, dtype: str, modalities: Any) -> BindModel:
+    def load(model: Any, weights: Any, device: str, dtype: str, modalities: Any, trust: bool) -> BindModel:
         seen["device"] = device
         return tiny.model()
 
