@@ -127,14 +127,20 @@ def _build(options: Mapping[str, Any], file: Path | None) -> nn.Module:
     config = _config(name)
     import open_clip
 
-    model = open_clip.create_model(
-        name,
-        pretrained=str(file) if file else None,
-        pretrained_image=False,
-        weights_only=True,
-        cache_dir=None,
-        force_quick_gelu=bool(options.get("quick_gelu", False)),
-    )
+    try:
+        model = open_clip.create_model(
+            name,
+            pretrained=str(file) if file else None,
+            pretrained_image=False,
+            weights_only=True,
+            cache_dir=None,
+            force_quick_gelu=bool(options.get("quick_gelu", False)),
+        )
+    except Exception as error:  # of a file: each format has errors of its own
+        if file is None:
+            raise
+        first = " ".join(str(error).split())[:200]
+        raise ValueError(f"{file} does not hold the weights of {name}: {type(error).__name__}: {first}") from None
     onednn.adopt(model)
     return ClipTower(model, str(options["tower"]), int(config["embed_dim"]))
 

@@ -15,7 +15,7 @@ from bind.files import sha256
 from bind.modalities import specs
 from bind.model import loading
 from bind.model.model import BindModel
-from bind.zoo import hub
+from bind.zoo import hub, presets
 
 if TYPE_CHECKING:
     from bind.encoders.openclip import Settings
@@ -25,8 +25,10 @@ _HERE = Path(__file__).parent
 
 
 def names() -> list[str]:
-    """The names of the models in the zoo; `load` takes checkpoint folders, `clip-*` and `timm:*` too."""
-    return sorted(file.stem for file in _HERE.glob("*.toml"))
+    """The names of the models in the zoo; `load` takes short names (`bind.zoo.presets`), checkpoint folders, `clip-*`,
+    `st:*` and `timm:*` too.
+    """
+    return sorted(file.stem for file in _HERE.glob("*.toml") if file.stem != presets.__name__.rpartition(".")[2])
 
 
 def describe(name: str) -> Description:
@@ -36,8 +38,9 @@ def describe(name: str) -> Description:
 
     TAG names published weights, whose settings are used. Raises ValueError for other names.
     """
-    file = _HERE / f"{name}.toml"
-    if file.is_file() and file.parent == _HERE:
+    name = _meant(name)
+    if name in names():
+        file = _HERE / f"{name}.toml"
         return description.read(file)
     if name.startswith("clip-"):
         return _any_clip(name)
@@ -46,8 +49,8 @@ def describe(name: str) -> Description:
     if hub.is_name(name):
         return hub.describe(name)[0]
     raise ValueError(
-        f"no model {name!r}; known: {', '.join(names())}, clip-MODEL or clip-MODEL:TAG for any open_clip "
-        "model, timm:MODEL for the pictures of any timm model, st:NAME or st:FOLDER for any model of "
+        f"no model {name!r}; known: {', '.join([*names(), *presets.presets()])}, clip-MODEL or clip-MODEL:TAG for any "
+        "open_clip model, timm:MODEL for the pictures of any timm model, st:NAME or st:FOLDER for any model of "
         "sentence-transformers, or a checkpoint folder"
     )
 
@@ -94,21 +97,32 @@ def load(
         model = loading.load(Path(name), device, number, modalities)
         model.origin = os.path.abspath(name)
         return model
-    if hub.is_name(os.fspath(name)):
+    if hub.is_name(meant := _meant(os.fspath(name))):
         if weights is not None:
             raise ValueError(f"{name} brings its own weights; leave out weights=")
-        found, published = hub.describe(os.fspath(name), trust_remote_code)
+        found, published = hub.describe(meant, trust_remote_code)
         model = loading.load_described(found, _HERE / "none", device, number, modalities)
         del published  # it was kept, so that the towers share it
         return model
     if trust_remote_code:
         raise ValueError(f"{name}: trust_remote_code is for models of st:NAME@COMMIT only")
+    if weights is None and (own := presets.kept(os.fspath(name))):
+        weights = own
     found = describe(os.fspath(name))
     if weights == "random":
         return loading.random(found, device, number, modalities)
     if weights is None and not found.source and _modules(found) != {"openclip"}:
         return loading.load_described(found, _HERE / found.name, device, number, modalities)
     return _from_weights(found, weights, device, number, modalities)
+
+
+def _meant(name: str) -> str:
+    """A short name -> the name of its model, with the folder of its weights where they are kept; others as they are."""
+    preset = presets.presets().get(name)
+    if preset is None:
+        return name
+    own = presets.kept(name)
+    return f"{preset.model.partition(':')[0]}:{own}" if own and hub.is_name(preset.model) else preset.model
 
 
 def _from_weights(

@@ -16,6 +16,7 @@ from serve.cli import (  # noqa: F401  (each adds its commands)
     marks_commands,
     mcp_command,
     model_commands,
+    models_command,
     server_commands,
     shell_command,
 )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from serve.cli import models_command
 from serve.cli.application import app
 from serve.cli.options import (
     Decode,
@@ -249,6 +250,8 @@ def _say(report: IndexReport, opened: Library, library: Path, verbose: bool, as_
     print(", ".join(f"{getattr(report, name)} {name}" for name in counts), f"in {report.seconds:.1f} s", flush=True)
     items = ", ".join(f"{number} {name}" for name, number in sorted(opened.count().items()))
     print(f"{library}: {len(opened)} files, {items or 'no items'}", flush=True)
+    if report.added and report.added == len(opened):
+        models_command.advise(opened.model.origin)
 
 
 @contextlib.contextmanager

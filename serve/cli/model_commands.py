@@ -1,4 +1,4 @@
-"""Commands for models and data sets: embed, manifest, train, eval, models, doctor."""
+"""Commands for models and data sets: embed, manifest, train, eval, doctor."""
 
 from __future__ import annotations
 
@@ -29,15 +29,6 @@ from serve.cli.options import (
     load_options,
     usage_error,
 )
-
-_PATTERNS = {
-    "clip-MODEL": "image, text and video of any open_clip model; clip-vit-l-14:TAG, or --weights FILE",
-    "st:NAME": "any model of sentence-transformers, by name or folder: its modalities, prompts and preprocessing",
-    "clap:NAME": "audio and text of a CLAP in the form of transformers, by name or folder",
-    "pe-av:NAME": "audio, video and text of a PE-AV; pe-av:NAME#audio and #video choose the head of its texts",
-    "timm:MODEL": "image and video by any timm backbone; timm:resnet18 --weights TAG or FILE",
-}
-"""Names that stand for the models of a whole package -> what they are."""
 
 
 @app.command()
@@ -253,39 +244,6 @@ def evaluate(
         print(f"skipped {path}: {reason}", file=sys.stderr)
     if report.skipped:
         raise typer.Exit(1)
-
-
-@app.command()
-def models(as_json: Json = False) -> None:
-    """List the models that can be loaded, the default first, and what other packages add.
-
-    With --json one list: every entry has a `kind`, which is model, pattern, modality, encoder or data set.
-    """
-    from bind import zoo
-    from serve.cli.extensions import added
-
-    found = [zoo.describe(name) for name in sorted(zoo.names(), key=lambda name: (name != DEFAULT_MODEL, name))]
-    if as_json:
-        keys = ("name", "dim", "license", "about", "source")
-        rows: list[dict[str, Any]] = [
-            {"kind": "model"} | {k: getattr(d, k) for k in keys} | {"modalities": list(d.modalities)} for d in found
-        ]
-        rows += [{"kind": "pattern", "name": name, "about": about} for name, about in _PATTERNS.items()]
-        extra = [{"kind": x.kind, "name": x.name, "origin": x.origin, "problem": x.problem} for x in added()]
-        print(json.dumps(rows + extra))
-        return
-    for d in found:
-        weights = (
-            f"--weights, {d.source} unless you say otherwise" if d.source else "come with Crossbind and its packages"
-        )
-        default = ", the default" if d.name == DEFAULT_MODEL else ""
-        print(f"{d.name}  ({d.dim} dimensions: {', '.join(d.modalities)}{default})")
-        print(f"    {d.about}\n    weights: {weights}\n    licence: {d.license}")
-    for name, about in _PATTERNS.items():
-        print(f"{name}  ({about})")
-    print("A checkpoint folder is a model too.")
-    for x in added():
-        print(f"{x.kind} {x.name}: {x.problem}" if x.problem else f"{x.kind} {x.name}, from {x.origin}")
 
 
 @app.command()
