@@ -64,7 +64,8 @@ def _signature(name: str, what: Any) -> str:
 
 def _command_line() -> Iterator[str]:
     commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    for name, command in sorted(commands.items()):
+    inner = {f"{name} {one}": part for name, c in commands.items() for one, part in getattr(c, "commands", {}).items()}
+    for name, command in sorted((commands | inner).items()):
         with command.make_context(name, [], resilient_parsing=True) as context:
             parameters = [one for one in command.get_params(context) if one.name != "help"]
         found = [" | ".join(sorted((*one.opts, *one.secondary_opts))) for one in parameters]

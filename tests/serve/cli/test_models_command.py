@@ -46,9 +46,8 @@ def test_a_measured_speed_is_shown() -> None:
 
 
 def test_what_cannot_be_had_is_one_sentence(tmp_path: Path) -> None:
-    assert "no such file or folder" in crossbind(
-        "models", "get", "siglip2-base", "--from", str(tmp_path / "x"), status=1
-    )
+    gone = str(tmp_path / "x")
+    assert "no such file or folder" in crossbind("models", "get", "siglip2-base", "--from", gone, status=1)
     assert "could not be downloaded" in crossbind("models", "get", "siglip2-base", status=1)
     assert "is for --from FILE" in crossbind("models", "get", "siglip2-base", "--sha256", "0", status=2)
     assert "no model 'what'; known: clip" in crossbind("models", "measure", "what", status=2)
