@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import typer.core
@@ -29,6 +29,9 @@ from serve.cli.options import (
     load_options,
     usage_error,
 )
+
+if TYPE_CHECKING:
+    from bind.model.model import BindModel
 
 
 @app.command()
@@ -213,6 +216,10 @@ def evaluate(
     suite: Annotated[
         str | None, typer.Option(help="Instead of manifests: measure on every set of a suite (`real`) in --data.")
     ] = None,
+    mteb: Annotated[
+        str | None,
+        typer.Option(metavar="TASKS", help="Instead: tasks of mteb by name, or manifests as such tasks, with commas."),
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="The folder in which a suite looks for its data sets.")] = None,
     weights: Weights = None,
     device: Device = "cpu",
@@ -222,9 +229,12 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure a model: retrieval between all pairs of modalities, zero-shot, few-shot, each with its interval."""
-    if bool(manifests) == (suite is not None) or (suite is None) != (data is None):
-        usage_error("expected either manifests, or --suite with --data")
+    if bool(manifests) + (suite is not None) + (mteb is not None) != 1 or (suite is None) != (data is None):
+        usage_error("expected either manifests, or --suite with --data, or --mteb")
     loaded = load_model(load_options(model, weights, device, dtype, None, trust_remote_code))
+    if mteb is not None:
+        _scoreboard(loaded, mteb.split(","), as_json)
+        return
     from train.evaluate import evaluation
     from train.evaluate import report as reports
     from train.small import suite as suites
@@ -259,6 +269,21 @@ def doctor(as_json: Json = False) -> None:
             print(f"{c.state:<9} {c.name}: {c.detail}")
     if any(c.state == "missing" for c in found):
         raise typer.Exit(1)
+
+
+def _scoreboard(model: BindModel, tasks: list[str], as_json: bool) -> None:
+    """Runs tasks of mteb and prints a row for each."""
+    from train.evaluate import scoreboard
+
+    try:
+        rows = scoreboard.run(model, tasks)
+    except (ValueError, OSError) as error:
+        usage_error(str(error))
+    if as_json:
+        print(json.dumps(rows))
+        return
+    for row in rows:
+        print(f"{row['task']}: {row['metric']} {row['score']:.4f}")
 
 
 def _expand(path: str) -> Iterator[str]:
