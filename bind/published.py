@@ -33,17 +33,23 @@ FRAMES_HZ = 1.0
 _LONGEST_PX = 2048
 """Pictures with a longer side are reduced before a model's own preprocessing sees them."""
 _FILM_PX = 448
+"""The longest short side of a frame of film, in pixels, that a published encoder gets."""
 _MOST_CHARACTERS = 16_384
 """The most characters of a text that a model gets at once; a longer text is cut into such parts first."""
 _CHARACTERS_PER_TOKEN = 8
+"""More characters than this a token has in no language, on average."""
 _LEFT_OUT = re.compile(r"(^|/)(\.|onnx/|openvino/|README|LICENSE)|\.(md|png|jpg|onnx|gguf|msgpack|h5|ot)$")
 """Files of a folder that have no part in a vector."""
 _KEYS = re.compile(r"^([\w.{}, ]+?)\s*\|\s*MISSING", re.MULTILINE)
+"""A tensor that a file lacks, as a line of the report that transformers logs."""
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+"""The codes of colours in that report."""
 _UNUSED = re.compile(r"(^|\.)pooler\.")
 """Tensors that a file may lack, as nothing here uses them: the pooled output of BERT's next-sentence task."""
 _LOGGERS = ("transformers", "sentence_transformers")
+"""The loggers of the libraries that load published models."""
 _loaded: WeakValueDictionary[tuple[str, str, bool], Any] = WeakValueDictionary()
+"""The models in use, by the kind of their encoder, their folder, and whether code of others may run."""
 
 
 def digest(folder: Path) -> str:

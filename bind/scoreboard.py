@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MODALITY, MEDIUM, NAME, HINTS = OWN_COLUMNS = ("sensor", "medium", "medium_name", "medium_hints")
 """The name of a modality of ours, the bytes of the file, its name, and its hints as a JSON object."""
 _THEIRS = ("text", "image", "audio", "video")
+"""The modalities of mteb, which are columns of its tables."""
 _FRAMES_HZ = 1.0
 """The rate of mteb's films, which come as frames without times."""
 

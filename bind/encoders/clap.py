@@ -18,6 +18,7 @@ from bind import published
 from bind.encoders import check_options
 
 MODALITIES = ("audio", "text")
+"""What a CLAP takes."""
 
 
 class Clap(nn.Module):

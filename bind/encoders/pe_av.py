@@ -19,9 +19,11 @@ from bind import published
 from bind.encoders import check_options
 
 MODALITIES = ("audio", "video", "text")
+"""What a PE-AV takes."""
 TEXTS = ("audio", "video", "audio_video")
 """What `text` may be: the media whose texts a text's vector is for."""
 _POSITIONS, _BUFFERS = r".*\.rope\.pos_embed", r".*\.rope\."
+"""What transformers leaves out of its tied weights, and what it should: all buffers of timm's rotary positions."""
 
 
 class PeAudioVideo(nn.Module):

@@ -30,10 +30,12 @@ MODALITIES = ("text", "image", "audio", "video")
 RATE_HZ = 16_000
 """The rate of sound where a model's processor says nothing."""
 _OWN = "sentence_transformers."
+"""The beginning of the names of the library's own modules."""
 _CODE = (
     "the model brings code of its own ({}), which would run with all rights of this process; if you trust it, name its "
     "revision (st:NAME@COMMIT) and add --trust-remote-code (trust_remote_code=True)"
 )
+"""What is said of a folder with code of its own."""
 
 
 class SentenceTransformerTower(nn.Module):

@@ -22,9 +22,13 @@ _ABOUT = {
     "clap": "CLAP (arXiv 2211.06687) in the form of transformers, frozen",
     "pe_av": "Perception Encoder Audiovisual in the form of transformers, frozen",
 }
+"""What the description of a model says of it, by its encoder."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+"""A revision that no later push to a repository changes."""
 _REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
+"""The name of a repository, with or without its owner."""
 _UNNEEDED = ("*.md", "*.png", "*.jpg", "*.onnx", "onnx/*", "openvino/*", "*.gguf", "*.msgpack", "*.h5", "*.ot")
+"""Files of a repository that are not fetched: texts, pictures, and weights in other formats."""
 
 
 def is_name(name: str) -> bool:

@@ -16,6 +16,7 @@ from bind.cache import cache_folder
 from bind.files import sha256
 
 _FILE = Path(__file__).with_suffix(".toml")
+"""The table of the short names."""
 
 
 class Preset(BaseModel):

@@ -17,8 +17,11 @@ from bind.cache import cache_folder
 from bind.model.model import BindModel
 
 _PICTURES = 8
+"""Pictures that are embedded at once."""
 _REPEATS = 3
+"""Runs whose median counts."""
 _TEXT = "two people walk along a river in the rain"
+"""The text that is embedded."""
 
 
 def measure(model: BindModel) -> dict[str, float]:

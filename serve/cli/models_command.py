@@ -30,7 +30,9 @@ _PATTERNS = {
     "pe-av:NAME": "audio, video and text of a PE-AV; pe-av:NAME#audio and #video choose the head of its texts",
     "timm:MODEL": "image and video by any timm backbone; timm:resnet18 --weights TAG or FILE",
 }
+"""Names that stand for the models of a whole package -> what they are."""
 _COLUMNS = ("name", "modalities", "width", "size", "speed here", "weights")
+"""The columns of the table."""
 
 models_app = typer.Typer(invoke_without_command=True, help="List the models that can be loaded, and get their weights.")
 app.add_typer(models_app, name="models")

@@ -37,7 +37,9 @@ _AS: dict[str, Any] = {
 }
 """A modality of ours -> mteb's modality that shows it to other models."""
 _MOST_BYTES = 64 * 2**20
+"""The largest file, in bytes, that a row of a table holds."""
 _RATE_HZ = 16_000
+"""The rate of the waves that models without a modality get."""
 
 
 def run(model: BindModel, wanted: Sequence[str], batch_size: int = 32) -> list[dict[str, Any]]:
