@@ -84,7 +84,7 @@ HOMES = {
     "gradio": ("serve/page/",),
     "open_clip": ("bind/encoders/", "bind/zoo/", "bind/tokenizers.py"),
     "timm": ("bind/encoders/", "bind/zoo/"),
-    "transformers": ("bind/encoders/", "bind/zoo/"),
+    "transformers": ("bind/encoders/", "bind/zoo/", "bind/published.py"),
 }
 """A library that only one room may import, and that room."""
 
