@@ -248,7 +248,7 @@ ATTACKS: dict[str, tuple[Callable[[Live], bool], Settings, Patch]] = {
         set_attribute(VerifiedFiles, "check", lambda *_: None),
     ),
     "bomb": (bomb, Settings(port=0), set_attribute(Settings, "limits", Limits())),
-    "injection": (injection, Settings(port=0), set_attribute(filters, "parse", lambda where: Where(where, ()))),
+    "injection": (injection, Settings(port=0), set_attribute(filters, "parse", lambda where, *_: Where(where, ()))),
     "sniffing": (sniffing, Settings(port=0), set_attribute(guard, "_HEADERS", {})),
 }
 
@@ -478,7 +478,7 @@ def test_a_fault_tells_nothing_and_the_log_tells_where(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError(SECRET)
 
-    monkeypatch.setattr(library, "find", fail)
+    monkeypatch.setattr(library, "answer", fail)
     caplog.set_level(logging.INFO, "crossbind.serve")
     with live(library) as running:
         answer = running.http.post("/v1/search", json={"query": "a dog"})
