@@ -48,5 +48,5 @@ def test_the_calibration_is_of_the_shipped_space(small: BindModel) -> None:
     """After any change of its weights or of how media are read, `small` has to be calibrated anew."""
     assert small.calibration is not None
     assert small.calibration.space == small.space
-    own = {"image", "text", "audio", "depth", "thermal", "imu"}
+    own = {"image", "text", "audio", "depth", "imu"}  # texts and drones' thermal pictures hardly know each other
     assert {target for query, target in small.calibration.pairs if query == "text"} == own

@@ -52,6 +52,8 @@ _MOST = 1500
 """The largest number of rows of a part of a set that are embedded."""
 _PENALTY = 1e-3
 """The weight of the squared weights in the fit, which keeps them finite where classes are separable."""
+_TOO_SURE = 0.25
+"""The largest share of absent queries with an answer: a pair of modalities that is more often wrong is left out."""
 _FEWEST = 24
 """The least number of items of either modality for which a pair is calibrated."""
 
@@ -108,7 +110,7 @@ def calibrate(model: BindModel, data: Data, seed: int = 0) -> tuple[Calibration,
                 continue
             weights = fit(sides[0][0], sides[0][1])
             fits.append(_measured((query, target), weights, sides[1][0], sides[1][2]))
-    pairs = {one.pair: one.weights for one in fits}
+    pairs = {one.pair: one.weights for one in fits if one.absent <= _TOO_SURE}
     return Calibration(model.space, backgrounds, pairs), fits
 
 

@@ -74,7 +74,16 @@ export class Grid {
     for (const [number, head] of this.heads) {
       if (!this.boxes[number] || head.key !== this.source.sections[number].key) { this.clear(); return; }
       this.placeHead(number, head);
+      this.describe(head, this.source.sections[number]);
     }
+  }
+
+  /** A heading that folds its section says whether it does, and how much there is. */
+  describe(head, section) {
+    const fold = head.querySelector('.fold-button');
+    if (!fold) return;
+    fold.setAttribute('aria-expanded', String(!section.fold));
+    fold.querySelector('small').textContent = section.note || '';
   }
 
   placeHead(number, head) {

@@ -44,7 +44,7 @@ export class Results {
     if (!this.done) this.notes = answer.notes;
     for (const hit of answer.data) this.hits[unlikely(hit) ? 1 : 0].push(hit);
     this.next = answer.next || null;
-    this.nothing = this.nothing || Boolean(answer.nothing && !this.hits[0].length);
+    this.nothing = this.nothing || Boolean(answer.nothing && !this.hits[0].length && this.hits[1].length);
     this.done = true;
   }
 

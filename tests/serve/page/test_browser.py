@@ -144,14 +144,14 @@ def test_more_less_and_add(visit: Callable[..., Page]) -> None:
     expect(page.locator(".term .label")).to_have_text("motorcycle_left.png")
     expect(first).to_have_count(0)  # itself is no answer
     expect(page.locator(".words")).to_have_value("")
-    wait(page)
+    unfold(page)
     pictures = tiles(page).and_(page.locator(".k-image"))
     added = name_of(pictures.first)
     pictures.first.locator(".open").focus()
     page.keyboard.press("a")
     expect(page.locator(".term")).to_have_count(2)
     expect(tile(page, added)).to_have_count(0)
-    wait(page)
+    unfold(page)
     removed = name_of(pictures.first)
     pictures.first.locator(".open").focus()
     page.keyboard.press("l")
@@ -218,11 +218,13 @@ def test_filters_have_words_for_what_is_wrong(visit: Callable[..., Page]) -> Non
     expect(page.locator(".where-error")).to_contain_text("expected one of")
     photograph(page, "filter-wrong")
     page.get_by_role("button", name="Clear the filter").click()
+    unfold(page)
     expect(tiles(page).first).to_be_visible()
     page.goto(page.url + "&where=name+%3D+'nothing'&kind=video")
     expect(page.locator(".panel")).to_contain_text("Nothing passes these filters")
     photograph(page, "nothing")
     page.get_by_role("button", name="Clear the filters").first.click()
+    unfold(page)
     expect(tiles(page).first).to_be_visible()
 
 
@@ -245,7 +247,7 @@ def test_where_a_picture_shows_it(visit: Callable[..., Page]) -> None:
     boxes.first.click()
     expect(page.locator(".viewer")).to_be_hidden()
     expect(page.locator(".term .label")).to_have_text("part of coffee.png")
-    wait(page)
+    unfold(page)
     assert "coffee.png" in names(page)[:3]
 
 
@@ -275,6 +277,10 @@ def test_with_the_keyboard_alone(visit: Callable[..., Page]) -> None:
     page.keyboard.press("Enter")
     wait(page)
     assert names(page)[0] == "flower.jpg"
+    page.locator(".fold-button").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator(".fold-button")).to_have_attribute("aria-expanded", "true")
+    page.locator(".words").focus()
     page.keyboard.press("ArrowDown")
     expect(tiles(page).first.locator(".open")).to_be_focused()
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
@@ -402,7 +408,7 @@ def test_a_camera_and_a_microphone(visit: Callable[..., Page], service: Service)
 
 
 def test_nothing_here_looks_like_that(visit: Callable[..., Page]) -> None:
-    page = visit("#q=a+violin")
+    page = visit("#q=an+elephant")
     expect(page.locator(".panel")).to_contain_text("Nothing here looks like that")
     expect(tiles(page)).to_have_count(0)
     assert violations(page) == []
@@ -480,6 +486,18 @@ def name_of(found: Any) -> str:
 def wait(page: Page) -> None:
     expect(page.locator("main")).not_to_have_attribute("aria-busy", "true")
     expect(page.locator(".status")).not_to_have_text(re.compile("^$|earching"))
+
+
+def unfold(page: Page) -> None:
+    """Waits for the results and shows those that are probably not meant, too."""
+    wait(page)
+    nearest = page.get_by_role("button", name="Show the nearest")
+    if nearest.count():
+        nearest.click()
+        wait(page)
+    folded = page.locator(".fold-button[aria-expanded=false]")
+    if folded.count():
+        folded.first.click()
 
 
 def _film(path: Path, first: Path, second: Path) -> None:
