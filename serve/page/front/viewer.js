@@ -25,6 +25,7 @@ export async function showItem(id, grid, source) {
   const bar = make('div', { className: 'viewer-bar' });
   dialog.replaceChildren(make('div', { className: 'look' }, stage, bar, ...steps()), facts);
   if (!dialog.open) dialog.showModal();
+  else if (!dialog.contains(document.activeElement)) dialog.focus();  // what had the focus was part of the item before
   try {
     const item = await ask('v1/items/' + id, { signal: stop.signal });
     if (now !== turn) return;
@@ -169,6 +170,7 @@ function gone(stage, item) {
 
 // ---- Keys ----
 
+dialog.tabIndex = -1;
 dialog.addEventListener('keydown', event => {
   if (/^(INPUT|TEXTAREA|SELECT|VIDEO|AUDIO)$/.test(event.target.tagName) || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === 'ArrowLeft' || event.key === 'ArrowRight') {
