@@ -163,7 +163,7 @@ class Client(Browsing):
             ApiError: There is no such item, it has no times, or the server cannot use the query.
 
         Example:
-            >>> (film,) = client.search("people riding bicycles", k=1, want=["video"])
+            >>> film = next(item for item in client.add(Path("film.mp4")) if item.modality == "video")
             >>> moments = client.moments(film.id, "people riding bicycles", min_score=0.0)
             >>> moments.scores.shape == moments.spans.shape[:1]
             True

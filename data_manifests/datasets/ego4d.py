@@ -87,7 +87,11 @@ def _video_events(download: Download, uid: str, passes: Any, labels: list[str]) 
         made = download.made / "imu" / uid / f"{name}.parquet"
         made.parent.mkdir(parents=True, exist_ok=True)
         _write(made, time_ms[first:last], values[first:last])
-        event: Entry = {"id": f"{uid}-{name}", "imu": {"path": _below(made, download.common)}, "text": text}
+        event: Entry = {
+            "id": f"{uid}-{name}",
+            "imu": {"path": _below(made, download.common), "acceleration_unit": "m/s2"},
+            "text": text,
+        }
         if video:
             place = _below(download.path / video, download.common)
             event["video"] = {"path": place, "start_s": round(start_s, 3), "end_s": round(start_s + _WINDOW_S, 3)}

@@ -160,7 +160,8 @@ class Finding(Folders):
             ValueError: The item has no times, or the query cannot be used, as in `search`.
 
         Example:
-            >>> (film,) = library.search("people riding bicycles", k=1, want=["video"])
+            >>> with open("film.mp4", "rb") as file:
+            ...     film = next(item for item in library.add(file, "film.mp4") if item.modality == "video")
             >>> moments = library.moments(film.item_id, "text:people riding bicycles", min_score=0.0)
             >>> moments.scores.shape == moments.spans.shape[:1]
             True

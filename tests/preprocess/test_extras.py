@@ -99,8 +99,8 @@ def test_plot_and_map(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("hidden", "arguments", "sentence"),
     [
-        ("uvicorn", ["serve", "--library", "x"], "crossbind serve needs the package uvicorn"),
-        ("gradio", ["serve", "--library", "x", "--port", "0"], "the web page needs the package gradio"),
+        ("uvicorn", ["serve", "--library", "x", "--create"], "crossbind serve needs the package uvicorn"),
+        ("gradio", ["serve", "--library", "x", "--create", "--port", "0"], "the web page needs the package gradio"),
     ],
 )
 def test_the_command_line_says_it_in_one_line(hidden: str, arguments: list[str], sentence: str, tmp_path: Path) -> None:
