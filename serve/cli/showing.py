@@ -30,9 +30,11 @@ def show(hits: Hits, form: HitFormat, nearest: bool) -> None:
     """
     shown = hits if nearest else hits[: hits.likely]
     beside = sys.stdout if form == "table" else sys.stderr
-    if hits.nothing:
-        print("nothing here looks like that" + ("; the nearest:" if nearest and hits else ""), file=beside)
-        if hits and not nearest:
+    if not hits:
+        print("nothing found: nothing here looks like that", file=beside)
+    elif hits.nothing:
+        print("nothing here looks like that" + ("; the nearest:" if nearest else ""), file=beside)
+        if not nearest:
             print(f"(--nearest shows the nearest {len(hits)})", file=beside)
     if form == "table":
         for line in table(shown):

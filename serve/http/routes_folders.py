@@ -28,7 +28,9 @@ _ALIVE_S = 10.0
 """Seconds without news after which a comment keeps proxies from closing the stream."""
 _SHOWN = 100
 """Skipped files in one event; `/v1/skipped` has all."""
-_EVENTS = {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events."}
+_EVENT = {"type": "object", "properties": {name: {"type": "string"} for name in ("id", "event", "data")}}
+"""One event, for the document."""
+_EVENTS = {"content": {"text/event-stream": {"schema": _EVENT}}, "description": "Events."}
 """The answer of the stream, for the document."""
 
 

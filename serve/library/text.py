@@ -30,11 +30,11 @@ STOP_WORDS = frozenset(
 MEDIA_SUFFIXES = frozenset(
     re.findall(
         r"\w+",
-        "3fr 3g2 3gp aac ac3 aif aiff amr ape arw asf au avi avif bag bmp caf cr2 cr3 csv db3 dcr dng dts dv "
+        "3fr 3g2 3gp aac ac3 aif aiff amr ape arw asf au avi avif bag bmp caf cr2 cr3 crw csv db3 dcr dng dts dv "
         "eac3 erf exr fff flac flv gif gsm h5 heic heics heif hif iiq insp jfif jp2 jpe jpeg jpg json jxl "
-        "kdc m2t m2ts m4a m4b m4v mcap md mef mka mkv mos mov mp2 mp3 mp4 mpeg mpg mts mxf nef npy npz nrw "
-        "oga ogg ogv opus orf parquet pbm pdf pef pgm png ppm psb psd raf raw rw2 rwl sph sr2 srf srw svg "
-        "tif tiff ts tsv tta txt ulg ulog voc w64 wav weba webm webp wma wmv wv xmp",
+        "kdc m2t m2ts m4a m4b m4v mcap md mef mka mkv mos mov mp2 mp3 mp4 mpeg mpg mrw mts mxf nef npy npz nrw "
+        "oga ogg ogv opus orf parquet pbm pdf pef pgm png pnm ppm psb psd raf raw rw2 rwl sph sr2 srf srw svg "
+        "tif tiff ts tsv tta txt ulg ulog voc w64 wav weba webm webp wma wmv wv x3f xmp",
     )
 )
 """Ends of names that say how a file is stored and not what it shows."""

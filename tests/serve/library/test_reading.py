@@ -210,6 +210,7 @@ def test_a_library_of_the_format_before_gets_the_tables(library: Library, media:
         statements = ["DROP TABLE texts", "DROP TABLE written"]
         for table, column in (("contents", "metadata"), ("segments", "at"), ("files", "date_source")):
             statements.append(f"ALTER TABLE {table} DROP COLUMN {column}")
+        tiny.as_format_3(writer.connection)
         for statement in (*statements, "UPDATE facts SET value = 2 WHERE key = 'format'"):
             writer.connection.execute(statement)
         sign(writer.connection, "facts")
