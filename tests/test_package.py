@@ -6,7 +6,9 @@ import json
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -36,7 +38,7 @@ def test_holds_weights_card_licences_and_tables(wheel: Path) -> None:
         card = archive.read("bind/zoo/small.md").decode()
         sets = archive.read("data_manifests/README.md").decode()
     wanted = {file.relative_to(ROOT).as_posix() for name in PACKAGES for file in (ROOT / name).rglob("*.py")}
-    for pattern in ("bind/zoo/small/*", "bind/zoo/*.toml", "train/runs/*.toml", "serve/page/page.*", "*/py.typed"):
+    for pattern in ("bind/zoo/small/*", "bind/zoo/*.toml", "train/runs/*.toml", "serve/page/front/*", "*/py.typed"):
         wanted |= {file.relative_to(ROOT).as_posix() for file in ROOT.glob(pattern) if file.is_file()}
     assert not wanted - names
     assert "licence" in card
@@ -80,3 +82,13 @@ def test_works_from_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
     crossbind("index", "media", "--library", "library")
     hits = json.loads(crossbind("search", "a barking dog", "--library", "library", "--json"))
     assert "dog.txt" in json.dumps(hits)
+
+
+def test_every_kind_of_file_is_in_the_wheel() -> None:
+    """What lies in a package and is no Python must be named in `package-data`, or an installation lacks it."""
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    patterns = table["tool"]["setuptools"]["package-data"]["*"]
+    found = {file for package in PACKAGES for file in (ROOT / package).rglob("*") if file.is_file()}
+    files = {file for file in found if file.suffix not in (".py", ".pyc") and "__pycache__" not in file.parts}
+    assert any(file.suffix == ".svg" for file in files)
+    assert [file for file in files if not any(fnmatch(file.name, pattern) for pattern in patterns)] == []
