@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bind import checkpoint, zoo
-from bind.description import Description, ModalityTable
+from bind.description import ModalityTable
 from bind.encoders import motion
 from bind.model.model import BindModel
 from bind.model.towers import Tower
@@ -34,6 +34,7 @@ from preprocess.manifest import Event
 from preprocess.readers import imu
 from preprocess.source import Limits, MediaError
 from train.small import data as datasets
+from train.small.widening import widened
 
 RATE_HZ, WINDOW_S = 50.0, 6.0
 """A window holds a fall with the moments before and after it; a watch of 20 Hz loses nothing at this rate."""
@@ -354,17 +355,6 @@ def found_in(data: datasets.Data, packages: Path) -> list[Recordings]:
     return sets
 
 
-def widened(space: BindModel, tower: Tower) -> tuple[Description, dict[str, Tower]]:
-    """The space with this motion tower added: description and towers, for `checkpoint.write`."""
-    table = ModalityTable(encoder=dict(ENCODER), head=dict(HEAD), preprocess={"rate_hz": RATE_HZ, "window_s": WINDOW_S})
-    own = space.description
-    trained = dict.fromkeys([*own.trained, ("text", "imu")])
-    description = own.model_copy(
-        update={"modalities": {**own.modalities, "imu": table}, "trained": tuple(trained), "digests": space.digests}
-    )
-    return description, {name: space.tower(name) for name in space.modalities if name != "imu"} | {"imu": tower}
-
-
 def main(arguments: Sequence[str]) -> int:
     """Command line -> exit status; writes OUT/model, with `--folds` also OUT/folds.json."""
     parser = argparse.ArgumentParser(prog="python -m train.small.motion", description="Trains the motion encoder.")
@@ -383,7 +373,8 @@ def main(arguments: Sequence[str]) -> int:
     parsed.out.mkdir(parents=True, exist_ok=True)
     windows = bank(sets)
     tower = fit(sets, windows, torch.ones(len(windows.place), dtype=torch.bool), vectors, space.dim)
-    checkpoint.write(parsed.out / "model", *widened(space, tower))
+    table = ModalityTable(encoder=dict(ENCODER), head=dict(HEAD), preprocess={"rate_hz": RATE_HZ, "window_s": WINDOW_S})
+    checkpoint.write(parsed.out / "model", *widened(space, {"imu": table}, {"imu": tower}, [("text", "imu")]))
     if parsed.folds:
         rows = []
         for one, right in zip(sets, folds(sets, windows, vectors, space.dim).values(), strict=True):

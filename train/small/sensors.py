@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bind import checkpoint, encoders, zoo
-from bind.description import Description, ModalityTable
+from bind.description import ModalityTable
 from bind.encoders import sensor
 from bind.encoders.efficientnet import EfficientNet
 from bind.model.model import BindModel
@@ -42,6 +42,7 @@ from preprocess.readers import depth, image, thermal
 from preprocess.source import Limits, MediaError, Source
 from train.small import data as datasets
 from train.small.sensor_heads import Part, contrasts, fit, measured
+from train.small.widening import widened
 
 SENSORS = ("depth", "thermal")
 """The modalities whose heads are fitted here; their encoder is the image encoder's trunk."""
@@ -242,22 +243,6 @@ def identity(encoder: nn.Module) -> str:
     return digest.hexdigest()[:12]
 
 
-def widened(space: BindModel, heads: dict[str, nn.Linear]) -> tuple[Description, dict[str, Tower]]:
-    """The space with depth and thermal towers added: description and towers, for `checkpoint.write`."""
-    encoder = loaded()
-    own = space.description
-    tables = {
-        name: ModalityTable(encoder=dict(ENCODER), head=dict(HEAD), preprocess=PREPROCESS[name]) for name in heads
-    }
-    trained = dict.fromkeys([*own.trained, *(("image", name) for name in heads), *(("text", name) for name in heads)])
-    kept = {name: table for name, table in own.modalities.items() if name not in heads}
-    description = own.model_copy(
-        update={"modalities": kept | tables, "trained": tuple(trained), "digests": space.description.digests}
-    )
-    towers = {name: space.tower(name) for name in space.modalities if name not in heads}
-    return description, towers | {name: Tower(encoder, head) for name, head in heads.items()}
-
-
 def main(arguments: Sequence[str]) -> int:
     """Command line -> exit status; writes OUT/model, with `--folds` also OUT/folds.json."""
     parser = argparse.ArgumentParser(prog="python -m train.small.sensors", description="Fits depth and thermal.")
@@ -268,19 +253,25 @@ def main(arguments: Sequence[str]) -> int:
         folds="measure on groups and sets not trained on, too",
     )
     space = zoo.load(parsed.space)
-    sets = Sets(data, parsed.packages, space, loaded(), parsed.out)
+    encoder = loaded()
+    sets = Sets(data, parsed.packages, space, encoder, parsed.out)
     parts = {modality: sets.of(modality) for modality in SENSORS}
     if missing := [modality for modality, found in parts.items() if not found]:
         print(f"sensors: nothing was found to learn {', '.join(missing)} from", file=sys.stderr)
         return 1
-    checkpoint.write(parsed.out / "model", *widened(space, {name: folded(fit(found)) for name, found in parts.items()}))
+    tables = {
+        name: ModalityTable(encoder=dict(ENCODER), head=dict(HEAD), preprocess=PREPROCESS[name]) for name in parts
+    }
+    towers = {name: Tower(encoder, folded(fit(found))) for name, found in parts.items()}
+    pairs = [(anchor, name) for anchor in ("image", "text") for name in parts]
+    checkpoint.write(parsed.out / "model", *widened(space, tables, towers, pairs))
     if parsed.folds:
-        tables = {}
+        figures = {}
         for modality, found in parts.items():
             groups = {part.name: part.group for part in found if part.kind != "photographs"}
-            tables[modality] = measured(found, groups)
-            print(modality, json.dumps(tables[modality], indent=1), flush=True)
-        (parsed.out / "folds.json").write_text(json.dumps(tables, indent=1))
+            figures[modality] = measured(found, groups)
+            print(modality, json.dumps(figures[modality], indent=1), flush=True)
+        (parsed.out / "folds.json").write_text(json.dumps(figures, indent=1))
     return 0
 
 

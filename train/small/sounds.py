@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 import bind
 from bind import checkpoint, encoders, modalities
-from bind.description import Description, ModalityTable
+from bind.description import ModalityTable
 from bind.encoders.sound import TaggingEncoder
 from bind.model.model import BindModel
 from bind.model.towers import Tower
@@ -56,6 +56,7 @@ from train.small.sound_heads import (
 from train.small.sound_pool import BINS, RATE_HZ, SHAPE, VIEWS, Pool, augmented, pictures, shown
 from train.small.splits import side
 from train.small.teacher import CLASS_MAP, CLASSES, Teacher, class_names
+from train.small.widening import widened
 
 EMBEDDING, MULTIPLIER = 512, 1.0
 """The number of features, and the width of the student's blocks (see `TaggingEncoder`)."""
@@ -340,7 +341,9 @@ def main() -> None:
     words, encoder = words_of(before, space, texts), before.tower("audio").encoder
     spoken = [sound.samples for sound in packages if sound.origin == _SPOKEN]
     tower = hearing(student, encoder.to(device), head, words, rows, Pool.of(spoken, str(device)))
-    checkpoint.write(options.out / "model", *widened(space, tower.half()))
+    table = ModalityTable(encoder=dict(ENCODER), head={"type": "linear"}, preprocess=dict(PREPROCESS))
+    pairs = (("image", "audio"), ("text", "audio"))
+    checkpoint.write(options.out / "model", *widened(space, {"audio": table}, {"audio": tower.half()}, pairs))
 
 
 def hearing(
@@ -364,16 +367,6 @@ def hearing(
     linear = nn.Linear(weight.shape[0], weight.shape[1], bias=False)
     linear.load_state_dict({"weight": weight.T})
     return Tower(encoder.eval(), linear)
-
-
-def widened(space: BindModel, tower: Tower) -> tuple[Description, dict[str, Tower]]:
-    """The space with this tower of sounds added: description and towers, for `checkpoint.write`."""
-    table = ModalityTable(encoder=dict(ENCODER), head={"type": "linear"}, preprocess=dict(PREPROCESS))
-    own = space.description
-    trained = dict.fromkeys([*own.trained, ("image", "audio"), ("text", "audio")])
-    tables = {**own.modalities, "audio": table}
-    description = own.model_copy(update={"modalities": tables, "trained": tuple(trained), "digests": space.digests})
-    return description, {name: space.tower(name) for name in space.modalities if name != "audio"} | {"audio": tower}
 
 
 def _texts(model: BindModel, texts: Sequence[str]) -> Tensor:

@@ -18,24 +18,16 @@ from serve.library.library import Library
 from tests.serve import tiny
 from tests.serve.page.browsing import (
     Visit,
-    chromium,
     photograph,
     search,
     serving,
     tile,
     tiles,
     violations,
-    visits,
 )
 
 SAID_WITHIN_S = 10.0  # five on an idle machine
 LOST = ("ERR_", "Failed to load resource", "net::")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -45,18 +37,6 @@ def service(tmp_path: Path) -> Iterator[Service]:
     with Library.open(tmp_path / "library", tiny.model()) as library:
         library.index(tmp_path / "media")
         yield Service(library, Settings(port=0))
-
-
-@pytest.fixture
-def address(service: Service) -> Iterator[str]:
-    with serving(service) as found:
-        yield found
-
-
-@pytest.fixture
-def visit(browser: Browser, address: str) -> Iterator[Callable[..., Page]]:
-    with visits(browser, address) as begin:
-        yield begin
 
 
 def drop(page: Page, *files: Path) -> None:

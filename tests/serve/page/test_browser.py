@@ -24,7 +24,6 @@ from serve.library.library import Library
 from tests.serve.page.browsing import (
     PHONE,
     Visit,
-    chromium,
     delayed,
     fits,
     names,
@@ -35,19 +34,12 @@ from tests.serve.page.browsing import (
     tiles,
     until,
     violations,
-    visits,
 )
 
 HACK = "<img src=x onerror=window.hacked=1>"
 CAT_FROM_S = 10.0
 NO_LICENCE_STATED = ("motorcycle_left.png", "bikes.mp4", "carphone_pristine.mp4")
 MINUS = "\N{MINUS SIGN}"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -77,12 +69,6 @@ def service(model: BindModel, media: Path) -> Iterator[Service]:
 def address(service: Service) -> Iterator[str]:
     with serving(service) as found:
         yield found
-
-
-@pytest.fixture
-def visit(browser: Browser, address: str) -> Iterator[Callable[..., Page]]:
-    with visits(browser, address) as begin:
-        yield begin
 
 
 def test_words_pictures_and_subtraction(visit: Callable[..., Page], media: Path) -> None:

@@ -21,25 +21,16 @@ from tests.serve import tiny
 from tests.serve.page.browsing import (
     PHONE,
     Visit,
-    chromium,
     fits,
     names,
     photograph,
-    serving,
     tile,
     tiles,
     until,
     violations,
-    visits,
 )
 
 RIGHT_TO_LEFT = "שקיעה על הים.png"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -72,18 +63,6 @@ def service(media: Path, tmp_path: Path) -> Iterator[Service]:
     shutil.copytree(made, tmp_path / "library")
     with Library.open(tmp_path / "library", tiny.seven()) as library:
         yield Service(library, Settings(port=0))
-
-
-@pytest.fixture
-def address(service: Service) -> Iterator[str]:
-    with serving(service) as found:
-        yield found
-
-
-@pytest.fixture
-def visit(browser: Browser, address: str) -> Iterator[Callable[..., Page]]:
-    with visits(browser, address) as begin:
-        yield begin
 
 
 def columns(page: Page) -> int:
