@@ -474,6 +474,7 @@ def wait(page: Page) -> None:
 def unfold(page: Page) -> None:
     """Waits for the results and shows those that are probably not meant, too."""
     wait(page)
+    expect(tiles(page).or_(page.locator(".panel, .fold-button")).first).to_be_visible()
     nearest = page.get_by_role("button", name="Show the nearest")
     if nearest.count():
         nearest.click()
@@ -481,6 +482,7 @@ def unfold(page: Page) -> None:
     folded = page.locator(".fold-button[aria-expanded=false]")
     if folded.count():
         folded.first.click()
+    expect(tiles(page).first).to_be_visible()
 
 
 def _film(path: Path, first: Path, second: Path) -> None:
